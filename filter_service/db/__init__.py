@@ -1,0 +1,1 @@
+"""Rows: tables, sessions and the vector searches."""

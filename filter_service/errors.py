@@ -1,0 +1,91 @@
+"""Every error that this service raises on purpose.
+
+    FilterServiceError
+    ├── Transient               may pass by itself: try again
+    │   ├── DatabaseUnavailable
+    │   ├── BrokerUnavailable
+    │   └── StorageUnavailable
+    └── Permanent               will fail again until somebody changes something
+        ├── InvalidSettings
+        ├── InvalidPolicy
+        ├── UnknownPolicy
+        ├── UnknownItem
+        ├── UnknownBatch
+        ├── UnknownModel        open_clip cannot load what was asked for
+        ├── NotExplainable      no relevance map for this architecture
+        ├── DatabaseOutdated    migrations are missing
+        └── ImageError          this one image cannot be judged: it becomes *undetermined*
+            ├── UnreadableImage
+            └── ImageTooLarge
+
+The message is one sentence that names the value, what was expected and what to do. Errors take
+plain arguments only, so that they survive pickling on the way through a worker.
+"""
+
+
+class FilterServiceError(Exception):
+    """Anything this service raises on purpose."""
+
+
+class Transient(FilterServiceError):
+    """May pass by itself: try again."""
+
+
+class DatabaseUnavailable(Transient):
+    """Postgres does not answer."""
+
+
+class BrokerUnavailable(Transient):
+    """Redis does not answer."""
+
+
+class StorageUnavailable(Transient):
+    """The image store does not answer."""
+
+
+class Permanent(FilterServiceError):
+    """Will fail again until somebody changes something."""
+
+
+class InvalidSettings(Permanent):
+    """A setting is missing or wrong."""
+
+
+class InvalidPolicy(Permanent):
+    """A policy file breaks a rule; the message names file, line and field."""
+
+
+class UnknownPolicy(Permanent):
+    """No stored policy has this name or digest."""
+
+
+class UnknownItem(Permanent):
+    """No item has this id."""
+
+
+class UnknownBatch(Permanent):
+    """No batch has this id."""
+
+
+class UnknownModel(Permanent):
+    """open_clip cannot load what was asked for."""
+
+
+class NotExplainable(Permanent):
+    """No relevance map is known for this architecture."""
+
+
+class DatabaseOutdated(Permanent):
+    """The database lacks migrations that this code needs."""
+
+
+class ImageError(Permanent):
+    """This one image cannot be judged."""
+
+
+class UnreadableImage(ImageError):
+    """The bytes are not an image that can be decoded."""
+
+
+class ImageTooLarge(ImageError):
+    """More bytes, pixels or frames than the limits allow."""

@@ -1,0 +1,176 @@
+"""A policy: named, immutable, known by its digest; read from YAML and checked field by field."""
+
+import hashlib
+import json
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from filter_service.errors import InvalidPolicy
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300)]
+
+
+def _one_slot(template: str) -> str:
+    if template.count("{}") != 1:
+        raise ValueError("a template holds {} exactly once, where the prompt goes")
+    return template
+
+
+Template = Annotated[Text, AfterValidator(_one_slot)]
+
+
+class Severity(StrEnum):
+    """How urgent a flag of this class is; the queue is ordered by it."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Calibration(_Strict):
+    """Turns a margin into a probability: sigmoid(a * margin + b)."""
+
+    a: float = Field(gt=0, description="Slope.")
+    b: float = Field(description="Offset, logits.")
+
+
+class ForbiddenClass(_Strict):
+    """One thing the policy forbids: any of its prompts counts."""
+
+    name: Name = Field(description="Lower case, digits, - and _; at most 64.")
+    prompts: tuple[Text, ...] = Field(min_length=1, max_length=100)
+    threshold: float = Field(gt=0, lt=1, description="Probability at which an image is flagged.")
+    severity: Severity = Severity.MEDIUM
+    clause: str = Field("", description="The sentence of the platform's rules, shown to people.")
+    templates: tuple[Template, ...] | None = Field(
+        None, min_length=1, description="Instead of the policy's."
+    )
+    neutral: tuple[Text, ...] | None = Field(
+        None, min_length=1, description="Instead of the policy's."
+    )
+    calibration: Calibration | None = Field(
+        None, description="Fitted on reviewed data; without it records say 'uncalibrated'."
+    )
+
+
+class Policy(_Strict):
+    """What a platform forbids, and how to ask a model about it."""
+
+    name: Name
+    on_failure: Literal["hold", "release"] = Field(
+        "hold", description="What the platform should do with an item that could not be judged."
+    )
+    templates: tuple[Template, ...] = Field(("{}",), min_length=1)
+    neutral: tuple[Text, ...] = Field(
+        min_length=1, description="What the prompts are contrasted with: ordinary content."
+    )
+    classes: tuple[ForbiddenClass, ...] = Field(min_length=1, max_length=100)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [c.name for c in self.classes]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"two classes are called {', '.join(twice)}; each needs its own name")
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the canonical content: two policies that read the same are the same."""
+        canonical = json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        )
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def forbidden(self, name: str) -> ForbiddenClass:
+        """The class of this name; KeyError when the policy has none."""
+        for c in self.classes:
+            if c.name == name:
+                return c
+        raise KeyError(name)
+
+    def templates_of(self, forbidden: ForbiddenClass) -> tuple[str, ...]:
+        return forbidden.templates or self.templates
+
+    def neutral_of(self, forbidden: ForbiddenClass) -> tuple[str, ...]:
+        return forbidden.neutral or self.neutral
+
+
+def read_policy(path: Path) -> Policy:
+    """Read a policy file; InvalidPolicy names file, line and field of everything that is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidPolicy(f"{path}: cannot be read ({error}); give a YAML file.") from error
+    return parse_policy(text, source=str(path))
+
+
+def parse_policy(text: str, source: str = "policy") -> Policy:
+    """Parse a policy from YAML text; `source` stands in the messages."""
+    try:
+        document = yaml.safe_load(text)
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"{mark.line + 1}" if mark else "?"
+        raise InvalidPolicy(
+            f"{source}:{line}: not YAML ({getattr(error, 'problem', error)})."
+        ) from error
+    if not isinstance(document, dict):
+        raise InvalidPolicy(f"{source}:1: a policy is a mapping with name, neutral and classes.")
+    try:
+        return Policy.model_validate(document)
+    except ValidationError as error:
+        raise InvalidPolicy(
+            "\n".join(
+                f"{source}:{_line(tree, e['loc'])}: {_field(e['loc'])}: {e['msg']}"
+                for e in error.errors()
+            )
+        ) from error
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a policy file, for editors that complete and check while typing."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "filter_service policy",
+        **Policy.model_json_schema(),
+    }
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    """('classes', 0, 'threshold') -> classes[0].threshold"""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.lstrip(".") or "policy"
+
+
+def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+    """The line of the deepest node on the way to a field; a missing field has its parent's."""
+    if node is None:
+        return 1
+    child: yaml.Node | None = None
+    if location:
+        head = location[0]
+        if isinstance(node, yaml.MappingNode):
+            child = next((v for k, v in node.value if k.value == head), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(head, int):
+            child = node.value[head] if head < len(node.value) else None
+    return int(node.start_mark.line) + 1 if child is None else _line(child, location[1:])

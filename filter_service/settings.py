@@ -1,0 +1,69 @@
+"""One typed settings object, the only reader of the environment (`FILTER_SERVICE_*`)."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from filter_service.errors import InvalidSettings
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set; every field has a default that works on one machine."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FILTER_SERVICE_", env_file=".env", extra="ignore", frozen=True
+    )
+
+    data_dir: Path = Field(
+        Path(".filter-service"),
+        description="Folder of the embedded database, broker and images.",
+    )
+    database_url: str | None = Field(
+        None, description="postgresql://…; empty starts the embedded Postgres in data_dir."
+    )
+    broker_url: str | None = Field(
+        None, description="redis://…; empty starts the embedded Redis in data_dir."
+    )
+    storage_url: str | None = Field(
+        None, description="Any fsspec address to keep image bytes at; empty is data_dir/images."
+    )
+
+    model: str = Field(
+        "bundled",
+        description="'bundled' (pictograms), an open_clip name, hf-hub:…, local-dir:… or a file.",
+    )
+    pretrained: str | None = Field(
+        None, description="open_clip's pretrained tag for a named model, or a checkpoint file."
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Of the screening pass; flagged and near items are always float32."
+    )
+
+    batch_size: int = Field(64, ge=1, le=4096, description="Items claimed and encoded together.")
+    decode_threads: int = Field(2, ge=1, le=64, description="Threads that decode ahead.")
+    lease_seconds: float = Field(60.0, ge=1.0, description="A claim lapses this long after a beat.")
+    sweep_seconds: float = Field(10.0, ge=0.5, description="How often to look for left items.")
+    drain_seconds: float = Field(
+        600.0, ge=1.0, description="A task hands over to a fresh one after this long."
+    )
+
+    max_bytes: int = Field(32 * 2**20, ge=1, description="Larger files are undetermined.")
+    max_pixels: int = Field(100_000_000, ge=1, description="Larger images are undetermined.")
+    max_frames: int = Field(32, ge=1, description="Frames judged of an animation, evenly spread.")
+
+    @classmethod
+    def load(cls, **overrides: object) -> Self:
+        """Read the environment; InvalidSettings names the variable, the value and the rule."""
+        try:
+            return cls(**overrides)  # type: ignore[arg-type]
+        except ValidationError as error:
+            problems = "; ".join(
+                f"FILTER_SERVICE_{'_'.join(map(str, e['loc'])).upper()}={e['input']!r}: {e['msg']}"
+                for e in error.errors()
+            )
+            raise InvalidSettings(
+                f"{problems}. Mend it in the environment or in .env and start again."
+            ) from error

@@ -1,0 +1,105 @@
+"""The rule that turns margins into a verdict, pure, and the values that carry the answer."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from filter_service.policy import ForbiddenClass, Policy
+
+if TYPE_CHECKING:
+    from filter_service.explain.record import Explanation
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class Verdict(StrEnum):
+    """The answer for one item; there is no silent clear."""
+
+    CLEAR = "clear"
+    FLAGGED = "flagged"
+    UNDETERMINED = "undetermined"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The evidence for one class in one image, of the frame that shows it most strongly."""
+
+    class_name: str
+    margin: float  # logits
+    probability: float
+    threshold: float  # probability
+    frame: int  # number of the frame in the file, 0 for a still image
+    exact: bool  # computed in float32; False only far from every threshold
+
+    @property
+    def flagged(self) -> bool:
+        return self.probability >= self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What `moderate` answers for one image: a verdict with all that was measured for it."""
+
+    digest: str
+    verdict: Verdict
+    scores: tuple[Score, ...] = ()
+    reason: str | None = None  # why undetermined, a sentence
+    vectors: FloatArray | None = None  # (frames, d) unit embeddings, None when known already
+    frames: tuple[int, ...] = ()  # frame number of each vector
+    exact: tuple[bool, ...] = ()  # whether each vector is float32
+    explanations: tuple["Explanation", ...] = field(default=())
+
+    @property
+    def worst(self) -> Score | None:
+        """The score nearest to, or furthest over, its threshold."""
+        return max(self.scores, key=lambda s: s.probability - s.threshold, default=None)
+
+
+def probability(margin: float, forbidden: ForbiddenClass) -> float:
+    """Calibrated probability of a margin: sigmoid(a * margin + b), a = 1 and b = 0 until fitted."""
+    a, b = _calibration(forbidden)
+    x = a * margin + b
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+
+def threshold_margin(forbidden: ForbiddenClass) -> float:
+    """The margin, in logits, at which the class's probability equals its threshold."""
+    a, b = _calibration(forbidden)
+    p = forbidden.threshold
+    return (math.log(p / (1 - p)) - b) / a
+
+
+def score(
+    margins: npt.NDArray[np.floating],  # (frames, classes), logits
+    frames: Sequence[int],
+    exact: Sequence[bool],
+    policy: Policy,
+) -> tuple[Score, ...]:
+    """One score per class: the worst frame counts and is named."""
+    worst = margins.argmax(axis=0)  # (classes,)
+    return tuple(
+        Score(
+            class_name=forbidden.name,
+            margin=float(margins[f, c]),
+            probability=probability(float(margins[f, c]), forbidden),
+            threshold=forbidden.threshold,
+            frame=frames[f],
+            exact=exact[f],
+        )
+        for c, (forbidden, f) in enumerate(zip(policy.classes, worst, strict=True))
+    )
+
+
+def judge(scores: Sequence[Score]) -> Verdict:
+    """Flagged when any class reaches its threshold, else clear."""
+    return Verdict.FLAGGED if any(s.flagged for s in scores) else Verdict.CLEAR
+
+
+def _calibration(forbidden: ForbiddenClass) -> tuple[float, float]:
+    c = forbidden.calibration
+    return (c.a, c.b) if c else (1.0, 0.0)

@@ -1,0 +1,1 @@
+"""The only place that knows Celery: the app, the tasks, the schedule."""
