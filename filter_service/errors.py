@@ -4,7 +4,8 @@
     ├── Transient               may pass by itself: try again
     │   ├── DatabaseUnavailable
     │   ├── BrokerUnavailable
-    │   └── StorageUnavailable
+    │   ├── StorageUnavailable
+    │   └── ModelUnavailable    the weights cannot be downloaded now
     └── Permanent               will fail again until somebody changes something
         ├── InvalidSettings
         ├── InvalidPolicy
@@ -41,6 +42,10 @@ class BrokerUnavailable(Transient):
 
 class StorageUnavailable(Transient):
     """The image store does not answer."""
+
+
+class ModelUnavailable(Transient):
+    """The weights of a model cannot be downloaded now."""
 
 
 class Permanent(FilterServiceError):

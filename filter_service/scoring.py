@@ -48,7 +48,7 @@ class ClassVectors:
         """Gradient of the margin at one image vector: (d,) -> (d,), logits per unit."""
         prompts = self.head.scale * (self.prompts.astype(np.float64) @ z)  # (p,)
         if self.head.sigmoid:
-            return self.head.scale * self.prompts[int(prompts.argmax())]
+            return np.asarray(self.head.scale * self.prompts[int(prompts.argmax())], np.float32)
         neutral = self.head.scale * (self.neutral.astype(np.float64) @ z)  # (k,)
         u = _softmax(prompts) @ self.prompts - _softmax(neutral) @ self.neutral  # (d,)
         return (self.head.scale * u).astype(np.float32)

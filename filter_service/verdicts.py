@@ -42,6 +42,15 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownVectors:
+    """What an encoder has computed of one image before: it need not do so again."""
+
+    vectors: FloatArray  # (frames, d) unit
+    numbers: tuple[int, ...]  # number of each frame in the file
+    exact: tuple[bool, ...]  # whether each vector is float32
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What `moderate` answers for one image: a verdict with all that was measured for it."""
 

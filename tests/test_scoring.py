@@ -1,0 +1,198 @@
+"""From vectors to margins to verdicts, by hand."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from filter_service.policy import Calibration, ForbiddenClass, Policy
+from filter_service.scoring import ClassVectors, FloatArray, Head, ensemble, policy_vectors
+from filter_service.verdicts import (
+    Outcome,
+    Score,
+    Verdict,
+    judge,
+    probability,
+    score,
+    threshold_margin,
+)
+
+SOFTMAX = Head(scale=10.0)
+SIGMOID = Head(scale=10.0, bias=-4.0, sigmoid=True)
+
+
+def _unit(*rows: Sequence[float]) -> FloatArray:
+    v = np.array(rows, dtype=np.float32)
+    return np.asarray(v / np.linalg.norm(v, axis=1, keepdims=True), dtype=np.float32)
+
+
+def _random(n: int, d: int = 8, seed: int = 0) -> FloatArray:
+    return _unit(*np.random.default_rng(seed).standard_normal((n, d)))
+
+
+def _class(head: Head = SOFTMAX, prompts: int = 3, neutral: int = 4) -> ClassVectors:
+    return ClassVectors("gun", _random(prompts, seed=1), _random(neutral, seed=2), head)
+
+
+def _forbidden(threshold: float = 0.5, calibration: Calibration | None = None) -> ForbiddenClass:
+    return ForbiddenClass(
+        name="gun", prompts=("a gun",), threshold=threshold, calibration=calibration
+    )
+
+
+def _policy(*classes: ForbiddenClass) -> Policy:
+    return Policy(name="p", neutral=("a photo",), classes=classes or (_forbidden(),))
+
+
+def test_a_margin_by_hand() -> None:
+    c = ClassVectors("gun", _unit([1, 0], [0, 1]), _unit([-1, 0]), SOFTMAX)
+    # prompts 8 and 6, neutral -8: log((e^8 + e^6) / 2) + 8
+    expected = math.log((math.exp(8) + math.exp(6)) / 2) + 8
+    assert c.margins(_unit([0.8, 0.6])) == pytest.approx([expected], abs=1e-5)
+
+
+def test_one_prompt_against_one_neutral_prompt_is_a_difference_of_logits() -> None:
+    c = _class(prompts=1, neutral=1)
+    z = _random(5)
+    expected = 10 * z @ (c.prompts[0] - c.neutral[0])
+    np.testing.assert_allclose(c.margins(z), expected, atol=1e-5)
+
+
+def test_a_neutral_prompt_said_twice_shifts_nothing() -> None:
+    c = _class()
+    doubled = ClassVectors("gun", c.prompts, np.concatenate([c.neutral, c.neutral]), SOFTMAX)
+    np.testing.assert_allclose(doubled.margins(_random(5)), c.margins(_random(5)), atol=1e-9)
+
+
+def test_a_prompt_said_twice_shifts_nothing() -> None:
+    c = _class()
+    doubled = ClassVectors("gun", np.concatenate([c.prompts, c.prompts]), c.neutral, SOFTMAX)
+    np.testing.assert_allclose(doubled.margins(_random(5)), c.margins(_random(5)), atol=1e-9)
+
+
+def test_a_large_scale_does_not_overflow() -> None:
+    c = _class(Head(scale=1e5))
+    assert np.isfinite(c.margins(_random(5))).all()
+
+
+def test_a_sigmoid_margin_is_the_best_prompt_and_the_bias() -> None:
+    c = ClassVectors("gun", _unit([1, 0], [0, 1]), _unit([-1, 0]), SIGMOID)
+    assert c.margins(_unit([0.8, 0.6])) == pytest.approx([8 - 4], abs=1e-5)
+
+
+@pytest.mark.parametrize("head", [SOFTMAX, SIGMOID])
+def test_the_direction_is_the_gradient_of_the_margin(head: Head) -> None:
+    c, z, step = _class(head), _random(1)[0].astype(np.float64), 1e-5
+    numerical = [
+        (c.margins((z + e)[None])[0] - c.margins((z - e)[None])[0]) / (2 * step)
+        for e in step * np.eye(len(z))
+    ]
+    np.testing.assert_allclose(c.direction(np.asarray(z, np.float32)), numerical, atol=1e-3)
+
+
+@pytest.mark.parametrize("head", [SOFTMAX, SIGMOID])
+def test_a_margin_is_what_stands_over_the_neutral_level(head: Head) -> None:
+    c, z = _class(head, prompts=1), _random(5)
+    expected = 10 * z @ c.prompts[0] - c.neutral_level(z)
+    np.testing.assert_allclose(c.margins(z), expected, atol=1e-5)
+
+
+def _letters(texts: Sequence[str]) -> FloatArray:
+    """Each text a direction of its own, drawn from its letters."""
+    return np.concatenate([_random(1, seed=sum(map(ord, t))) for t in texts])
+
+
+def test_templates_are_averaged_as_unit_vectors() -> None:
+    v = ensemble(["gun", "knife"], ["{}", "a photo of {}"], _letters)
+    first = _letters(["gun"])[0] + _letters(["a photo of gun"])[0]
+    np.testing.assert_allclose(v[0], first / np.linalg.norm(first), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(v, axis=1), 1, atol=1e-6)
+
+
+def test_a_prompt_with_braces_is_left_alone() -> None:
+    seen: list[str] = []
+
+    def encode(texts: Sequence[str]) -> FloatArray:
+        seen.extend(texts)
+        return _letters(texts)
+
+    ensemble(["{0} or {x}"], ["a photo of {}"], encode)
+    assert seen == ["a photo of {0} or {x}"]
+
+
+def test_margins_stand_in_the_order_of_the_classes() -> None:
+    gun = _forbidden()
+    knife = gun.model_copy(update={"name": "knife", "prompts": ("a knife",)})
+    vectors = policy_vectors(_policy(gun, knife), _letters, SOFTMAX)
+    margins = vectors.margins(_random(5))
+    assert margins.shape == (5, 2)
+    np.testing.assert_array_equal(margins[:, 1], vectors.classes[1].margins(_random(5)))
+
+
+def test_a_class_may_bring_its_own_templates_and_neutral_prompts() -> None:
+    own = ForbiddenClass(
+        name="gun", prompts=("gun",), threshold=0.5, templates=("my {}",), neutral=("my dog",)
+    )
+    (c,) = policy_vectors(_policy(own), _letters, SOFTMAX).classes
+    np.testing.assert_allclose(c.prompts, _letters(["my gun"]), atol=1e-6)
+    np.testing.assert_allclose(c.neutral, _letters(["my my dog"]), atol=1e-6)
+
+
+def test_an_uncalibrated_probability_is_the_sigmoid_of_the_margin() -> None:
+    assert probability(0.0, _forbidden()) == 0.5
+    assert probability(2.0, _forbidden()) == pytest.approx(1 / (1 + math.exp(-2)))
+
+
+def test_a_calibration_stretches_and_shifts() -> None:
+    calibrated = _forbidden(calibration=Calibration(a=2, b=-1))
+    assert probability(1.5, calibrated) == pytest.approx(1 / (1 + math.exp(-2)))
+
+
+@pytest.mark.parametrize("margin", [-1e4, 1e4])
+def test_a_huge_margin_gives_a_probability_still(margin: float) -> None:
+    assert probability(margin, _forbidden()) == (margin > 0)
+
+
+@pytest.mark.parametrize("calibration", [None, Calibration(a=0.3, b=2.0)])
+@pytest.mark.parametrize("threshold", [0.01, 0.5, 0.9])
+def test_the_threshold_margin_has_the_threshold_probability(
+    threshold: float, calibration: Calibration | None
+) -> None:
+    forbidden = _forbidden(threshold, calibration)
+    assert probability(threshold_margin(forbidden), forbidden) == pytest.approx(threshold)
+
+
+def test_the_worst_frame_counts_and_is_named() -> None:
+    margins = np.array([[-1.0], [3.0], [2.0]])
+    (s,) = score(margins, frames=[0, 7, 14], exact=[False, True, False], policy=_policy())
+    assert (s.margin, s.frame, s.exact) == (3.0, 7, True)
+
+
+def test_each_class_has_its_own_worst_frame() -> None:
+    knife = _forbidden().model_copy(update={"name": "knife"})
+    margins = np.array([[1.0, -5.0], [0.0, 5.0]])
+    scores = score(margins, [0, 1], [True, True], _policy(_forbidden(), knife))
+    assert [(s.class_name, s.frame) for s in scores] == [("gun", 0), ("knife", 1)]
+
+
+def _score(probability: float, threshold: float = 0.5) -> Score:
+    return Score("gun", 0.0, probability, threshold, frame=0, exact=True)
+
+
+def test_a_probability_at_the_threshold_is_flagged() -> None:
+    assert judge([_score(0.5)]) is Verdict.FLAGGED
+    assert judge([_score(math.nextafter(0.5, 0))]) is Verdict.CLEAR
+
+
+def test_one_flagged_class_is_enough() -> None:
+    assert judge([_score(0.1), _score(0.9), _score(0.1)]) is Verdict.FLAGGED
+
+
+def test_the_worst_score_is_the_furthest_over_its_threshold() -> None:
+    near, far = _score(0.9, threshold=0.95), _score(0.6, threshold=0.3)
+    assert Outcome("d", Verdict.FLAGGED, (near, far)).worst is far
+
+
+def test_an_outcome_without_scores_has_no_worst() -> None:
+    assert Outcome("d", Verdict.UNDETERMINED, reason="unreadable").worst is None
