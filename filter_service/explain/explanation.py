@@ -1,0 +1,186 @@
+"""Explain what was flagged: map, words, counterfactuals, flip region and proof, in batches."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from filter_service.errors import NotExplainable
+from filter_service.explain import counterfactual, proof, regions
+from filter_service.explain.counterfactual import Memory, Question
+from filter_service.explain.record import (
+    Explanation,
+    FlipRegion,
+    Map,
+    PromptWords,
+    Proof,
+    Provenance,
+)
+from filter_service.explain.regions import Suspect
+from filter_service.explain.relevance import Capture, RelevanceMap
+from filter_service.explain.words import Words
+from filter_service.policy import Policy
+from filter_service.scoring import ClassVectors, FloatArray, PolicyVectors
+from filter_service.verdicts import Score, threshold_margin
+
+if TYPE_CHECKING:
+    from filter_service.encoder import Encoder
+
+CARRYING = 0.25  # share of a class's evidence from which a prompt's words are explained
+_Weighted = list[tuple[int, float]]  # prompts by index, with their shares of the evidence
+NONE_FOUND = "No stored image within reach gets the other answer for this class."
+
+
+@dataclass(frozen=True)
+class Case:
+    """One flagged image and class: the row of the capture that confirmed it."""
+
+    row: int
+    digest: str
+    pixels: Tensor  # (3, h, w), as captured
+    score: Score
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """What explaining needs besides the cases; built once for a policy and an encoder."""
+
+    encoder: "Encoder"
+    vectors: PolicyVectors
+    memories: Sequence[Memory]
+    words: Words
+
+    def explain(self, cases: Sequence[Case], seen: Capture) -> list[Explanation]:
+        """One record per case; masked forward passes are shared by all of them."""
+        maps, refusal = self._maps(cases, seen)
+        suspects = [self._suspect(c, m) for c, m in zip(cases, maps, strict=True) if m is not None]
+        served = [c.score.margin for c, m in zip(cases, maps, strict=True) if m is not None]
+        tested = iter(proof.drops(self.encoder, suspects, served) if suspects else [])
+        flips = iter(regions.flip_regions(self.encoder, suspects))
+        return [
+            self._record(case, seen.z[case.row], m, refusal, tested, flips)
+            for case, m in zip(cases, maps, strict=True)
+        ]
+
+    def _maps(
+        self, cases: Sequence[Case], seen: Capture
+    ) -> tuple[Sequence[RelevanceMap | None], str | None]:
+        rows = [c.row for c in cases]
+        directions = np.stack([self._of(c).direction(seen.z[c.row]) for c in cases])[:, None]
+        try:
+            return seen.maps(rows, directions), None  # directions: (n, 1, d)
+        except NotExplainable as error:
+            return [None] * len(cases), str(error)
+
+    def _of(self, case: Case) -> ClassVectors:
+        return next(c for c in self.vectors.classes if c.name == case.score.class_name)
+
+    def _suspect(self, case: Case, found: RelevanceMap) -> Suspect:
+        forbidden = self.vectors.policy.forbidden(case.score.class_name)
+        return Suspect(case.pixels, found.grid[0], self._of(case), threshold_margin(forbidden))
+
+    def _record(
+        self,
+        case: Case,
+        z: FloatArray,
+        found: RelevanceMap | None,
+        refusal: str | None,
+        tested: Iterator[tuple[float, tuple[float, ...]]],
+        flips: Iterator[FlipRegion],
+    ) -> Explanation:
+        policy, vectors = self.vectors.policy, self._of(case)
+        index = [c.name for c in policy.classes].index(vectors.name)
+        band = float(self.encoder.band(policy)[index])
+        question = Question(case.digest, z, policy, vectors, band)
+        edge = counterfactual.boundary(question)
+        near = counterfactual.images(question, self.memories, edge)
+        carrying = _carrying(vectors, z)
+        return Explanation(
+            class_name=vectors.name,
+            frame=case.score.frame,
+            margin=case.score.margin,
+            probability=case.score.probability,
+            threshold=case.score.threshold,
+            calibrated=policy.forbidden(vectors.name).calibration is not None,
+            boundary_degrees=None if edge is None else counterfactual.degrees(z, edge),
+            map=None if found is None else _map(found, case.score.margin),
+            no_map=refusal,
+            words=self._words(policy, vectors, z, carrying),
+            images=near,
+            no_images=None if near else NONE_FOUND,
+            texts=counterfactual.texts(question, self.memories, carrying[0][0]),
+            region=None if found is None else next(flips),
+            proof=_proof(found, vectors, z, case.score.margin, tested),
+            provenance=self._provenance(policy),
+        )
+
+    def _words(
+        self,
+        policy: Policy,
+        vectors: ClassVectors,
+        z: FloatArray,
+        carrying: list[tuple[int, float]],
+    ) -> tuple[PromptWords, ...]:
+        forbidden = policy.forbidden(vectors.name)
+        return tuple(
+            self.words.vectors(forbidden.prompts[i], policy.templates_of(forbidden)).values(
+                z, vectors.head.scale, weight
+            )
+            for i, weight in carrying
+        )
+
+    def _provenance(self, policy: Policy) -> Provenance:
+        return Provenance(
+            encoder=self.encoder.name,
+            fingerprint=self.encoder.fingerprint,
+            policy=policy.name,
+            policy_digest=policy.digest,
+            code=version("filter-service"),
+            seed=proof.SEED,
+        )
+
+
+def _carrying(vectors: ClassVectors, z: FloatArray) -> _Weighted:
+    """The one or two prompts that carry the margin, with their shares of the evidence."""
+    logits = vectors.head.scale * (vectors.prompts.astype(np.float64) @ z)  # (p,)
+    weights = np.exp(logits - logits.max())
+    weights /= weights.sum()
+    order = np.argsort(-weights, kind="stable")[:2]
+    return [
+        (int(i), float(weights[i])) for n, i in enumerate(order) if not n or weights[i] > CARRYING
+    ]
+
+
+def _map(found: RelevanceMap, margin: float) -> Map:
+    total = float(found.grid[0].sum(dtype=np.float64))
+    constant = margin - float(found.explained[0])  # the margin is u . z plus this
+    return Map(
+        method=found.method,
+        grid=found.grid[0].astype(np.float16),
+        total=total,
+        remainder=float(found.remainder[0]) + constant,
+        high_norm=found.high_norm,
+    )
+
+
+def _proof(
+    found: RelevanceMap | None,
+    vectors: ClassVectors,
+    z: FloatArray,
+    margin: float,
+    tested: Iterator[tuple[float, tuple[float, ...]]],
+) -> Proof:
+    if found is None:
+        return Proof(explained_error=None, sum_error=None, top_drop=None, random_drops=())
+    top, random = next(tested)
+    account = float(found.grid[0].sum(dtype=np.float64) + found.remainder[0])
+    served = float(vectors.direction(z) @ z)
+    return Proof(
+        explained_error=abs(float(found.explained[0]) - served),
+        sum_error=abs(account - float(found.explained[0])),
+        top_drop=top,
+        random_drops=random,
+    )

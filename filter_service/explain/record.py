@@ -1,0 +1,144 @@
+"""The stored explanation of one flag: enough to draw its page, and to compute it again."""
+
+import base64
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+
+
+def _grid(value: Any) -> npt.NDArray[np.float16]:  # noqa: ANN401  (an array, or its JSON form)
+    if isinstance(value, dict):
+        data = np.frombuffer(base64.b64decode(value["float16"]), dtype="<f2")
+        return data.reshape(value["shape"])
+    return np.asarray(value, dtype=np.float16)
+
+
+def _grid_json(grid: npt.NDArray[np.float16]) -> dict[str, Any]:
+    data = np.ascontiguousarray(grid.astype("<f2")).tobytes()
+    return {"shape": list(grid.shape), "float16": base64.b64encode(data).decode()}
+
+
+Grid = Annotated[
+    npt.NDArray[np.float16], BeforeValidator(_grid), PlainSerializer(_grid_json, return_type=dict)
+]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Map(_Frozen):
+    """Which pixels: signed logits of each place; grid and remainder add up to the margin."""
+
+    method: str
+    grid: Grid  # (h, w) logits
+    total: float  # logits: sum of the grid before rounding
+    remainder: float  # logits: what no place accounts for
+    high_norm: int  # places whose share went into the remainder
+
+
+class Word(_Frozen):
+    """What one word of a prompt adds to its logit."""
+
+    word: str
+    shapley: float  # logits, words removed by deletion
+    standard_error: float  # logits, 0 when exact
+    substituted: float  # logits, words replaced by a neutral one
+    leave_one_out: float  # logits
+
+    @property
+    def doubtful(self) -> bool:
+        """The two ways of removing the word disagree on its sign."""
+        return self.shapley * self.substituted < 0
+
+
+class PromptWords(_Frozen):
+    """Which words: exact Shapley values of a prompt that carries the margin."""
+
+    prompt: str
+    weight: float  # share of the class's evidence that this prompt carries
+    logit: float  # of the whole prompt
+    empty: float  # logit of the empty prompt; the words add up to logit - empty
+    words: tuple[Word, ...]
+
+
+class CounterfactualImage(_Frozen):
+    """A stored image that gets the other answer, its margin computed again."""
+
+    digest: str
+    degrees: float  # angle between the two embeddings
+    margin: float
+    decision: str | None = None
+
+
+class CounterfactualText(_Frozen):
+    """A wording that, in place of the carrying prompt, gives this image the other answer."""
+
+    text: str
+    replaces: str
+    degrees: float  # angle between the two wordings
+    margin: float
+
+
+class FlipRegion(_Frozen):
+    """The smallest set of places, in map order, without which the image would not be flagged."""
+
+    places: tuple[int, ...]  # indices into the flattened grid; all of them when it never flips
+    margin: float  # with the region filled
+    flips: bool
+    fill: str
+
+
+class Proof(_Frozen):
+    """What the served model said when the explanation was put to the test."""
+
+    explained_error: float | None  # |score explained - score served|, logits
+    sum_error: float | None  # |map + remainder - margin|, logits
+    top_drop: float | None  # margin lost without the top tenth of places
+    random_drops: tuple[float, ...]  # and without a random tenth, several times
+
+    @property
+    def faithful(self) -> bool:
+        """The marked tenth matters, and more than every random tenth that was tried."""
+        if self.top_drop is None or not self.random_drops:
+            return False
+        return self.top_drop > max(0.0, *self.random_drops)
+
+
+class Provenance(_Frozen):
+    """What is needed to compute the record again."""
+
+    encoder: str
+    fingerprint: str
+    policy: str
+    policy_digest: str
+    code: str
+    seed: int
+
+
+class Explanation(_Frozen):
+    """Why one image was flagged for one class."""
+
+    schema_version: Literal[1] = 1
+    class_name: str
+    frame: int
+    margin: float  # logits
+    probability: float
+    threshold: float  # probability
+    calibrated: bool
+    boundary_degrees: float | None  # angle to the nearest embedding with the other answer
+    map: Map | None
+    no_map: str | None  # why there is none
+    words: tuple[PromptWords, ...]
+    images: tuple[CounterfactualImage, ...]
+    no_images: str | None  # the sentence that says none was found
+    texts: tuple[CounterfactualText, ...]
+    region: FlipRegion | None
+    proof: Proof
+    provenance: Provenance
+
+    @property
+    def faithful(self) -> bool:
+        return self.proof.faithful
