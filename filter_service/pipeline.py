@@ -1,0 +1,227 @@
+"""moderate(images, policy, encoder): screen, confirm what is near, judge, explain what is flagged.
+
+It knows neither rows nor files nor queues: a notebook, the command line, a benchmark and a worker
+all call the same function.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from filter_service.encoder import Encoder
+from filter_service.explain.counterfactual import Memory
+from filter_service.explain.explanation import Case, Explanations
+from filter_service.explain.memory import ArrayMemory
+from filter_service.explain.record import Explanation
+from filter_service.explain.relevance import Capture, capture
+from filter_service.explain.words import Words
+from filter_service.images import Image, Limits, decode
+from filter_service.policy import Policy
+from filter_service.scoring import FloatArray, PolicyVectors
+from filter_service.verdicts import KnownVectors, Outcome, judge, score, threshold_margin
+
+FRAMES = 64  # in one screening pass, so that a long animation cannot exhaust the memory
+STANDARD = Limits()
+CONFIRMED = 16  # frames in one confirming pass, whose activations are kept for the maps
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One image ready to be judged: pixels for the screening pass, or vectors known already."""
+
+    digest: str
+    numbers: tuple[int, ...]  # number of each frame in the file
+    load: Callable[[], Tensor]  # -> (frames, 3, h, w), fully decoded
+    pixels: Tensor | None = None  # (frames, 3, h, w)
+    drafted: bool = False  # the pixels come from a reduced decoding
+    known: KnownVectors | None = None
+
+
+def prepare(data: bytes, encoder: Encoder, limits: Limits = STANDARD) -> Subject:
+    """Decode and preprocess one image, in any thread; raises ImageError."""
+    image = decode(data, limits, at_least=encoder.input_size)
+    if not image.drafted:
+        return _subject(image, encoder)
+
+    def load() -> Tensor:
+        return _pixels(decode(data, limits), encoder)
+
+    return Subject(image.digest, image.numbers, load, _pixels(image, encoder), drafted=True)
+
+
+def moderate(
+    images: Sequence[Image | Subject],
+    policy: Policy,
+    encoder: Encoder,
+    memories: Sequence[Memory] = (),
+) -> list[Outcome]:
+    """Judge images against a policy and explain every flag; one outcome per image, in order.
+
+    Screening runs in the encoder's fast precision. Every frame whose margin comes within the
+    measured error band of a threshold, or passes it, is encoded again in float32 from fully decoded
+    pixels, so that verdicts and the numbers of flagged images are always those of float32.
+    Counterfactuals are sought in `memories` and among the images of this call.
+    """
+    tracks = [_Track(_subject(i, encoder) if isinstance(i, Image) else i) for i in images]
+    _screen(tracks, encoder)
+    bench = _Bench(encoder, encoder.vectors(policy))
+    explanations = bench.explanations(tracks, memories)
+    for together in _chunks([t for t in tracks if bench.suspects(t).any()]):
+        bench.confirm(together, explanations)
+    return [bench.outcome(t) for t in tracks]
+
+
+@dataclass
+class ServedJudge:
+    """The judge of a worker (`moderation.Judge`): encoder, limits, and where neighbours are."""
+
+    encoder: Encoder
+    limits: Limits
+    memories: Sequence[Memory] = ()
+
+    def prepare(
+        self, digest: str, load: Callable[[], bytes], known: KnownVectors | None
+    ) -> Subject:
+        if known is None:
+            return prepare(load(), self.encoder, self.limits)
+        again = self._again(load)
+        return Subject(digest, known.numbers, again, known=known)
+
+    def moderate(self, subjects: Sequence[Subject], policy: Policy) -> list[Outcome]:
+        return moderate(subjects, policy, self.encoder, self.memories)
+
+    def _again(self, load: Callable[[], bytes]) -> Callable[[], Tensor]:
+        return lambda: _pixels(decode(load(), self.limits), self.encoder)
+
+
+@dataclass
+class _Track:
+    """A subject on its way through `moderate`."""
+
+    subject: Subject
+    vectors: FloatArray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
+    exact: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    changed: bool = True  # against what was known
+    explanations: list[Explanation] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """One policy and one encoder, with what is asked of them for every image."""
+
+    encoder: Encoder
+    vectors: PolicyVectors
+
+    def suspects(self, track: _Track) -> npt.NDArray[np.bool_]:
+        """Frames to be confirmed or explained: over a threshold, or within the band: (frames,)."""
+        policy = self.vectors.policy
+        thresholds = np.array([threshold_margin(c) for c in policy.classes])  # (classes,)
+        margins = self.vectors.margins(track.vectors)  # (frames, classes)
+        slack = np.where(track.exact[:, None], 0.0, self.encoder.band(policy))  # (frames, classes)
+        return np.asarray((margins >= thresholds - slack).any(axis=1))
+
+    def confirm(self, tracks: Sequence[_Track], explanations: Explanations) -> None:
+        """Encode suspect frames in float32, and explain those that stay over a threshold."""
+        rows = [(t, int(f)) for t in tracks for f in np.flatnonzero(self.suspects(t))]
+        pixels = torch.cat([_exact_pixels(t)[self.suspects(t)] for t in tracks])  # (n, 3, h, w)
+        seen = capture(self.encoder, pixels)
+        for (track, f), z in zip(rows, seen.z, strict=True):
+            track.changed |= not track.exact[f]
+            track.vectors[f], track.exact[f] = z, True
+        self._explain(rows, pixels, seen, explanations)
+
+    def _explain(
+        self,
+        rows: Sequence[tuple[_Track, int]],
+        pixels: Tensor,
+        seen: Capture,
+        explanations: Explanations,
+    ) -> None:
+        cases: list[tuple[_Track, Case]] = []
+        for row, (track, f) in enumerate(rows):
+            number = track.subject.numbers[f]
+            cases += [
+                (track, Case(row, track.subject.digest, pixels[row], s))
+                for s in self.outcome(track).scores
+                if s.flagged and s.frame == number
+            ]
+        if cases:
+            records = explanations.explain([c for _, c in cases], seen)
+            for (track, _), record in zip(cases, records, strict=True):
+                track.explanations.append(record)
+
+    def explanations(self, tracks: Sequence[_Track], memories: Sequence[Memory]) -> Explanations:
+        """Ready to explain, with the images of this call as one more memory."""
+        here = ArrayMemory(
+            policy=self.vectors,
+            digests=[t.subject.digest for t in tracks for _ in t.vectors],
+            vectors=np.concatenate([t.vectors for t in tracks])
+            if tracks
+            else np.zeros((0, self.encoder.dim), dtype=np.float32),
+            exact=np.array([e for t in tracks for e in t.exact], dtype=np.bool_),
+        )
+        words = Words(self.encoder.encode_texts)
+        return Explanations(self.encoder, self.vectors, [*memories, here], words)
+
+    def outcome(self, track: _Track) -> Outcome:
+        exact = tuple(map(bool, track.exact))
+        margins = self.vectors.margins(track.vectors)  # (frames, classes)
+        scores = score(margins, track.subject.numbers, exact, self.vectors.policy)
+        return Outcome(
+            digest=track.subject.digest,
+            verdict=judge(scores),
+            scores=scores,
+            vectors=track.vectors if track.changed else None,
+            frames=track.subject.numbers,
+            exact=exact,
+            explanations=tuple(track.explanations),
+        )
+
+
+def _screen(tracks: Sequence[_Track], encoder: Encoder) -> None:
+    """Give every track its vectors: those that are known, or one fast pass over all the others."""
+    fresh = [(t, t.subject.pixels) for t in tracks if t.subject.pixels is not None]
+    for track in tracks:
+        if (known := track.subject.known) is not None:
+            track.vectors, track.exact = known.vectors.copy(), np.array(known.exact)
+            track.changed = False
+    if not fresh:
+        return
+    pixels = torch.cat([p for _, p in fresh])  # (n, 3, h, w)
+    z = np.concatenate([encoder.screen(part) for part in torch.split(pixels, FRAMES)])  # (n, d)
+    ends = np.cumsum([len(p) for _, p in fresh])
+    for (track, _), vectors in zip(fresh, np.split(z, ends[:-1]), strict=True):
+        track.vectors = vectors.copy()
+        sure = encoder.screening_is_exact and not track.subject.drafted
+        track.exact = np.full(len(vectors), sure, dtype=np.bool_)
+
+
+def _chunks(tracks: Sequence[_Track]) -> Iterator[list[_Track]]:
+    """Tracks together as long as their frames are few; an animation's frames stay together."""
+    chunk: list[_Track] = []
+    for track in tracks:
+        if chunk and sum(len(t.vectors) for t in [*chunk, track]) > CONFIRMED:
+            yield chunk
+            chunk = []
+        chunk.append(track)
+    if chunk:
+        yield chunk
+
+
+def _subject(image: Image, encoder: Encoder) -> Subject:
+    pixels = _pixels(image, encoder)
+    return Subject(image.digest, image.numbers, lambda: pixels, pixels, image.drafted)
+
+
+def _exact_pixels(track: _Track) -> Tensor:
+    subject = track.subject
+    usable = subject.pixels is not None and not subject.drafted
+    return subject.pixels if usable and subject.pixels is not None else subject.load()
+
+
+def _pixels(image: Image, encoder: Encoder) -> Tensor:
+    return torch.stack([encoder.pixels(frame) for frame in image.frames])  # (frames, 3, h, w)
