@@ -1,1 +1,1 @@
-"""Rows: tables, sessions and the vector searches."""
+"""Postgres with pgvector: the tables, the sessions, the schema's version and the vectors."""

@@ -1,0 +1,105 @@
+"""Encoders and the vectors that they computed: each is computed once and kept."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Integer, bindparam, func, select
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.orm import Session
+
+from filter_service.db.tables import Digest, Embedding, Image, StoredEncoder, StoredPhrase
+from filter_service.scoring import FloatArray
+from filter_service.verdicts import KnownVectors
+
+INDEXED_FROM = 20_000  # vectors; fewer are read one by one, which takes a few milliseconds
+
+
+def register_encoder(
+    session: Session, fingerprint: str, name: str, dim: int, details: Mapping[str, Any]
+) -> int:
+    """The id of an encoder, whose partitions are made when it is new here."""
+    found = session.scalar(select(StoredEncoder.id).where(StoredEncoder.fingerprint == fingerprint))
+    if found is not None:
+        return found
+    register = func.register_encoder(
+        bindparam("fingerprint", fingerprint, Digest),
+        name,
+        dim,
+        bindparam("details", dict(details), JSONB),
+        type_=Integer,
+    )
+    return session.execute(select(register)).scalar_one()
+
+
+def index_grown(session: Session, at_least: int = INDEXED_FROM) -> int:
+    """Build the search index of every encoder that has come to need one; how many were built."""
+    encoders = session.scalars(select(StoredEncoder.id)).all()
+    return sum(
+        bool(session.scalar(select(func.index_embeddings(encoder, at_least))))
+        for encoder in encoders
+    )
+
+
+def known_vectors(
+    session: Session, encoder_id: int, image_ids: Iterable[int]
+) -> dict[str, KnownVectors]:
+    """What an encoder has computed of these images, by digest."""
+    columns = (Image.digest, Embedding.frame, Embedding.vector, Embedding.exact_vector)
+    rows = session.execute(
+        select(*columns)
+        .join(Image)
+        .where(Embedding.encoder_id == encoder_id, Embedding.image_id.in_(image_ids))
+        .order_by(Image.digest, Embedding.frame)
+    )
+    return {
+        digest: _known([(f, v, e) for _, f, v, e in frames])
+        for digest, frames in groupby(rows, key=lambda row: row[0])
+    }
+
+
+def _known(frames: Sequence[tuple[int, FloatArray, FloatArray | None]]) -> KnownVectors:
+    return KnownVectors(
+        vectors=np.stack([unit(v) if e is None else e for _, v, e in frames]),  # (frames, d)
+        numbers=tuple(f for f, _, _ in frames),
+        exact=tuple(e is not None for _, _, e in frames),
+    )
+
+
+def unit(vector: FloatArray) -> FloatArray:
+    """Rounding to float16 moved its length too: (d,) -> (d,)."""
+    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
+
+
+def keep_vectors(session: Session, encoder_id: int, vectors: Mapping[int, KnownVectors]) -> None:
+    """Keep vectors by image id; one in float32 replaces one from less, never the other way."""
+    rows = [
+        {
+            "encoder_id": encoder_id,
+            "image_id": image_id,
+            "frame": frame,
+            "vector": vector,
+            "exact_vector": vector if exact else None,
+        }
+        for image_id, known in sorted(vectors.items())  # two workers lock in the same order
+        for vector, frame, exact in zip(known.vectors, known.numbers, known.exact, strict=True)
+    ]
+    new = insert(Embedding)
+    replace = new.on_conflict_do_update(
+        index_elements=["encoder_id", "image_id", "frame"],
+        set_={"vector": new.excluded.vector, "exact_vector": new.excluded.exact_vector},
+        where=Embedding.exact_vector.is_(None) & new.excluded.exact_vector.is_not(None),
+    )
+    if rows:
+        session.execute(replace, rows)
+
+
+def keep_phrases(session: Session, encoder_id: int, phrases: Mapping[str, FloatArray]) -> None:
+    """Fill the phrase bank of an encoder: text to unit vector (d,); known texts stay."""
+    rows = [
+        {"encoder_id": encoder_id, "text": text, "vector": vector}
+        for text, vector in phrases.items()
+    ]
+    if rows:
+        session.execute(insert(StoredPhrase).on_conflict_do_nothing(), rows)

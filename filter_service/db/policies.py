@@ -1,0 +1,48 @@
+"""Stored policies: one row for each version, found by its digest."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import insert, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from filter_service.db.tables import PolicyClass, StoredPolicy
+from filter_service.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPolicy:
+    """A policy with the ids that its classes have in the database."""
+
+    policy: Policy
+    class_ids: dict[str, int]
+
+
+def store_policy(session: Session, policy: Policy) -> int:
+    """The id of this version of a policy, which is stored when it is new."""
+    known = select(StoredPolicy.id).where(StoredPolicy.digest == policy.digest)
+    if (found := session.scalar(known)) is not None:
+        return found
+    added: int | None = session.scalar(
+        upsert(StoredPolicy)
+        .values(digest=policy.digest, name=policy.name, document=policy.model_dump(mode="json"))
+        .on_conflict_do_nothing(index_elements=["digest"])
+        .returning(StoredPolicy.id)
+    )
+    if added is None:  # somebody else stored it just now
+        return session.execute(known).scalar_one()
+    rows = [
+        {"policy_id": added, "position": position, "name": c.name}
+        for position, c in enumerate(policy.classes)
+    ]
+    session.execute(insert(PolicyClass), rows)
+    return added
+
+
+def load_policy(session: Session, policy_id: int) -> KnownPolicy:
+    """A stored policy as it was submitted; stored policies never change."""
+    document = session.execute(
+        select(StoredPolicy.document).where(StoredPolicy.id == policy_id)
+    ).scalar_one()
+    classes = select(PolicyClass.name, PolicyClass.id).where(PolicyClass.policy_id == policy_id)
+    return KnownPolicy(Policy.model_validate(document), dict(session.execute(classes).all()))

@@ -1,0 +1,227 @@
+"""Neighbours in the store: counterfactual candidates, phrases and search, over pgvector.
+
+Two roads lead to the nearest image on one side of a threshold. Where few images lie on that side,
+they are read one by one through the index on margins: exact, and quick because they are few. Where
+many do, the HNSW index is walked from the query outwards until enough of them have been met.
+"""
+
+from dataclasses import dataclass
+
+from pgvector import HalfVector, Vector
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from filter_service.db.embeddings import unit
+from filter_service.db.session import Sessions
+from filter_service.db.tables import Float16s, Float32s, PolicyClass, StoredPolicy
+from filter_service.explain.counterfactual import Neighbour, Phrase
+from filter_service.policy import Policy
+from filter_service.scoring import FloatArray
+from filter_service.verdicts import Verdict, threshold_margin
+
+FEW = 10_000  # images of one side that are read one by one
+RERANKED = 20  # nearest by float16 that compete for the first place in float32
+
+# Every query below has one good plan, which is to follow an index; without these the planner may
+# take a rough estimate for a reason to sort the whole table.
+_PLAN = text("""
+    SELECT set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true),
+           set_config('hnsw.iterative_scan', 'strict_order', true),
+           set_config('hnsw.ef_search', '200', true),
+           set_config('hnsw.max_scan_tuples', '20000', true)
+""")
+
+_FEW = """
+    WITH side AS MATERIALIZED (
+        SELECT image_id, frame, margin FROM scores
+        WHERE encoder_id = {encoder} AND class_id = {class_id} AND margin {compared} :bound
+        ORDER BY margin {order} LIMIT {few}
+    )
+    SELECT images.digest, halfvec_send(vector), vector_send(exact_vector), margin
+    FROM (
+        SELECT side.image_id, margin, vector, exact_vector
+        FROM side CROSS JOIN LATERAL (
+            SELECT vector, exact_vector FROM embeddings
+            WHERE encoder_id = {encoder} AND image_id = side.image_id AND frame = side.frame
+            LIMIT 1
+        ) AS embedding
+        ORDER BY vector <=> :z LIMIT :limit
+    ) AS nearest JOIN images ON images.id = image_id
+"""
+
+_WALK = """
+    SELECT image_id, frame, vector, exact_vector, vector::halfvec({dim}) <=> :z AS distance
+    FROM embeddings WHERE encoder_id = {encoder}
+    ORDER BY vector::halfvec({dim}) <=> :z
+"""
+
+_MANY = f"""
+    SELECT images.digest, halfvec_send(vector), vector_send(exact_vector), margin
+    FROM (
+        SELECT walk.image_id, margin, vector, exact_vector
+        FROM ({_WALK}) AS walk CROSS JOIN LATERAL (
+            SELECT margin FROM scores
+            WHERE encoder_id = {{encoder}} AND class_id = {{class_id}}
+              AND image_id = walk.image_id AND frame = walk.frame AND margin {{compared}} :bound
+            LIMIT 1
+        ) AS score
+        ORDER BY distance LIMIT :limit
+    ) AS nearest JOIN images ON images.id = image_id
+"""
+
+_SEARCH = f"""
+    SELECT images.digest, frame, 1 - distance
+    FROM ({_WALK} LIMIT :limit) AS nearest JOIN images ON images.id = image_id
+"""
+
+_PHRASES = text("""
+    SELECT text, vector_send(vector) FROM phrases
+    WHERE encoder_id = :encoder AND :scale * -(vector <#> :z) < :below
+    ORDER BY vector <=> :near LIMIT :limit
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A frame of a stored image, and its cosine with what was looked for."""
+
+    digest: str
+    frame: int
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """The images of one encoder whose margin for one class lies beyond a bound."""
+
+    encoder: int
+    class_id: int
+    verdict: Verdict
+    bound: float  # logits
+
+    def sql(self, query: str, dim: int, few: int) -> str:
+        """Numbers of ours are written out: a plan must know which partition and index it is for."""
+        clear = self.verdict is Verdict.CLEAR
+        return query.format(
+            encoder=self.encoder,
+            class_id=self.class_id,
+            compared="<" if clear else ">=",
+            order="DESC" if clear else "ASC",
+            few=few,
+            dim=dim,
+        )
+
+
+class StoredMemory:
+    """Everything one encoder has seen, as the explanations ask for it (`counterfactual.Memory`)."""
+
+    def __init__(
+        self, sessions: Sessions, encoder_id: int, dim: int, scale: float, few: int = FEW
+    ) -> None:
+        self._sessions = sessions
+        self._encoder = encoder_id
+        self._dim = dim
+        self._few = few
+        self._scale = scale  # of the encoder's head: logits = scale * cosine
+        self._classes: dict[tuple[str, str], int] = {}
+        self._many: set[tuple[int, Verdict]] = set()  # sides only grow
+
+    def images(
+        self,
+        z: FloatArray,
+        *,
+        policy: Policy,
+        class_name: str,
+        side: Verdict,
+        beyond: float,
+        limit: int,
+    ) -> list[Neighbour]:
+        """Images nearest to z, (d,) unit, that a policy would put on this side of a class.
+
+        `beyond` is how far past the threshold's margin they lie, in logits.
+        """
+        threshold = threshold_margin(policy.forbidden(class_name))
+        bound = threshold - beyond if side is Verdict.CLEAR else threshold + beyond
+        with self._sessions.begin() as session:
+            class_id = self._class(session, policy, class_name)
+            if class_id is None:
+                return []
+            asked = _Side(self._encoder, class_id, side, bound)
+            session.execute(_PLAN)
+            found: list[Neighbour] = []
+            if self._has_many(session, asked):
+                found = self._nearest(session, _MANY, asked, z, limit)
+            if len(found) < limit:  # few, or all far from z: those nearest to the boundary
+                found = self._nearest(session, _FEW, asked, z, limit)
+        return found
+
+    def phrases(self, z: FloatArray, *, near: FloatArray, below: float, limit: int) -> list[Phrase]:
+        """Wordings nearest to `near`, (d,) unit, whose logit with z stays under `below`."""
+        with self._sessions.begin() as session:
+            rows = session.execute(
+                _PHRASES,
+                {
+                    "encoder": self._encoder,
+                    "scale": self._scale,
+                    "z": Vector(z),
+                    "below": below,
+                    "near": Vector(near),
+                    "limit": limit,
+                },
+            )
+            return [Phrase(text=wording, vector=Float32s.parse(v)) for wording, v in rows]
+
+    def search(self, z: FloatArray, limit: int) -> list[Hit]:
+        """Frames nearest to a vector of a text or an image, (d,) unit."""
+        with self._sessions.begin() as session:
+            session.execute(_PLAN)
+            query = _SEARCH.format(encoder=self._encoder, dim=self._dim)
+            rows = session.execute(text(query), {"z": HalfVector(z), "limit": limit})
+            hits = [Hit(bytes(d).hex(), frame, float(s)) for d, frame, s in rows]
+        return sorted(hits, key=lambda h: -h.similarity)
+
+    def _class(self, session: Session, policy: Policy, name: str) -> int | None:
+        key = policy.digest, name
+        if key not in self._classes:
+            found = session.scalar(
+                select(PolicyClass.id)
+                .join(StoredPolicy)
+                .where(StoredPolicy.digest == policy.digest, PolicyClass.name == name)
+            )
+            if found is None:
+                return None
+            self._classes[key] = found
+        return self._classes[key]
+
+    def _has_many(self, session: Session, side: _Side) -> bool:
+        key = side.class_id, side.verdict
+        if key not in self._many:
+            query = """
+                SELECT EXISTS (
+                    SELECT FROM scores WHERE encoder_id = {encoder} AND class_id = {class_id}
+                    AND margin {compared} :bound OFFSET {few}
+                )
+            """
+            if session.scalar(text(side.sql(query, self._dim, self._few)), {"bound": side.bound}):
+                self._many.add(key)
+        return key in self._many
+
+    def _nearest(
+        self, session: Session, query: str, side: _Side, z: FloatArray, limit: int
+    ) -> list[Neighbour]:
+        rows = session.execute(
+            text(side.sql(query, self._dim, self._few)),
+            {"bound": side.bound, "z": HalfVector(z), "limit": max(limit, RERANKED)},
+        )
+        found = [_neighbour(*row) for row in rows]
+        return sorted(found, key=lambda n: -float(n.vector @ z))[:limit]
+
+
+def _neighbour(digest: bytes, half: bytes, exact: bytes | None, margin: float) -> Neighbour:
+    return Neighbour(
+        digest=bytes(digest).hex(),
+        vector=unit(Float16s.parse(half)) if exact is None else Float32s.parse(exact),
+        margin=margin,
+        exact=exact is not None,
+        decision=None,  # moderators do not decide yet
+    )

@@ -1,0 +1,104 @@
+"""A real Postgres and a real Redis for the tests that want them; each test has its own database."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import redis
+from sqlalchemy import Engine, make_url, text
+
+from filter_service.db.schema import upgrade
+from filter_service.db.session import Sessions, connect, sessions_of
+from filter_service.local import Services, services
+from filter_service.settings import Settings
+from filter_service.storage import Storage
+
+TEMPLATE = "migrated"
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Services]:
+    """Postgres and Redis for this run of the tests."""
+    # Not in pytest's folder: each run closes that to all but itself, so to root's servers too.
+    with TemporaryDirectory(prefix="filter-service-") as folder:
+        settings = Settings(data_dir=Path(folder), database_url=None, broker_url=None)
+        with services(settings) as found:
+            yield found
+
+
+@pytest.fixture(scope="session")
+def admin(servers: Services) -> Iterator[Engine]:
+    """The owner of the server, outside any transaction."""
+    engine = connect(servers.database_url, role=None)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ALTER SYSTEM SET fsync = off"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+    yield engine.execution_options(isolation_level="AUTOCOMMIT")
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def template(admin: Engine, servers: Services) -> str:
+    """A migrated database that nobody uses, to be copied."""
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {TEMPLATE}"))
+    upgrade(named(servers.database_url, TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def empty_database_url(admin: Engine, servers: Services) -> Iterator[str]:
+    """A database without any table."""
+    yield from _database(admin, servers, "template1")
+
+
+@pytest.fixture
+def database_url(admin: Engine, servers: Services, template: str) -> Iterator[str]:
+    """A migrated, empty database."""
+    yield from _database(admin, servers, template)
+
+
+@pytest.fixture
+def sessions(database_url: str) -> Iterator[Sessions]:
+    """Sessions as the service has them, under its own role."""
+    engine = connect(database_url)
+    yield sessions_of(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def owner(database_url: str) -> Iterator[Engine]:
+    """The database as its owner sees it, who may do more than the service."""
+    engine = connect(database_url, role=None)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage((tmp_path / "images").as_uri())
+
+
+@pytest.fixture
+def broker_url(servers: Services) -> str:
+    """An empty Redis."""
+    with redis.Redis.from_url(servers.broker_url) as client:
+        client.flushall()
+    return servers.broker_url
+
+
+def named(url: str, database: str) -> str:
+    """The same server's other database."""
+    return make_url(url).set(database=database).render_as_string(hide_password=False)
+
+
+def _database(admin: Engine, servers: Services, template: str) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+    yield named(servers.database_url, name)
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))

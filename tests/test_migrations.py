@@ -1,0 +1,70 @@
+"""The schema: migrations give exactly the declared tables, in any order of arrival."""
+
+import shutil
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, select, text
+
+import filter_service
+from filter_service.db import schema
+from filter_service.db.session import connect, sessions_of
+from filter_service.db.tables import Table
+from filter_service.errors import DatabaseOutdated, DatabaseUnavailable
+
+
+def test_migrations_and_tables_agree(owner: Engine) -> None:
+    with owner.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        assert compare_metadata(context, Table.metadata) == []
+
+
+def test_several_processes_may_migrate_at_once(empty_database_url: str) -> None:
+    with get_context("spawn").Pool(3) as pool:
+        pool.map(schema.upgrade, [empty_database_url] * 3)
+    engine = connect(empty_database_url)
+    assert schema.version(engine) == schema.head()
+    engine.dispose()
+
+
+def test_an_empty_database_is_outdated(empty_database_url: str) -> None:
+    engine = connect(empty_database_url, role=None)
+    with pytest.raises(DatabaseOutdated, match="filter-service db upgrade"):
+        schema.require_current(engine)
+    engine.dispose()
+
+
+def test_a_session_on_an_empty_database_says_what_to_do(empty_database_url: str) -> None:
+    engine = connect(empty_database_url)
+    with pytest.raises(DatabaseOutdated, match="filter-service db upgrade"):
+        sessions_of(engine)().execute(select(1))
+    engine.dispose()
+
+
+def test_a_migrated_database_is_current(owner: Engine) -> None:
+    schema.require_current(owner)
+
+
+def test_a_server_that_does_not_answer_is_unavailable() -> None:
+    engine = connect("postgresql://nobody@127.0.0.1:9/nothing")
+    with pytest.raises(DatabaseUnavailable, match="FILTER_SERVICE_DATABASE_URL"):
+        engine.connect()
+
+
+def test_the_service_works_under_its_own_role(database_url: str) -> None:
+    engine = connect(database_url)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT current_user")) == "filter_service_app"
+    engine.dispose()
+
+
+def test_an_installed_package_carries_its_migrations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "filter_service"
+    shutil.copytree(schema.migrations(), package / "migrations")
+    monkeypatch.setattr(filter_service, "__file__", str(package / "__init__.py"))
+    assert schema.migrations() == package / "migrations"
