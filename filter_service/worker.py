@@ -1,0 +1,71 @@
+"""Everything that a worker process needs, built once and in one place; it knows no Celery."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from filter_service import moderation
+from filter_service.db.embeddings import index_grown, register_encoder
+from filter_service.db.schema import require_current
+from filter_service.db.session import connect, sessions_of
+from filter_service.db.vectors import StoredMemory
+from filter_service.errors import InvalidSettings
+from filter_service.images import Limits
+from filter_service.moderation import Desk
+from filter_service.settings import Settings
+from filter_service.storage import Storage
+
+if TYPE_CHECKING:
+    from filter_service.pipeline import Subject
+
+
+class Worker:
+    """Drains the queue of one database with one encoder, which is loaded when there is work."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises InvalidSettings, DatabaseUnavailable or DatabaseOutdated."""
+        if settings.database_url is None:
+            raise InvalidSettings(
+                "FILTER_SERVICE_DATABASE_URL is not set: set it, or start the worker with "
+                "`filter-service up`, which brings its own database."
+            )
+        engine = connect(settings.database_url)
+        require_current(engine)
+        self.settings = settings
+        self.sessions = sessions_of(engine)
+
+    @cached_property
+    def desk(self) -> "Desk[Subject]":
+        """With the encoder on it, which takes seconds and the most of the memory."""
+        # torch: not before there is work
+        from filter_service.encoder import load_encoder
+        from filter_service.pipeline import ServedJudge
+
+        s = self.settings
+        encoder = load_encoder(s.model, s.pretrained, s.device, s.precision)
+        with self.sessions.begin() as session:
+            encoder_id = register_encoder(
+                session, encoder.fingerprint, encoder.name, encoder.dim, encoder.details
+            )
+        memory = StoredMemory(self.sessions, encoder_id, encoder.dim, encoder.head.scale)
+        return Desk(
+            sessions=self.sessions,
+            storage=Storage(s.storage_url or (s.data_dir / "images").absolute().as_uri()),
+            judge=ServedJudge(encoder, Limits.of(s), [memory]),
+            encoder_id=encoder_id,
+            batch_size=s.batch_size,
+            decode_threads=s.decode_threads,
+            lease_seconds=s.lease_seconds,
+        )
+
+    def drain(self, stop: Callable[[], bool], knock: Callable[[], object]) -> int:
+        """Judge what is queued (see `moderation.drain`); how many items."""
+        with self.sessions.begin() as session:
+            if not moderation.has_work(session):
+                return 0
+        return moderation.drain(self.desk, stop, self.settings.drain_seconds, knock)
+
+    def index(self) -> int:
+        """Build the search indexes that have come to pay; how many."""
+        with self.sessions.begin() as session:
+            return index_grown(session)

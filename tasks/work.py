@@ -1,0 +1,57 @@
+"""What a worker does when somebody knocks."""
+
+import logging
+from ctypes import c_bool
+from functools import cache
+from multiprocessing.sharedctypes import RawValue
+
+from celery.signals import worker_shutting_down
+from kombu.exceptions import OperationalError
+
+from filter_service.settings import Settings
+from filter_service.worker import Worker
+from tasks.app import app
+
+STALE = 60.0  # seconds after which a knock says nothing; the sweep has knocked again by then
+
+logger = logging.getLogger(__name__)
+
+# The parent is told to shut down, the child does the work: one byte that both see, without a lock,
+# since either may be killed while it holds one.
+_stopping = RawValue(c_bool, False)
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def stop(**_: object) -> None:
+    """Let the drain at hand end after its batch, and give back the one claimed ahead."""
+    _stopping.value = True
+
+
+@app.task(name="tasks.drain")  # type: ignore[untyped-decorator]
+def drain() -> None:
+    """Judge what is queued."""
+    worker().drain(stop=lambda: bool(_stopping.value), knock=knock)
+
+
+@app.task(name="tasks.index")  # type: ignore[untyped-decorator]
+def index() -> None:
+    """Build search indexes that have come to pay."""
+    worker().index()
+
+
+def knock() -> None:
+    """Tell some worker that there is work. Nothing is lost with it: the sweep will come by."""
+    try:
+        drain.apply_async(expires=STALE)
+    except OperationalError as error:
+        logger.warning("The broker does not answer; the next sweep will do. %s", error)
+
+
+@cache
+def worker() -> Worker:
+    """This process's worker, made by its first task.
+
+    Not at import, or the parent would hold the model before it forks; not in worker_process_init,
+    where Celery kills whoever takes more than four seconds.
+    """
+    return Worker(Settings.load())
