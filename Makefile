@@ -12,7 +12,7 @@ help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
 
 demo: $(INSTALLED) ## Judge the bundled sample images: services, worker, table, pictures
-	@$(BIN)/python -m filter_service.demo
+	@$(BIN)/filter-service demo
 
 test: $(INSTALLED) ## Run the tests
 	@$(BIN)/python -m pytest

@@ -4,7 +4,21 @@ A worker is `celery -A tasks worker`, the schedule `celery -A tasks beat`. Who s
 `tasks.knock`.
 """
 
-from tasks.app import app
-from tasks.work import drain, knock
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tasks.celery import app as app
+    from tasks.work import drain as drain
+    from tasks.work import knock as knock
 
 __all__ = ["app", "drain", "knock"]
+
+_ROOMS = {"app": "tasks.celery", "drain": "tasks.work", "knock": "tasks.work"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  (a module's attributes are of every type)
+    """Import Celery when it is first asked for: the command line's --help does not ask."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ROOMS[name]), name)

@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 
 from filter_service.settings import Settings
 from filter_service.worker import Worker
-from tasks.app import app
+from tasks.celery import app
 
 STALE = 60.0  # seconds after which a knock says nothing; the sweep has knocked again by then
 

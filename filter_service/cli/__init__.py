@@ -1,0 +1,28 @@
+"""The command line: `filter-service …`; it knows no Celery, and loads torch only to judge."""
+
+import sys
+
+import typer
+
+from filter_service.cli import judging, operating, queueing
+from filter_service.cli.place import Queue
+from filter_service.errors import FilterServiceError
+
+app = typer.Typer(
+    name="filter-service",
+    help="Batch content-filtering moderation of images, with explanations that have been tested.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+queueing.add_to(app)
+judging.add_to(app)
+operating.add_to(app)
+
+
+def run(queue: Queue) -> None:
+    """Run one command; an error of ours is a sentence on stderr and exit code 1."""
+    try:
+        app(obj=queue)
+    except FilterServiceError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,76 @@
+"""What commands work with: settings, services, sessions and storage, and somebody who works."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from subprocess import Popen
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from filter_service.db.session import Sessions
+    from filter_service.settings import Settings
+    from filter_service.storage import Storage
+
+
+class Queue(Protocol):
+    """Who works off the queue; in production Celery stands behind it."""
+
+    def knock(self, broker_url: str) -> None:
+        """Tell some worker that there is work."""
+
+    def worker(self, settings: "Settings") -> "Popen[bytes]":
+        """Start a worker process; the settings name database and broker."""
+
+    def schedule(self, settings: "Settings") -> "Popen[bytes]":
+        """Start the process that sweeps for items left behind."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """An open database and image store."""
+
+    settings: "Settings"  # with the addresses of the services in use
+    sessions: "Sessions"
+    storage: "Storage"
+    queue: Queue
+
+    def knock(self) -> None:
+        assert self.settings.broker_url is not None
+        self.queue.knock(self.settings.broker_url)
+
+
+@contextmanager
+def workplace(queue: Queue) -> Iterator[Workplace]:
+    """Services up (embedded ones if none are named), the schema current, sessions and storage."""
+    # sqlalchemy and pydantic take a second: not for --help
+    from filter_service.db.schema import upgrade
+    from filter_service.db.session import connect, sessions_of
+    from filter_service.local import services
+    from filter_service.settings import Settings
+    from filter_service.storage import Storage
+
+    settings = Settings.load()
+    with services(settings) as found:
+        if settings.database_url is None:
+            upgrade(found.database_url)  # embedded: nobody else looks after it
+        located = settings.model_copy(
+            update={"database_url": found.database_url, "broker_url": found.broker_url}
+        )
+        engine = connect(found.database_url)
+        try:
+            store = settings.storage_url or str((settings.data_dir / "images").absolute())
+            yield Workplace(located, sessions_of(engine), Storage(store), queue)
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def ended(processes: Sequence["Popen[bytes]"]) -> Iterator[None]:
+    """Processes that are ended gracefully, however the block is left."""
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()

@@ -1,0 +1,175 @@
+"""Commands of the platform: submit, status, items, cancel, retry."""
+
+import json
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from filter_service.cli.place import Workplace, workplace
+
+if TYPE_CHECKING:
+    from filter_service.submissions import Status, Submission
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+BatchId = Annotated[uuid.UUID, typer.Argument(help="The id that `submit` printed.")]
+
+
+def submit(
+    context: typer.Context,
+    paths: Annotated[list[Path], typer.Argument(help="Files, or folders taken whole.")],
+    policy: Annotated[Path, typer.Option(help="Policy file (YAML).")],
+    label: Annotated[str, typer.Option(help="A name for people.")] = "",
+    priority: Annotated[int, typer.Option(help="Higher is judged sooner.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Submit images to be judged; prints the batch's id."""
+    from filter_service import submissions
+    from filter_service.policy import read_policy
+
+    rules = read_policy(policy)
+    with workplace(context.obj) as place:
+        files = _files(place, paths)
+        batch = submissions.accept(
+            place.sessions,
+            place.storage,
+            place.knock,
+            files,
+            rules,
+            label=label,
+            priority=priority,
+        )
+    typer.echo(json.dumps({"batch": str(batch)}) if json_ else batch)
+
+
+def status(
+    context: typer.Context,
+    batch: BatchId,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay until it is finished.")] = False,
+    json_: Json = False,
+) -> None:
+    """How far a batch has come."""
+    from filter_service import submissions
+
+    with workplace(context.obj) as place:
+        found = watched(place, batch) if watch else submissions.status(place.sessions, batch)
+    counts = {k: getattr(found, k) for k in ("clear", "flagged", "undetermined", "waiting")}
+    if json_:
+        typer.echo(json.dumps({"batch": str(batch), "total": found.total, **counts}))
+    else:
+        typer.echo(", ".join(f"{n} {name}" for name, n in counts.items()))
+
+
+def watched(place: Workplace, batch: uuid.UUID) -> "Status":
+    """Show a progress bar until the batch is finished."""
+    from rich.progress import Progress
+
+    from filter_service import submissions
+
+    with Progress() as progress:
+        task = progress.add_task("judged", total=None)
+        while True:
+            found = submissions.status(place.sessions, batch)
+            done = found.clear + found.flagged + found.undetermined
+            progress.update(task, total=found.total, completed=done)
+            if found.finished:
+                return found
+            time.sleep(0.5)
+
+
+def items(
+    context: typer.Context,
+    batch: Annotated[uuid.UUID | None, typer.Option(help="Of this batch only.")] = None,
+    verdict: Annotated[str | None, typer.Option(help="clear, flagged or undetermined.")] = None,
+    after: Annotated[int, typer.Option(help="Items after this id.")] = 0,
+    limit: Annotated[int, typer.Option(help="At most so many.")] = 100,
+    json_: Json = False,
+) -> None:
+    """List items with their verdicts, in the order of their ids."""
+    from filter_service import submissions
+    from filter_service.verdicts import Verdict
+
+    if verdict is not None and verdict not in list(Verdict):
+        raise typer.BadParameter(f"{verdict!r} is none of {', '.join(Verdict)}.")
+    wanted = None if verdict is None else Verdict(verdict)
+    with workplace(context.obj) as place:
+        found = submissions.items(place.sessions, batch, wanted, after, limit)
+    rows = [
+        {
+            "item": item.id,
+            "file": item.source,
+            "verdict": item.verdict,
+            "probability": item.probability,
+            "reason": item.reason,
+        }
+        for item in found
+    ]
+    if json_:
+        typer.echo("\n".join(json.dumps(row) for row in rows))
+    else:
+        _print_items(rows)
+
+
+def cancel(context: typer.Context, batch: BatchId) -> None:
+    """Take back the items of a batch that have no verdict yet."""
+    from filter_service import submissions
+
+    with workplace(context.obj) as place:
+        typer.echo(f"{submissions.cancel(place.sessions, batch)} items cancelled")
+
+
+def retry(context: typer.Context, batch: BatchId) -> None:
+    """Queue the undetermined items of a batch again."""
+    from filter_service import submissions
+
+    with workplace(context.obj) as place:
+        again = submissions.retry(place.sessions, place.knock, batch)
+    typer.echo(f"{again} items queued again")
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (submit, status, items, cancel, retry):
+        app.command()(command)
+
+
+def _files(place: Workplace, paths: Iterable[Path]) -> Iterator["Submission"]:
+    """Every file, read when it is its turn; one that cannot be read is submitted as such."""
+    from filter_service.errors import ImageError
+    from filter_service.images import Limits, read
+    from filter_service.submissions import Submission
+
+    limits = Limits.of(place.settings)
+    for path in (p for given in paths for p in _below(given)):
+        source = str(path).encode(errors="backslashreplace").decode()
+        try:
+            yield Submission(source, read(path, limits))
+        except ImageError as error:
+            yield Submission(source, error=str(error))
+
+
+def _below(path: Path) -> list[Path]:
+    """A folder's files, hidden ones apart; anything else is itself."""
+    if not path.is_dir():
+        return [path]
+    found = (p for p in sorted(path.rglob("*")) if not p.is_dir() or p.is_symlink())
+    return [p for p in found if not p.name.startswith(".")]
+
+
+def _print_items(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("item", "file", "verdict", "probability", "reason")
+    for row in rows:
+        p = row["probability"]
+        table.add_row(
+            str(row["item"]),
+            row["file"],
+            row["verdict"] or "waiting",
+            "" if p is None else f"{p:.3f}",
+            row["reason"] or "",
+        )
+    Console().print(table)

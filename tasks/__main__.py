@@ -1,0 +1,47 @@
+"""The composition root: the command line with Celery behind it."""
+
+import os
+import subprocess
+import sys
+import uuid
+from subprocess import Popen
+from typing import TYPE_CHECKING
+
+from filter_service.cli import run
+
+if TYPE_CHECKING:
+    from filter_service.settings import Settings
+
+
+class CeleryQueue:
+    """Workers and schedule as processes of their own (`cli.place.Queue`)."""
+
+    def knock(self, broker_url: str) -> None:
+        from celery import Celery  # takes a while to import: not for --help
+
+        Celery(broker=broker_url).send_task("tasks.drain", queue="filter_service", expires=60.0)
+
+    def worker(self, settings: "Settings") -> "Popen[bytes]":
+        name = f"-n{uuid.uuid4()}"
+        return _celery(settings, "worker", "--without-mingle", "--without-gossip", name)
+
+    def schedule(self, settings: "Settings") -> "Popen[bytes]":
+        return _celery(settings, "beat", "--pidfile=")
+
+
+def _celery(settings: "Settings", *arguments: str) -> "Popen[bytes]":
+    given = settings.model_dump(mode="json", exclude_none=True)
+    environment = {f"FILTER_SERVICE_{name.upper()}": str(v) for name, v in given.items()}
+    return subprocess.Popen(
+        [sys.executable, "-m", "celery", "-A", "tasks", *arguments, "--loglevel=WARNING"],
+        env={**os.environ, **environment},
+        start_new_session=True,  # Ctrl-C reaches us, and we end them in order
+    )
+
+
+def main() -> None:
+    run(CeleryQueue())
+
+
+if __name__ == "__main__":
+    main()
