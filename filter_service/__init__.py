@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from filter_service.verdicts import Score as Score
     from filter_service.verdicts import Verdict as Verdict
 
+__version__ = "0.1.0"
+
 _ROOMS = {
     "Encoder": "encoder",
     "load_encoder": "encoder",

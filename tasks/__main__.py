@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import uuid
+from contextlib import nullcontext
+from pathlib import Path
 from subprocess import Popen
 from typing import TYPE_CHECKING
 
@@ -21,22 +23,25 @@ class CeleryQueue:
 
         Celery(broker=broker_url).send_task("tasks.drain", queue="filter_service", expires=60.0)
 
-    def worker(self, settings: "Settings") -> "Popen[bytes]":
+    def worker(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
         name = f"-n{uuid.uuid4()}"
-        return _celery(settings, "worker", "--without-mingle", "--without-gossip", name)
+        return _celery(settings, log, "worker", "--without-mingle", "--without-gossip", name)
 
-    def schedule(self, settings: "Settings") -> "Popen[bytes]":
-        return _celery(settings, "beat", "--pidfile=")
+    def schedule(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
+        return _celery(settings, log, "beat", "--pidfile=")
 
 
-def _celery(settings: "Settings", *arguments: str) -> "Popen[bytes]":
+def _celery(settings: "Settings", log: Path | None, *arguments: str) -> "Popen[bytes]":
     given = settings.model_dump(mode="json", exclude_none=True)
     environment = {f"FILTER_SERVICE_{name.upper()}": str(v) for name, v in given.items()}
-    return subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "tasks", *arguments, "--loglevel=WARNING"],
-        env={**os.environ, **environment},
-        start_new_session=True,  # Ctrl-C reaches us, and we end them in order
-    )
+    with log.open("ab") if log else nullcontext() as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "celery", "--quiet", "-A", "tasks", *arguments],
+            env={**os.environ, **environment},
+            stdout=out,
+            stderr=out,
+            start_new_session=True,  # Ctrl-C reaches us, and we end them in order
+        )
 
 
 def main() -> None:

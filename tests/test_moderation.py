@@ -47,9 +47,7 @@ def desk(sessions: Sessions, storage: Storage, judge: SimpleJudge) -> Desk[Subje
 def submit(sessions: Sessions, storage: Storage) -> Submit:
     def submit(*contents: str, policy: Policy = POLICY, priority: int = 0) -> uuid.UUID:
         files = [Submission(content, content.encode()) for content in contents]
-        return submissions.accept(
-            sessions, storage, lambda: None, files, policy, priority=priority
-        )
+        return submissions.accept(sessions, storage, lambda: None, files, policy, priority=priority)
 
     return submit
 

@@ -119,9 +119,7 @@ def test_few_are_searched_exactly(sessions: Sessions, store: Store, side: Verdic
 
 
 @pytest.mark.parametrize("side", [Verdict.CLEAR, Verdict.FLAGGED])
-def test_many_are_found_through_the_index(
-    sessions: Sessions, store: Store, side: Verdict
-) -> None:
+def test_many_are_found_through_the_index(sessions: Sessions, store: Store, side: Verdict) -> None:
     with sessions.begin() as session:
         assert index_grown(session, at_least=NUMBER) == 1
     found = memory(sessions, store, few=10)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from subprocess import Popen
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,10 +19,10 @@ class Queue(Protocol):
     def knock(self, broker_url: str) -> None:
         """Tell some worker that there is work."""
 
-    def worker(self, settings: "Settings") -> "Popen[bytes]":
+    def worker(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
         """Start a worker process; the settings name database and broker."""
 
-    def schedule(self, settings: "Settings") -> "Popen[bytes]":
+    def schedule(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
         """Start the process that sweeps for items left behind."""
 
 

@@ -29,7 +29,8 @@ def show(queue: Queue) -> None:
     files = sorted((HERE / "samples").glob("*.jpg"))
     policy = read_policy(HERE / "policy.yaml")
     with workplace(queue) as place:
-        processes = [queue.worker(place.settings), queue.schedule(place.settings)]
+        log = place.settings.data_dir / "demo.log"
+        processes = [queue.worker(place.settings, log), queue.schedule(place.settings, log)]
         with ended(processes):
             sent = (Submission(f.name, read(f)) for f in files)
             batch = submissions.accept(

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
+from filter_service import __version__
 from filter_service.errors import NotExplainable
 from filter_service.explain import counterfactual, proof, regions
 from filter_service.explain.counterfactual import Memory, Question
@@ -138,7 +138,7 @@ class Explanations:
             fingerprint=self.encoder.fingerprint,
             policy=policy.name,
             policy_digest=policy.digest,
-            code=version("filter-service"),
+            code=__version__,
             seed=proof.SEED,
         )
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ARRAY, cast, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from filter_service import ledger
 from filter_service.db.embeddings import keep_vectors
@@ -104,27 +104,31 @@ def _keep_vectors(session: Session, judged: Sequence[Judged], source: Source) ->
 
 def _keep_scores(session: Session, judged: Sequence[Judged], source: Source) -> None:
     """One score for each image and class; a float32 one replaces one from less."""
-    rows = {
-        (class_id, j.image_id): {
-            "encoder_id": source.encoder_id,
-            "class_id": class_id,
-            "image_id": j.image_id,
-            "margin": score.margin,
-            "frame": score.frame,
-            "exact": score.exact,
-        }
+    scores = {
+        (source.policy.class_ids[score.class_name], j.image_id): score
         for j in judged
         for score in j.outcome.scores
-        if (class_id := source.policy.class_ids[score.class_name])
     }
-    new = upsert(StoredScore)
-    replace = new.on_conflict_do_update(
-        index_elements=["encoder_id", "class_id", "image_id"],
-        set_={name: new.excluded[name] for name in ("margin", "frame", "exact")},
-        where=~StoredScore.exact & new.excluded.exact,
+    keys = sorted(scores)
+    ordered = [scores[key] for key in keys]
+    columns: dict[InstrumentedAttribute[Any], list[Any]] = {
+        StoredScore.encoder_id: [source.encoder_id] * len(keys),
+        StoredScore.class_id: [class_id for class_id, _ in keys],
+        StoredScore.image_id: [image_id for _, image_id in keys],
+        StoredScore.margin: [score.margin for score in ordered],
+        StoredScore.frame: [score.frame for score in ordered],
+        StoredScore.exact: [score.exact for score in ordered],
+    }
+    # Columns as arrays: there are as many rows as items times classes, each only some numbers.
+    rows = select(*(func.unnest(cast(v, ARRAY(c.type))) for c, v in columns.items()))
+    new = upsert(StoredScore).from_select([c.key for c in columns], rows)
+    session.execute(
+        new.on_conflict_do_update(
+            index_elements=["encoder_id", "class_id", "image_id"],
+            set_={name: new.excluded[name] for name in ("margin", "frame", "exact")},
+            where=~StoredScore.exact & new.excluded.exact,
+        )
     )
-    if rows:
-        session.execute(replace, [rows[key] for key in sorted(rows)])
 
 
 def _verdict(judged: Judged, source: Source) -> dict[str, Any]:
