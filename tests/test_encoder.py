@@ -112,6 +112,9 @@ def _write(
             name: w + 0.1 * torch.randn_like(w) if w.ndim == 1 and w.is_floating_point() else w
             for name, w in model.state_dict().items()
         }  # no bias is zero, no gain is one
+        for name in weights.keys() & {"text_decoder.text_projection"}:
+            # open_clip leaves CoCa's as the memory was: it may hold anything, also NaN
+            weights[name] = 0.1 * torch.randn(weights[name].shape)
     if change:
         change(weights)
     save_file(weights, folder / "open_clip_model.safetensors")
