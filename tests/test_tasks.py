@@ -1,0 +1,114 @@
+"""The Celery side: what a knock is, what the schedule does, and how a worker goes."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, text
+
+from filter_service import submissions
+from filter_service.db.session import Sessions
+from filter_service.db.tables import Item
+from filter_service.errors import InvalidSettings
+from filter_service.policy import ForbiddenClass, Policy
+from filter_service.settings import Settings
+from filter_service.storage import Storage
+from filter_service.submissions import Submission
+from tasks.celery import configuration
+from tests.served import ROOT, Service, environment, picture, write_model
+
+ITEMS = 400
+POLICY = Policy(
+    name="drawn",
+    neutral=("a wall",),
+    classes=(ForbiddenClass(name="circle", prompts=("a circle",), threshold=0.99),),
+)
+
+
+def run(code: str, settings: Settings) -> str:
+    """What a fresh process prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_knocking_in_vain_fails_nobody() -> None:
+    settings = Settings(broker_url="redis://127.0.0.1:9/0")
+    assert run("from tasks import knock; print(knock())", settings) == "None"
+
+
+def test_who_only_knocks_loads_no_model() -> None:
+    code = "import sys, tasks; print('torch' in sys.modules, 'open_clip' in sys.modules)"
+    assert run(code, Settings()) == "False False"
+
+
+def test_a_worker_without_a_broker_says_what_to_set() -> None:
+    with pytest.raises(InvalidSettings, match="FILTER_SERVICE_BROKER_URL"):
+        configuration(Settings(broker_url=None))
+
+
+def test_a_message_outlives_the_longest_task() -> None:
+    found = configuration(Settings(broker_url="redis://localhost", drain_seconds=5_000))
+    visible = found["broker_transport_options"]["visibility_timeout"]
+    assert visible > found["task_time_limit"] > 5_000
+
+
+def test_whatever_is_scheduled_exists() -> None:
+    code = """
+from tasks import app
+scheduled = {entry["task"] for entry in app.conf.beat_schedule.values()}
+app.loader.import_default_modules()
+print(scheduled - app.tasks.keys())
+"""
+    assert run(code, Settings(broker_url="redis://127.0.0.1:9/0")) == "set()"
+
+
+pytestmark = pytest.mark.skip(reason="not yet seen to pass on a clean clone: docs/state.md")
+
+
+def test_a_worker_that_is_told_to_go_gives_back_what_it_holds(
+    database_url: str, broker_url: str, sessions: Sessions, tmp_path: Path
+) -> None:
+    settings = Settings(
+        data_dir=tmp_path,
+        database_url=database_url,
+        broker_url=broker_url,
+        model=write_model(tmp_path / "model"),
+        device="cpu",
+        batch_size=4,
+        sweep_seconds=1,
+    )
+    files = [Submission(f"{i}", picture(i)) for i in range(ITEMS)]
+    storage = Storage((tmp_path / "images").as_uri())
+    submissions.accept(sessions, storage, lambda: None, files, POLICY)
+    service = Service(settings, tmp_path)
+    with service.schedule(), service.worker() as worker:
+        until_judging(sessions)
+        worker.terminate()
+        worker.wait(60)
+    with sessions.begin() as session:
+        free = session.scalar(
+            text("SELECT count(*) FROM queue WHERE leased_until <= now() AND attempts = 0")
+        )
+        done = session.scalar(select(func.count(Item.verdict)))
+    assert free
+    assert (free or 0) + (done or 0) == ITEMS
+
+
+def until_judging(sessions: Sessions) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with sessions.begin() as session:
+            if session.scalar(select(func.count(Item.verdict))):
+                return
+        time.sleep(0.02)
+    raise AssertionError("the worker judged nothing in two minutes")
