@@ -4,9 +4,10 @@
 
 Every step sees new scenes. The text tower encodes the captions of *all* kinds and a sample of the
 batch's own captions (pairs, colours, sizes, places, relations); every caption that is true of an
-image is one of its positives, whoever wrote it. For the first part of the run half of the patches
-are left out of the image tower (as in FLIP, Li et al. 2023), which halves its cost and accustoms it
-to images with holes.
+image is one of its positives, whoever wrote it. The first steps see mostly single objects, which
+teaches names quickly. The learning rate stays level and falls in a line to nothing over the last
+part (Hu et al. 2024), so that a run may be resumed with another number of steps. Everything random
+depends on the seed and the step alone: a run that was stopped and resumed is the run that was not.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from functools import lru_cache
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +26,10 @@ import torch.nn.functional as F
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from filter_service.demo.kinds import KINDS
-from filter_service.demo.scenes import Scene, a, captions, render, sample_scene
+from filter_service.demo.scenes import a, captions, render, sample_scene
 
 SIDE = 64  # pixels
 VISION = {"image_size": SIDE, "patch_size": 8, "width": 128, "layers": 6, "head_width": 64}
@@ -35,53 +38,61 @@ EMBED_DIM = 128
 MEAN = STD = (0.5, 0.5, 0.5)
 TEMPLATES = ("{}", "a picture of {}", "a photo of {}", "an image with {}", "a scene with {}")
 SAMPLED = 1  # captions of its own that an image brings to the batch, besides the kinds'
-FEW_PATCHES = 0.6  # part of the run with half of the patches
-OBJECTS = (0.3, 0.35, 0.25, 0.1)  # share of scenes with 1, 2, 3, 4 objects
+FIRST_STEPS = 1000  # steps that see mostly single objects
+FIRST_OBJECTS = (0.7, 0.2, 0.1, 0.0)  # share of scenes with 1, 2, 3, 4 objects in them
+OBJECTS = (0.25, 0.4, 0.25, 0.1)  # and after them
+WARM = 300  # steps in which the learning rate rises
+FALL = 0.3  # last part of the run, in which it falls
+KEPT_CAPTIONS = 0.85  # captions kept of a batch's own, as a share of its images: one shape a run
 
 
 class Scenes(IterableDataset[tuple[Tensor, list[list[str]]]]):
-    """Endless batches: images (b, 3, SIDE, SIDE) uint8 and the true captions of each."""
+    """Batches from `step` on: images (b, 3, SIDE, SIDE) uint8 and the true captions of each."""
 
-    def __init__(self, batch: int, seed: int) -> None:
-        self.batch, self.seed = batch, seed
+    def __init__(self, batch: int, seed: int, step: int = 0) -> None:
+        self.batch, self.seed, self.step = batch, seed, step
 
     def __iter__(self) -> Iterator[tuple[Tensor, list[list[str]]]]:
-        rng = np.random.default_rng(self.seed)
-        seed = self.seed * 50_000_000
-        while True:
-            scenes: list[Scene] = []
-            for n in rng.choice(4, self.batch, p=OBJECTS) + 1:
-                scenes.append(sample_scene(seed, int(n)))
-                seed += 1
+        worker = get_worker_info()  # several draw in turns: the order stays that of the steps
+        mine, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in count(self.step + mine, stride):
+            shares = FIRST_OBJECTS if step < FIRST_STEPS else OBJECTS
+            counts = np.random.default_rng((self.seed, step)).choice(4, self.batch, p=shares) + 1
+            first = self.seed * 50_000_000 + step * self.batch
+            scenes = [sample_scene(first + i, int(n)) for i, n in enumerate(counts)]
             images = np.stack([np.asarray(render(s, SIDE)) for s in scenes])  # (b, SIDE, SIDE, 3)
             yield torch.from_numpy(images).permute(0, 3, 1, 2), [captions(s) for s in scenes]
 
 
-class Texts:
-    """Tokens of captions, remembered: the tokenizer is slow and captions recur."""
+@lru_cache(maxsize=4096)
+def token(text: str) -> Tensor:
+    """Tokens of one caption: (context,)."""
+    tokens: Tensor = _tokenizer()([text])[0]
+    return tokens
 
-    def __init__(self) -> None:
-        self.tokenizer = open_clip.SimpleTokenizer(context_length=TEXT["context_length"])
-        self.known: dict[str, Tensor] = {}
 
-    def __call__(self, texts: list[str]) -> Tensor:
-        for text in texts:
-            if text not in self.known:
-                self.known[text] = self.tokenizer([text])[0]
-        return torch.stack([self.known[t] for t in texts])  # (n, context)
+@lru_cache(maxsize=1)
+def _tokenizer() -> open_clip.SimpleTokenizer:
+    return open_clip.SimpleTokenizer(context_length=TEXT["context_length"])
+
+
+def tokens(texts: list[str]) -> Tensor:
+    """Tokens of captions: (n, context)."""
+    return torch.stack([token(t) for t in texts])
 
 
 def build() -> CLIP:
     """The architecture of the bundled model, at random weights."""
-    return CLIP(EMBED_DIM, CLIPVisionCfg(**VISION, patch_dropout=0.5), CLIPTextCfg(**TEXT))
+    return CLIP(EMBED_DIM, CLIPVisionCfg(**VISION), CLIPTextCfg(**TEXT))
 
 
 def step_loss(
-    model: CLIP, images: Tensor, true: list[list[str]], tokens: Texts, rng: np.random.Generator
+    model: CLIP, images: Tensor, true: list[list[str]], rng: np.random.Generator
 ) -> Tensor:
     """Multi-positive contrastive loss of one batch of uint8 images (b, 3, SIDE, SIDE)."""
     device = model.logit_scale.device
     own = sorted({str(c) for captions in true for c in rng.choice(captions, SAMPLED)})
+    own = [own[i] for i in rng.permutation(len(own))[: int(KEPT_CAPTIONS * len(true))]]
     plain = [a(kind) for kind in KINDS]
     texts = [str(rng.choice(TEMPLATES)).replace("{}", t) for t in plain + own]
     sets = [set(captions) for captions in true]
@@ -101,13 +112,18 @@ def step_loss(
 
 def _positives(logits: Tensor, truth: Tensor) -> Tensor:
     """Cross-entropy against a uniform distribution over a row's positives; none: left out."""
-    count = truth.sum(1)  # (rows,)
-    each = -(F.log_softmax(logits, 1) * truth).sum(1) / count.clamp(min=1)  # (rows,)
-    return each[count > 0].mean()
+    positives = truth.sum(1)  # (rows,)
+    each = -(F.log_softmax(logits, 1) * truth).sum(1) / positives.clamp(min=1)  # (rows,)
+    return each[positives > 0].mean()
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Share of the highest learning rate at a step of a run."""
+    return min(1.0, (step + 1) / WARM, max(0.0, (steps - step) / (FALL * steps)))
 
 
 def train(options: argparse.Namespace) -> CLIP:
-    """Run until `steps` or `minutes` is reached; the schedule follows whichever is further."""
+    """Run `steps` steps, going on from the checkpoint in the output folder if there is one."""
     torch.manual_seed(options.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = build().to(device).train()
@@ -119,40 +135,48 @@ def train(options: argparse.Namespace) -> CLIP:
         betas=(0.9, 0.98),
         fused=True,
     )
-    batches = iter(DataLoader(Scenes(options.batch, options.seed), batch_size=None, num_workers=1))
-    tokens, rng = Texts(), np.random.default_rng(options.seed)
-    start, step, progress = time.monotonic(), 0, 0.0
-    while progress < 1:
-        elapsed = (time.monotonic() - start) / 60
-        progress = min(1.0, max(step / options.steps, elapsed / options.minutes))
-        warm = min(1.0, (step + 1) / 300)
+    checkpoint, done = options.out / "checkpoint.pt", 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        done = state["step"]
+    scenes = Scenes(options.batch, options.seed, done)
+    batches = iter(DataLoader(scenes, batch_size=None, num_workers=options.drawers))
+    start = time.monotonic()
+    for step in range(done, options.steps):
         for group in optimizer.param_groups:
-            group["lr"] = options.lr * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
-        model.visual.patch_dropout.prob = 0.5 if progress < FEW_PATCHES else 0.0
+            group["lr"] = options.lr * learning_rate(step, options.steps)
         images, true = next(batches)
-        loss = step_loss(model, images, true, tokens, rng)
+        loss = step_loss(model, images, true, np.random.default_rng((options.seed, step, 1)))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
-        step += 1
-        if step % 50 == 0:
+        if (step + 1) % 50 == 0:
+            minutes = (time.monotonic() - start) / 60
             print(
-                f"step {step} {elapsed:.1f} min {progress:.0%} loss {loss.item():.3f} "
+                f"step {step + 1} of {options.steps}, {minutes:.1f} min, loss {loss.item():.3f}, "
                 f"scale {model.logit_scale.exp().item():.1f}",
                 flush=True,
             )
-        if step % 500 == 0:
+        if (step + 1) % 500 == 0 or step + 1 == options.steps:
             export(model, options.out)
-            print(f"  {quick_check(model, tokens)}", flush=True)
-    export(model, options.out)
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step + 1,
+            }
+            torch.save(state, checkpoint)
+            print(f"  {quick_check(model)}", flush=True)
+    checkpoint.unlink(missing_ok=True)
     return model
 
 
 @torch.inference_mode()
-def quick_check(model: CLIP, tokens: Texts, n: int = 200) -> str:
+def quick_check(model: CLIP, n: int = 200) -> str:
     """Top-1 on single objects and both among the top three on pairs, on development seeds."""
     from filter_service.demo.scenes import DEV_SEEDS
 
@@ -200,11 +224,11 @@ def export(model: CLIP, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model")
-    parser.add_argument("--steps", type=int, default=5000, help="stop after this many steps")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="or after this long")
+    parser.add_argument("--steps", type=int, default=6000, help="batches to train on")
     parser.add_argument("--batch", type=int, default=128, help="scenes a step")
     parser.add_argument("--lr", type=float, default=1.5e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--drawers", type=int, default=1, help="processes that draw the scenes")
     train(parser.parse_args())
 
 
