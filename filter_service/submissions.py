@@ -2,8 +2,10 @@
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 
 from sqlalchemy import Select, delete, func, insert, select, update
@@ -22,6 +24,7 @@ from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 
 CHUNK = 200  # items of one transaction
+AT_ONCE = 8  # files in memory while they are being kept
 
 Knock = Callable[[], object]  # tells some worker that there is work
 
@@ -77,7 +80,7 @@ def accept(
         session.add(batch)
         ledger.append(session, [Entry(Event.SUBMITTED, actor, batch_id=batch.id)])
     total = 0
-    kept = (_keep(storage, file) for file in files)
+    kept = _keep_all(storage, files)
     while chunk := list(islice(kept, CHUNK)):
         with sessions.begin() as session:
             _add(session, batch.id, chunk, actor)
@@ -186,6 +189,14 @@ class _Kept:
     digest: str = ""
     size: int = 0
     error: str | None = None
+
+
+def _keep_all(storage: Storage, files: Iterable[Submission]) -> Iterator[_Kept]:
+    """Keep a few files at once: each write waits for the disk, and memory holds no more of them."""
+    waiting = iter(files)
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        while few := list(islice(waiting, AT_ONCE)):
+            yield from threads.map(partial(_keep, storage), few)
 
 
 def _keep(storage: Storage, file: Submission) -> _Kept:

@@ -5,7 +5,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from filter_service import moderation
-from filter_service.db.embeddings import index_grown, register_encoder
+from filter_service.db.embeddings import (
+    has_phrases,
+    index_grown,
+    keep_phrases,
+    register_encoder,
+)
 from filter_service.db.schema import require_current
 from filter_service.db.session import connect, sessions_of
 from filter_service.db.vectors import StoredMemory
@@ -38,7 +43,7 @@ class Worker:
     def desk(self) -> "Desk[Subject]":
         """With the encoder on it, which takes seconds and the most of the memory."""
         # torch: not before there is work
-        from filter_service.encoder import load_encoder
+        from filter_service.encoder import load_encoder, phrases
         from filter_service.pipeline import ServedJudge
 
         s = self.settings
@@ -47,6 +52,12 @@ class Worker:
             encoder_id = register_encoder(
                 session, encoder.fingerprint, encoder.name, encoder.dim, encoder.details
             )
+            new_here = not has_phrases(session, encoder_id)
+        if new_here:
+            bank = phrases()
+            vectors = encoder.encode_texts(bank)  # (n, d)
+            with self.sessions.begin() as session:
+                keep_phrases(session, encoder_id, dict(zip(bank, vectors, strict=True)))
         memory = StoredMemory(self.sessions, encoder_id, encoder.dim, encoder.head.scale)
         return Desk(
             sessions=self.sessions,

@@ -1,5 +1,6 @@
 """The composition root: the command line with Celery behind it."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -15,13 +16,20 @@ if TYPE_CHECKING:
     from filter_service.settings import Settings
 
 
+logger = logging.getLogger(__name__)
+
+
 class CeleryQueue:
     """Workers and schedule as processes of their own (`cli.place.Queue`)."""
 
     def knock(self, broker_url: str) -> None:
         from celery import Celery  # takes a while to import: not for --help
+        from kombu.exceptions import OperationalError
 
-        Celery(broker=broker_url).send_task("tasks.drain", queue="filter_service", expires=60.0)
+        try:
+            Celery(broker=broker_url).send_task("tasks.drain", queue="filter_service", expires=60.0)
+        except OperationalError as error:
+            logger.warning("The broker does not answer; the next sweep will do. %s", error)
 
     def worker(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
         name = f"-n{uuid.uuid4()}"

@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Integer, bindparam, func, select
+from sqlalchemy import Integer, bindparam, exists, func, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
@@ -93,6 +93,12 @@ def keep_vectors(session: Session, encoder_id: int, vectors: Mapping[int, KnownV
     )
     if rows:
         session.execute(replace, rows)
+
+
+def has_phrases(session: Session, encoder_id: int) -> bool:
+    """Whether an encoder's phrase bank has been filled."""
+    found = exists().where(StoredPhrase.encoder_id == encoder_id)
+    return bool(session.scalar(select(found)))
 
 
 def keep_phrases(session: Session, encoder_id: int, phrases: Mapping[str, FloatArray]) -> None:

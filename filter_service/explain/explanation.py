@@ -58,8 +58,8 @@ class Explanations:
         maps, refusal = self._maps(cases, seen)
         suspects = [self._suspect(c, m) for c, m in zip(cases, maps, strict=True) if m is not None]
         served = [c.score.margin for c, m in zip(cases, maps, strict=True) if m is not None]
-        tested = iter(proof.drops(self.encoder, suspects, served) if suspects else [])
-        flips = iter(regions.flip_regions(self.encoder, suspects))
+        tested = iter(proof.drops(self.encoder.screen, suspects, served) if suspects else [])
+        flips = iter(regions.flip_regions(self.encoder.screen, suspects))
         return [
             self._record(case, seen.z[case.row], m, refusal, tested, flips)
             for case, m in zip(cases, maps, strict=True)

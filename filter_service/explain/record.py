@@ -86,9 +86,9 @@ class FlipRegion(_Frozen):
     """The smallest set of places, in map order, without which the image would not be flagged."""
 
     places: tuple[int, ...]  # indices into the flattened grid; all of them when it never flips
-    margin: float  # with the region filled
     flips: bool
-    fill: str
+    margin: float  # with the region filled with the image's mean colour, by which it was sought
+    blurred_margin: float  # with the region blurred instead, as a second opinion
 
 
 class Proof(_Frozen):

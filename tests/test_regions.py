@@ -1,0 +1,124 @@
+"""Flip regions and the proof of a map, on a model whose answer is known pixel by pixel."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from filter_service.explain import proof
+from filter_service.explain.regions import Suspect, flip_regions, margins
+from filter_service.scoring import ClassVectors, FloatArray, Head
+
+SIDE, GRID = 32, 4  # 16 places of 8 x 8 pixels
+GUILTY = (5, 6)  # places that are red
+
+
+@dataclass
+class RedFinder:
+    """Evidence is the share of red pixels: its margin rises with the first coordinate."""
+
+    images: list[int] = field(default_factory=list)
+
+    def __call__(self, pixels: Tensor) -> FloatArray:
+        self.images.append(len(pixels))
+        red = (pixels[:, 0] > 0.9).float().mean(dim=(1, 2))  # (n,)
+        z = torch.stack([red, (1 - red**2).sqrt()], dim=1)  # (n, 2) unit
+        return z.numpy()
+
+
+def red_image(*places: int) -> Tensor:
+    """Black, with red places: (3, SIDE, SIDE)."""
+    grid = torch.zeros(GRID * GRID)
+    grid[list(places)] = 1
+    red = grid.reshape(GRID, GRID).repeat_interleave(8, 0).repeat_interleave(8, 1)
+    return torch.stack([red, torch.zeros_like(red), torch.zeros_like(red)])
+
+
+def suspect(image: Tensor, ranked: tuple[int, ...], red_share: float, grid: int = GRID) -> Suspect:
+    """Flagged from a share of red on; `ranked` come first in its map, in this order."""
+    order = np.zeros(grid * grid, dtype=np.float32)
+    order[list(ranked)] = np.arange(len(ranked), 0, -1)
+    vectors = ClassVectors(
+        name="red",
+        prompts=np.array([[1, 0]], dtype=np.float32),
+        neutral=np.array([[0, 0]], dtype=np.float32),
+        head=Head(scale=100.0),
+    )
+    return Suspect(image, order.reshape(grid, grid), vectors, 100 * red_share)
+
+
+def test_the_region_is_the_fewest_places_that_flip() -> None:
+    both_needed = suspect(red_image(5, 6), (5, 6, 0, 1), red_share=1.5 / 16)
+    one_flips = flip_regions(RedFinder(), [both_needed])[0]
+    assert one_flips.flips and one_flips.places == (5,)
+    either_enough = suspect(red_image(5, 6), (5, 6, 0, 1), red_share=0.5 / 16)
+    assert flip_regions(RedFinder(), [either_enough])[0].places == (5, 6)
+
+
+def test_a_map_in_the_wrong_order_needs_a_larger_region() -> None:
+    (found,) = flip_regions(RedFinder(), [suspect(red_image(15), tuple(range(16)), 0.5 / 16)])
+    assert found.flips and len(found.places) == 16
+
+
+def test_what_does_not_flip_is_said_not_to() -> None:
+    grey = torch.full((3, SIDE, SIDE), 0.95)  # its mean colour is as red as itself
+    (found,) = flip_regions(RedFinder(), [suspect(grey, (0, 1), 0.5)])
+    assert not found.flips
+    assert len(found.places) == GRID * GRID
+    assert found.margin == pytest.approx(100.0)
+
+
+def test_the_margins_are_those_of_the_model() -> None:
+    case = suspect(red_image(5, 6), (5, 6), 0.5 / 16)
+    (found,) = flip_regions(RedFinder(), [case])
+    places = np.array(found.places)
+    again = margins(RedFinder(), [(case, case.without(places)), (case, case.blurred(places))])
+    assert [found.margin, found.blurred_margin] == again
+
+
+def test_images_share_the_forward_passes() -> None:
+    cases = [suspect(red_image(i), tuple(np.roll(np.arange(16), -i)), 0.5 / 16) for i in range(16)]
+    model = RedFinder()
+    found = flip_regions(model, cases)
+    assert [r.places for r in found] == [(i,) for i in range(16)]
+    assert len(model.images) <= 7  # all gone, log2(16) halvings and one to spare, the blur
+
+
+def test_only_the_places_change() -> None:
+    case = suspect(torch.rand(3, SIDE, SIDE), (5,), 0.5)
+    gone = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    gone[8:16, 8:16] = True  # place 5 of a 4 x 4 grid
+    for changed in (case.without(np.array([5])), case.blurred(np.array([5]))):
+        assert torch.equal(changed[:, ~gone], case.pixels[:, ~gone])
+        assert not torch.equal(changed[:, gone], case.pixels[:, gone])
+    mean = case.pixels.mean(dim=(1, 2))[:, None]
+    assert torch.allclose(case.without(np.array([5]))[:, gone], mean)
+
+
+def test_blurring_leaves_no_detail() -> None:
+    checks = (torch.arange(SIDE)[:, None] + torch.arange(SIDE)) % 2
+    case = suspect(checks.float().expand(3, SIDE, SIDE).contiguous(), (0,), 0.5)
+    assert float(case.blurred(np.arange(16)).std()) < 0.01
+
+
+def test_a_right_map_beats_random_places() -> None:
+    case = suspect(red_image(*GUILTY), GUILTY, 0.5 / 16)
+    ((top, random),) = proof.drops(RedFinder(), [case], [100 * 2 / 16])
+    assert top == pytest.approx(100 * 2 / 16)  # a tenth of 16 places is 2, both guilty
+    assert len(random) == proof.RANDOM
+    assert top > max(random)
+
+
+def test_a_wrong_map_does_not() -> None:
+    case = suspect(red_image(*GUILTY), (0, 1), 0.5 / 16)
+    ((top, random),) = proof.drops(RedFinder(), [case], [100 * 2 / 16])
+    assert top == pytest.approx(0.0, abs=1e-5)
+    assert top <= max(random)
+
+
+def test_the_random_places_are_the_same_again() -> None:
+    case = suspect(red_image(*GUILTY), GUILTY, 0.5 / 16)
+    first, second = (proof.drops(RedFinder(), [case], [12.5]) for _ in range(2))
+    assert first == second
