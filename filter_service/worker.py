@@ -34,10 +34,14 @@ class Worker:
                 "FILTER_SERVICE_DATABASE_URL is not set: set it, or start the worker with "
                 "`filter-service up`, which brings its own database."
             )
-        engine = connect(settings.database_url)
-        require_current(engine)
         self.settings = settings
-        self.sessions = sessions_of(engine)
+        self._engine = connect(settings.database_url)
+        require_current(self._engine)
+        self.sessions = sessions_of(self._engine)
+
+    def close(self) -> None:
+        """End its connections."""
+        self._engine.dispose()
 
     @cached_property
     def desk(self) -> "Desk[Subject]":

@@ -1,0 +1,69 @@
+"""A worker as its process builds it: encoder, phrase bank and storage from the settings alone."""
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from filter_service import submissions
+from filter_service.db.session import Sessions
+from filter_service.db.tables import Item, StoredExplanation, StoredPhrase
+from filter_service.demo.samples import FOLDER as SAMPLES
+from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.encoder import phrases
+from filter_service.errors import InvalidSettings
+from filter_service.explain.record import Explanation
+from filter_service.policy import read_policy
+from filter_service.settings import Settings
+from filter_service.storage import Storage
+from filter_service.submissions import Submission
+from filter_service.verdicts import Verdict
+from filter_service.worker import Worker
+
+FILES = sorted(SAMPLES.glob("*.jpg"))[:24]
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path, database_url=database_url, device="cpu")
+
+
+def explained(settings: Settings, sessions: Sessions) -> list[Explanation]:
+    """What a worker recorded of some samples."""
+    files = [Submission(f.name, f.read_bytes()) for f in FILES]
+    storage = Storage(str(settings.data_dir / "images"))
+    submissions.accept(sessions, storage, lambda: None, files, read_policy(POLICY))
+    with closing(Worker(settings)) as worker:
+        assert worker.drain(stop=lambda: False, knock=lambda: None) == len(FILES)
+    with sessions.begin() as session:
+        records = session.scalars(select(StoredExplanation.record)).all()
+        judged = session.scalar(select(func.count()).where(Item.verdict == Verdict.FLAGGED))
+    assert records and len(records) >= (judged or 0)
+    return [Explanation.model_validate(record) for record in records]
+
+
+def test_the_phrase_bank_is_filled_once(settings: Settings, sessions: Sessions) -> None:
+    for _ in range(2):
+        with closing(Worker(settings)) as worker:
+            assert worker.desk.encoder_id
+        with sessions.begin() as session:
+            kept = session.scalar(select(func.count()).select_from(StoredPhrase))
+        assert kept == len(phrases()) == len(set(phrases()))
+
+
+def test_wordings_of_the_bank_would_have_cleared_the_image(
+    settings: Settings, sessions: Sessions
+) -> None:
+    """Each is nearest first, and its margin lies under the threshold that the record states."""
+    worded = [e for e in explained(settings, sessions) if e.texts]
+    assert worded
+    for e in worded:
+        assert all(t.text in phrases() for t in e.texts)
+        assert [t.degrees for t in e.texts] == sorted(t.degrees for t in e.texts)
+        assert all(t.margin < e.margin for t in e.texts)
+
+
+def test_a_worker_without_a_database_says_what_to_set() -> None:
+    with pytest.raises(InvalidSettings, match="FILTER_SERVICE_DATABASE_URL"):
+        Worker(Settings(database_url=None))
