@@ -1,7 +1,9 @@
 """The composition root: the command line with Celery behind it."""
 
+import ctypes
 import logging
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -15,6 +17,8 @@ from filter_service.cli import run
 if TYPE_CHECKING:
     from filter_service.settings import Settings
 
+
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +53,14 @@ def _celery(settings: "Settings", log: Path | None, *arguments: str) -> "Popen[b
             stdout=out,
             stderr=out,
             start_new_session=True,  # Ctrl-C reaches us, and we end them in order
+            preexec_fn=_end_with_parent,  # noqa: PLW1509  (one call of libc, before any thread)
         )
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to end this process gracefully when the one that started it is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import func, select, text
 
@@ -72,7 +73,21 @@ print(scheduled - app.tasks.keys())
     assert run(code, Settings(broker_url="redis://127.0.0.1:9/0")) == "set()"
 
 
-pytestmark = pytest.mark.skip(reason="not yet seen to pass on a clean clone: docs/state.md")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of the death")
+def test_what_a_killed_command_line_started_goes_too(broker_url: str, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, broker_url=broker_url)
+    code = (
+        "import time\nfrom filter_service.settings import Settings\n"
+        "from tasks.__main__ import CeleryQueue\n"
+        "print(CeleryQueue().schedule(Settings.load()).pid, flush=True)\ntime.sleep(600)"
+    )
+    command = [sys.executable, "-c", code]
+    with psutil.Popen(
+        command, cwd=ROOT, env=environment(settings), stdout=subprocess.PIPE, text=True
+    ) as parent:
+        started = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    started.wait(60)
 
 
 def test_a_worker_that_is_told_to_go_gives_back_what_it_holds(
