@@ -1,33 +1,56 @@
-"""The demo: the sample images through the whole service, and a table of what was flagged."""
+"""The demo: the sample images through the whole service; a table and a picture of every flag."""
 
+import html
 import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import PIL.Image
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from sqlalchemy import select
 
 from filter_service import submissions
 from filter_service.cli.place import Queue, Workplace, ended, workplace
 from filter_service.cli.queueing import watched
-from filter_service.db.tables import Item, StoredExplanation
+from filter_service.db.tables import Image, Item, StoredEncoder, StoredExplanation
+from filter_service.explain.overlay import card
 from filter_service.explain.record import Explanation
-from filter_service.images import read
+from filter_service.images import decode, digest, read
 from filter_service.policy import read_policy
 from filter_service.submissions import Submission
 from filter_service.verdicts import Verdict
 
-if TYPE_CHECKING:
-    import uuid
-
 HERE = Path(__file__).parent
+OUTPUT = Path("demo-output")  # of the working folder; each run replaces it
+WORDS = 3  # shown of a prompt
+LOUD = 0.05  # logits: words that say less are left out
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flagged sample and class, as stored."""
+
+    source: str
+    digest: str
+    record: Explanation
+    preprocessing: dict[str, object]
+
+    @property
+    def picture(self) -> str:
+        """The file name of its card."""
+        return f"{Path(self.source).stem}-{self.record.class_name}.webp"
 
 
 def show(queue: Queue) -> None:
-    """Submit, wait with a progress bar, print; what was started is stopped."""
+    """Submit, wait with a progress bar, print and draw; what was started is stopped."""
     files = sorted((HERE / "samples").glob("*.jpg"))
     policy = read_policy(HERE / "policy.yaml")
+    console = Console()
     with workplace(queue) as place:
         log = place.settings.data_dir / "demo.log"
         processes = [queue.worker(place.settings, log), queue.schedule(place.settings, log)]
@@ -37,45 +60,111 @@ def show(queue: Queue) -> None:
                 place.sessions, place.storage, place.knock, sent, policy, label="demo"
             )
             watched(place, batch)
-        _print(place, batch)
-
-
-def _print(place: Workplace, batch: "uuid.UUID") -> None:
-    found = submissions.items(place.sessions, batch, limit=1000)
-    names = _file_names(place)
-    table = Table("file", "class", "probability", "threshold", "top words", "nearest clear image")
-    with place.sessions.begin() as session:
-        query = select(StoredExplanation.item_id, StoredExplanation.record)
-        query = query.join(Item).where(Item.batch_id == batch).order_by(Item.id)
-        source = {item.id: item.source for item in found}
-        for item_id, record in session.execute(query):
-            table.add_row(source[item_id], *_cells(Explanation.model_validate(record), names))
-    console = Console()
-    console.print(table)
+        flags = _flags(place, batch)
+        names = {digest(f.read_bytes()): f.name for f in files}
+        console.print(_table(flags, names))
+        _draw(place, flags)
+        found = submissions.items(place.sessions, batch, limit=len(files))
     right = _right(found)
     console.print(f"{right} of {len(found)} verdicts right ({right / len(found):.1%})")
+    console.print(f"Pictures of all {len(flags)} flags: {OUTPUT / 'index.html'}")
 
 
-def _cells(record: Explanation, names: dict[str, str]) -> tuple[str, ...]:
-    words = sorted(
-        (w for p in record.words for w in p.words), key=lambda w: w.shapley, reverse=True
+def _flags(place: Workplace, batch: uuid.UUID) -> list[Flag]:
+    """Every explanation of a batch, the files in their order."""
+    query = (
+        select(Item.source, Image.digest, StoredExplanation.record, StoredEncoder.details)
+        .join(Item, StoredExplanation.item_id == Item.id)
+        .join(Image, Item.image_id == Image.id)
+        .join(StoredEncoder, StoredExplanation.encoder_id == StoredEncoder.id)
+        .where(Item.batch_id == batch)
+        .order_by(Item.id, StoredExplanation.class_id)
     )
-    near = record.images[0] if record.images else None
-    nearest = f"{names.get(near.digest, near.digest[:8])}, {near.degrees:.0f}°" if near else ""
+    with place.sessions.begin() as session:
+        return [
+            Flag(source, digest, Explanation.model_validate(record), details["preprocessing"])
+            for source, digest, record, details in session.execute(query)
+        ]
+
+
+def _table(flags: list[Flag], names: dict[str, str]) -> Table:
+    """One row per flag; digests are shown by the names of the samples."""
+    table = Table(row_styles=("", "on grey11"), pad_edge=False)
+    for column in ("file", "class", "prob.", "thr."):
+        table.add_column(column, no_wrap=True)
+    table.add_column("words, in logits")
+    table.add_column("nearest with the other answer")
+    table.add_column("picture in demo-output", overflow="fold")
+    for flag in flags:
+        r = flag.record
+        table.add_row(
+            flag.source,
+            r.class_name,
+            f"{r.probability:.3f}",
+            f"{r.threshold:.3f}",
+            "\n".join(_words(r)),
+            "\n".join(_nearest(r, names)),
+            flag.picture if r.faithful else f"{flag.picture} (map failed its test)",
+        )
+    return table
+
+
+def _words(record: Explanation) -> Iterator[str]:
+    """The words that say the most, of the prompt that carries the most."""
+    words = sorted(record.words[0].words, key=lambda w: -w.shapley) if record.words else []
+    for word in (w for w in words[:WORDS] if abs(w.shapley) >= LOUD):
+        yield f"{word.word} {word.shapley:+.1f}"
+
+
+def _nearest(record: Explanation, names: dict[str, str]) -> Iterator[str]:
+    """The nearest image and the nearest wording, or the sentence that says there is none."""
+    for image in record.images[:1]:
+        yield f"{names.get(image.digest, image.digest[:8])}, {image.degrees:.0f}°"
+    if record.no_images:
+        yield record.no_images
+    for text in record.texts[:1]:
+        yield f"or worded “{text.text}”"
+
+
+def _draw(place: Workplace, flags: list[Flag]) -> None:
+    """A card per flag, and a page with all of them."""
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    OUTPUT.mkdir()
+    for flag in track(flags, "drawn "):
+        near = flag.record.images[0].digest if flag.record.images else None
+        drawn = card(
+            _frame(place, flag.digest, flag.record.frame),
+            flag.record,
+            flag.preprocessing,
+            None if near is None else _frame(place, near),
+        )
+        drawn.save(OUTPUT / flag.picture, quality=88)
+    (OUTPUT / "index.html").write_text(_page(flags))
+
+
+def _frame(place: Workplace, digest: str, number: int | None = None) -> PIL.Image.Image:
+    """A stored image's frame, the first one unless told."""
+    image = decode(place.storage.get(digest))
+    return image.frames[0 if number is None else image.numbers.index(number)]
+
+
+def _page(flags: list[Flag]) -> str:
+    surest = sorted(flags, key=lambda f: -f.record.margin)
+    rows = (
+        f"<figure><figcaption>{html.escape(f.source)}</figcaption>"
+        f'<img loading="lazy" src="{html.escape(f.picture)}" alt="{html.escape(f.source)}, '
+        f'flagged for {html.escape(f.record.class_name)}"></figure>'
+        for f in surest
+    )
+    style = (
+        "body{font:16px system-ui,sans-serif;margin:2rem auto;max-width:1180px;color:#1c1e22}"
+        "figure{margin:2rem 0}img{width:100%;border:1px solid #ddd;border-radius:6px}"
+        "figcaption{color:#666;margin-bottom:.4rem}"
+    )
     return (
-        record.class_name,
-        f"{record.probability:.3f}",
-        f"{record.threshold:.3f}",
-        ", ".join(f"{w.word} {w.shapley:+.1f}" for w in words[:3]),
-        nearest or record.no_images or "",
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Flagged samples</title>'
+        f"<style>{style}</style><h1>{len(flags)} flags, the surest first</h1>{''.join(rows)}</html>"
     )
-
-
-def _file_names(place: Workplace) -> dict[str, str]:
-    """Digest to file name of every sample."""
-    from filter_service.images import digest
-
-    return {digest(f.read_bytes()): f.name for f in (HERE / "samples").glob("*.jpg")}
 
 
 def _right(found: list[Item]) -> int:

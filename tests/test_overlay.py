@@ -1,0 +1,199 @@
+"""Pictures of maps: the right place, the right colour, and no picture of what was not found."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from filter_service.explain.overlay import Box, card, overlay, seen
+from filter_service.explain.record import (
+    CounterfactualImage,
+    Explanation,
+    FlipRegion,
+    Map,
+    PromptWords,
+    Proof,
+    Provenance,
+    Word,
+)
+
+SQUASH = {"size": [64, 64], "resize_mode": "squash"}
+CROP = {"size": 64, "resize_mode": "shortest"}
+PAD = {"size": [64, 64], "resize_mode": "longest"}
+MARGIN = 5.0
+
+
+def map_of(*places: int, value: float = 4.0, side: int = 8) -> Map:
+    grid = np.zeros(side * side)
+    grid[list(places)] = value
+    total = float(grid.sum())
+    return Map(
+        method="by hand",
+        grid=grid.reshape(side, side),
+        total=total,
+        remainder=MARGIN - total,
+        high_norm=0,
+    )
+
+
+def record(**changes: Any) -> Explanation:
+    whole = Explanation(
+        class_name="weapons",
+        frame=0,
+        margin=MARGIN,
+        probability=0.99,
+        threshold=0.9,
+        calibrated=False,
+        boundary_degrees=3.0,
+        map=map_of(0, 1),
+        no_map=None,
+        words=(
+            PromptWords(
+                prompt="a gun",
+                weight=1.0,
+                logit=9.0,
+                empty=1.0,
+                words=(
+                    Word(
+                        word="gun",
+                        shapley=8.0,
+                        standard_error=0.0,
+                        substituted=7.0,
+                        leave_one_out=8.0,
+                    ),
+                ),
+            ),
+        ),
+        images=(CounterfactualImage(digest="0" * 64, degrees=30.0, margin=-1.0),),
+        no_images=None,
+        texts=(),
+        region=FlipRegion(places=(0, 1), flips=True, margin=0.5, blurred_margin=0.4),
+        proof=Proof(explained_error=0.0, sum_error=0.0, top_drop=4.0, random_drops=(0.1, 0.2)),
+        provenance=Provenance(
+            encoder="bundled",
+            fingerprint="f" * 64,
+            policy="demo",
+            policy_digest="d" * 64,
+            code="0",
+            seed=0,
+        ),
+    )
+    return whole.model_copy(update=changes)
+
+
+def grey(width: int, height: int) -> Image.Image:
+    return Image.new("RGB", (width, height), (128, 128, 128))
+
+
+def warmth(picture: Image.Image) -> npt.NDArray[np.float32]:
+    """Red minus blue of every pixel: (h, w)."""
+    rgb = np.asarray(picture, dtype=np.float32)
+    return np.asarray(rgb[..., 0] - rgb[..., 2])
+
+
+def centre_of(mass: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """(x, y) of the middle of what is positive."""
+    mass = mass.clip(0)
+    ys, xs = np.mgrid[: mass.shape[0], : mass.shape[1]] + 0.5
+    return float((xs * mass).sum() / mass.sum()), float((ys * mass).sum() / mass.sum())
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "size", "expected"),
+    [
+        (SQUASH, (320, 160), (Box(0, 0, 320, 160))),
+        (CROP, (320, 160), Box(80, 0, 240, 160)),
+        (CROP, (160, 320), Box(0, 80, 160, 240)),
+        (PAD, (320, 160), Box(0, -80, 320, 240)),
+        ({"size": (64, 128)}, (320, 320), Box(0, 80, 320, 240)),
+    ],
+)
+def test_the_model_sees_this_part(
+    preprocessing: dict[str, Any], size: tuple[int, int], expected: Box
+) -> None:
+    assert seen(*size, preprocessing) == expected
+
+
+@pytest.mark.parametrize("preprocessing", [SQUASH, CROP, PAD])
+@pytest.mark.parametrize("size", [(320, 160), (160, 320), (200, 200), (31, 47)])
+def test_a_hot_place_colours_its_own_pixels(
+    preprocessing: dict[str, Any], size: tuple[int, int]
+) -> None:
+    place = 3 * 8 + 4  # row 3, column 4
+    box = seen(*size, preprocessing)
+    x = box.left + (box.right - box.left) * 4.5 / 8
+    y = box.top + (box.bottom - box.top) * 3.5 / 8
+    drawn = overlay(grey(*size), map_of(place), MARGIN, preprocessing)
+    found = centre_of(warmth(drawn))
+    assert found == pytest.approx((x, y), abs=max(1.0, 0.02 * max(size)))
+
+
+def test_evidence_is_warm_and_its_contrary_is_blue() -> None:
+    place = 27
+    assert warmth(overlay(grey(64, 64), map_of(place), MARGIN, SQUASH)).max() > 50
+    against = warmth(overlay(grey(64, 64), map_of(place, value=-4.0), MARGIN, SQUASH))
+    assert against.min() < -50
+
+
+def test_a_map_without_evidence_colours_nothing() -> None:
+    faint = map_of(27, value=0.001)
+    assert np.abs(warmth(overlay(grey(64, 64), faint, 0.0, SQUASH))).max() < 3
+
+
+def test_what_the_model_did_not_see_is_dark_and_without_colour() -> None:
+    drawn = np.asarray(overlay(grey(320, 160), map_of(*range(64)), MARGIN, CROP), dtype=float)
+    outside = np.concatenate([drawn[:, :80], drawn[:, 240:]], axis=1)
+    assert np.ptp(outside) < 1 and outside.mean() < 0.5 * drawn[:, 80:240].mean()
+
+
+def test_the_region_is_outlined_where_it_lies() -> None:
+    region = FlipRegion(places=(0, 1), flips=True, margin=0.0, blurred_margin=0.0)
+    without = np.asarray(overlay(grey(160, 160), map_of(), MARGIN, SQUASH), dtype=float)
+    with_it = np.asarray(overlay(grey(160, 160), map_of(), MARGIN, SQUASH, region), dtype=float)
+    changed = np.abs(with_it - without).sum(axis=2) > 0
+    ys, xs = np.nonzero(changed)
+    assert xs.max() <= 42 and ys.max() <= 22  # two places wide, one high, and the line
+    assert changed[:, 36:43].any() and changed[17:23].any()
+    assert not changed[6:14, 6:34].any()  # no line between the region's own places
+
+
+def test_a_region_that_does_not_flip_is_not_outlined() -> None:
+    region = FlipRegion(places=tuple(range(64)), flips=False, margin=9.0, blurred_margin=9.0)
+    plain = overlay(grey(160, 160), map_of(3), MARGIN, SQUASH)
+    assert plain.tobytes() == overlay(grey(160, 160), map_of(3), MARGIN, SQUASH, region).tobytes()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (2000, 1500)])
+def test_pictures_of_every_size_get_a_card(size: tuple[int, int]) -> None:
+    drawn = card(grey(*size), record(), CROP, grey(*size))
+    assert drawn.size == card(grey(50, 50), record(), CROP).size
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"map": None, "no_map": "No map is known for this tower.", "region": None},
+        {"words": ()},
+        {"images": (), "no_images": "No stored image within reach gets the other answer."},
+        {"boundary_degrees": None},
+        {"proof": Proof(explained_error=None, sum_error=None, top_drop=None, random_drops=())},
+    ],
+    ids=", ".join,
+)
+def test_a_record_that_lacks_something_gets_a_card(changes: dict[str, Any]) -> None:
+    whole = card(grey(80, 80), record(), CROP, grey(80, 80))
+    assert card(grey(80, 80), record(**changes), CROP).tobytes() != whole.tobytes()
+
+
+def test_a_map_that_failed_its_test_is_not_drawn() -> None:
+    failed = Proof(explained_error=0.0, sum_error=0.0, top_drop=0.1, random_drops=(0.2,))
+    shown = warmth(card(grey(80, 80), record(), SQUASH))[110:440, 420:760]
+    hidden = warmth(card(grey(80, 80), record(proof=failed), SQUASH))[110:440, 420:760]
+    assert shown.max() > 50 and hidden.max() < 10
+
+
+def test_the_same_record_gives_the_same_picture() -> None:
+    first, second = (card(grey(80, 60), record(), CROP, grey(10, 10)) for _ in range(2))
+    assert first.tobytes() == second.tobytes()
