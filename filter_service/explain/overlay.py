@@ -103,7 +103,10 @@ def card(
 
 
 def _spread(grid: Floats, box: Box, size: tuple[int, int]) -> Floats:
-    """A grid (gh, gw) over the whole picture, smoothly; nothing outside the box: (h, w)."""
+    """A grid (gh, gw) over the whole picture; nothing outside the box: (h, w).
+
+    Linear, since a smoother kernel would swing to the other sign beside every strong place.
+    """
     gh, gw = grid.shape
     width, height = box.right - box.left, box.bottom - box.top
     # For every pixel of the picture, where in the grid it lies: an affine map.
@@ -112,7 +115,7 @@ def _spread(grid: Floats, box: Box, size: tuple[int, int]) -> Floats:
     padded = Image.fromarray(np.pad(grid.astype(np.float32), 2, mode="edge"))
     a, b, c, d, e, f = matrix
     moved = padded.transform(
-        size, Image.Transform.AFFINE, (a, b, c + 2, d, e, f + 2), Image.Resampling.BICUBIC
+        size, Image.Transform.AFFINE, (a, b, c + 2, d, e, f + 2), Image.Resampling.BILINEAR
     )
     return np.where(_inside(box, size), np.asarray(moved), 0.0)
 
