@@ -1,6 +1,7 @@
 """A real Postgres and a real Redis for the tests that want them; each test has its own database."""
 
 import itertools
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,7 @@ from sqlalchemy import Engine, make_url, text
 from filter_service.db.schema import upgrade
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.local import Services, services
+from filter_service.local.place import Place
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 
@@ -22,11 +24,11 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Services]:
     """Postgres and Redis for this run of the tests."""
-    # Not in pytest's folder: each run closes that to all but itself, so to root's servers too.
     with TemporaryDirectory(prefix="filter-service-") as folder:
         settings = Settings(data_dir=Path(folder), database_url=None, broker_url=None)
         with services(settings) as found:
             yield found
+        shutil.rmtree(Place.of(settings).home)
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,6 @@ from filter_service.submissions import Submission
 from filter_service.verdicts import Verdict
 from tests.served import Service, kill, picture, policy_that_flags, write_model
 
-pytestmark = pytest.mark.skip(reason="not yet seen to pass on a clean clone: docs/state.md")
-
 ITEMS = 1_000
 KILLS = 10
 PATIENCE = 300  # seconds

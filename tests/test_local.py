@@ -1,6 +1,7 @@
 """The embedded servers: shared by processes, and usable again after any of them was killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,13 +18,9 @@ import redis
 
 from filter_service.errors import InvalidSettings
 from filter_service.local import Services, services, stop
+from filter_service.local.place import Place
 from filter_service.local.processes import at_work, until
 from filter_service.settings import Settings
-
-pytestmark = pytest.mark.skipif(
-    os.geteuid() == 0,
-    reason="as root, a start after a kill sometimes fails and it is not known why: docs/state.md",
-)
 
 USER = """
 import sys
@@ -67,8 +64,14 @@ def connect(found: Services) -> psycopg.Connection:
     return psycopg.connect(found.database_url.replace("+psycopg", ""), autocommit=True)
 
 
+def home(folder: Path) -> Path:
+    """Where the servers' files of a data folder lie."""
+    return Place(folder.resolve()).home
+
+
 def servers(folder: Path) -> list[psutil.Process]:
-    return at_work("postgres", folder / "postgres") + at_work("redis-server", folder / "redis")
+    place = home(folder)
+    return at_work("postgres", place / "postgres") + at_work("redis-server", place / "redis")
 
 
 def kill_servers(folder: Path) -> None:
@@ -88,12 +91,12 @@ def works(folder: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def initialised() -> Iterator[Path]:
-    # Not pytest's own folder: each run that starts closes it to the servers' account again.
     with TemporaryDirectory(prefix="filter-service-") as place:
         folder = Path(place) / "data"
         with services(embedded(folder)):
             pass
         yield folder
+        shutil.rmtree(home(folder))
 
 
 @pytest.fixture
@@ -106,8 +109,10 @@ def folder(initialised: Path) -> Iterator[Path]:
 @pytest.fixture
 def fresh() -> Iterator[Path]:
     with TemporaryDirectory(prefix="filter-service-") as place:
-        yield Path(place) / "data"
-        stop(embedded(Path(place) / "data"))
+        folder = Path(place) / "data"
+        yield folder
+        stop(embedded(folder))
+        shutil.rmtree(home(folder))
 
 
 def test_the_database_can_store_vectors(folder: Path) -> None:
@@ -158,7 +163,7 @@ def test_servers_stay_until_the_last_user_leaves(folder: Path) -> None:
 def test_two_processes_may_start_a_new_folder_at_once(fresh: Path) -> None:
     first, second = user(fresh), user(fresh)
     with ready(first), ready(second):
-        assert len(at_work("redis-server", fresh / "redis")) == 1
+        assert len(at_work("redis-server", home(fresh) / "redis")) == 1
 
 
 def test_the_next_takes_over_from_a_killed_starter(folder: Path) -> None:
@@ -197,20 +202,20 @@ def test_a_backend_that_outlives_its_server_is_no_hindrance(folder: Path) -> Non
 
 def test_a_pid_that_a_stranger_has_now_is_no_hindrance(folder: Path) -> None:
     with services(embedded(folder)):
-        stale = (folder / "postgres" / "postmaster.pid").read_text().splitlines()
-        for process in at_work("postgres", folder / "postgres"):
+        stale = (home(folder) / "postgres" / "postmaster.pid").read_text().splitlines()
+        for process in at_work("postgres", home(folder) / "postgres"):
             process.kill()
-        assert until(lambda: not at_work("postgres", folder / "postgres"), 10)
-        stranger = at_work("redis-server", folder / "redis")[0].pid
+        assert until(lambda: not at_work("postgres", home(folder) / "postgres"), 10)
+        stranger = at_work("redis-server", home(folder) / "redis")[0].pid
         text = "\n".join([str(stranger), *stale[1:]])
-        (folder / "postgres" / "postmaster.pid").write_text(text + "\n")
+        (home(folder) / "postgres" / "postmaster.pid").write_text(text + "\n")
         assert works(folder)
 
 
 @pytest.mark.parametrize("line", [0, 5])
 def test_a_pid_file_cut_short_is_no_hindrance(folder: Path, line: int) -> None:
     with services(embedded(folder)):
-        pid_file = folder / "postgres" / "postmaster.pid"
+        pid_file = home(folder) / "postgres" / "postmaster.pid"
         stale = pid_file.read_text().splitlines(keepends=True)
         kill_servers(folder)
         pid_file.write_text("".join(stale[:line]))
@@ -219,14 +224,14 @@ def test_a_pid_file_cut_short_is_no_hindrance(folder: Path, line: int) -> None:
 
 def test_a_kill_while_the_files_are_made_is_no_hindrance(fresh: Path) -> None:
     starter = user(fresh)
-    assert until(lambda: any(fresh.glob("postgres-*/PG_VERSION")), 30)
+    assert until(lambda: any(home(fresh).glob("postgres-*/PG_VERSION")), 30)
     kill(starter)
     assert works(fresh)
 
 
 def test_a_kill_while_the_servers_start_is_no_hindrance(folder: Path) -> None:
     starter = user(folder)
-    assert until((folder / "postgres" / "postmaster.pid").exists, 30)
+    assert until((home(folder) / "postgres" / "postmaster.pid").exists, 30)
     kill(starter)
     assert works(folder)
 
@@ -234,15 +239,82 @@ def test_a_kill_while_the_servers_start_is_no_hindrance(folder: Path) -> None:
 def test_a_server_whose_folder_was_deleted_is_no_hindrance(fresh: Path) -> None:
     with ready(user(fresh)) as starter:
         kill(starter)
+    old = home(fresh)
     subprocess.run(["rm", "-rf", str(fresh)], check=True)
     assert works(fresh)
     time.sleep(0.2)
     assert not servers(fresh)
+    assert not at_work("postgres", old / "postgres")
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def test_a_path_too_long_for_a_socket_works(tmp_path: Path) -> None:
-    deep = tmp_path / ("d" * 60) / ("e" * 60) / "data"
+def test_a_path_too_long_for_a_socket_works(fresh: Path) -> None:
+    deep = fresh / ("d" * 60) / ("e" * 60) / "data"
     assert works(deep)
+    shutil.rmtree(home(deep))
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another account")
+
+
+@as_root
+def test_no_folder_is_opened_for_the_servers(fresh: Path) -> None:
+    fresh.parent.chmod(0o700)
+    assert works(fresh)
+    assert fresh.parent.stat().st_mode & 0o777 == 0o700
+    assert (fresh / "servers").is_symlink()
+    assert home(fresh).stat().st_uid != 0
+
+
+@as_root
+def test_where_the_account_may_pass_everything_lies_in_the_data_folder(fresh: Path) -> None:
+    fresh.parent.chmod(0o755)
+    assert works(fresh)
+    assert home(fresh) == fresh
+    assert fresh.stat().st_mode & 0o007 == 0
+
+
+@as_root
+def test_a_way_that_was_closed_since_is_named(fresh: Path) -> None:
+    fresh.parent.chmod(0o755)
+    assert works(fresh)
+    fresh.parent.chmod(0o700)
+    with pytest.raises(InvalidSettings, match="can no longer reach"):
+        works(fresh)
+    fresh.parent.chmod(0o755)
+    assert works(fresh)
+
+
+@as_root
+def test_a_database_that_is_gone_is_not_silently_replaced(fresh: Path) -> None:
+    fresh.parent.chmod(0o700)
+    assert works(fresh)
+    shutil.rmtree(home(fresh))
+    with pytest.raises(InvalidSettings, match="is gone"):
+        works(fresh)
+    (fresh / "servers").unlink()
+    assert works(fresh)
+
+
+@as_root
+def test_programs_out_of_reach_are_copied(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "closed" / "some_programs"
+    (package / "bin").mkdir(parents=True)
+    package.parent.chmod(0o700)
+    (package / "__init__.py").touch()
+    program = package / "bin" / "hello"
+    program.write_text("#!/bin/sh\nid -u\n")
+    program.chmod(0o700)
+    monkeypatch.syspath_prepend(package.parent)
+    place = Place.of(embedded(fresh))
+    found = place.package("some_programs")
+    assert found is not None and found != package
+    done = place.execute(found / "bin" / "hello", cwd=place.home)
+    assert done.stdout.strip() == str(place.account()[0]) != "0"
+    assert place.package("some_programs") == found
+    shutil.rmtree(found.parent)
 
 
 def test_stop_ends_servers_that_others_use(folder: Path) -> None:
@@ -255,7 +327,7 @@ def test_a_database_named_in_the_settings_is_left_alone(folder: Path) -> None:
     settings = Settings(data_dir=folder, database_url="postgresql://elsewhere/x", broker_url=None)
     with services(settings) as found:
         assert found.database_url == "postgresql://elsewhere/x"
-        assert not at_work("postgres", folder / "postgres")
+        assert not at_work("postgres", home(folder) / "postgres")
 
 
 def test_nothing_is_embedded_when_both_are_named(tmp_path: Path) -> None:
@@ -277,7 +349,12 @@ def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 
 def test_files_of_the_servers_are_closed_to_other_accounts(folder: Path) -> None:
-    private = [folder / "run", folder / "postgres", folder / "redis", folder / "broker.url"]
+    private = [
+        home(folder) / "run",
+        home(folder) / "postgres",
+        home(folder) / "redis",
+        folder / "broker.url",
+    ]
     assert [p for p in private if p.stat().st_mode & 0o077] == []
 
 

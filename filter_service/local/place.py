@@ -1,17 +1,30 @@
-"""The data folder of embedded servers: its locks, and the account that owns what runs there."""
+"""The data folder of embedded servers: its locks, and the account that owns what runs there.
 
+Servers never run as root. Where root starts them, an account made for it owns their files, and it
+may be shut out of the data folder, say by a home folder that is closed to others. Nobody's folder
+is opened for it: then the servers' files lie under /var/lib and a link in the data folder names
+their place, and programs that it cannot reach are copied there.
+"""
+
+import hashlib
 import os
+import secrets
+import shutil
+import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
 from filter_service.errors import InvalidSettings
+from filter_service.local.processes import at_work, end
 from filter_service.settings import Settings
 
 if sys.platform != "win32":  # the module can be imported there, to say that it does not run
@@ -19,6 +32,10 @@ if sys.platform != "win32":  # the module can be imported there, to say that it 
     import pwd
 
 _ACCOUNT = "filter-service"  # of the machine, used where root starts the servers
+_STATE = Path("/var/lib/filter-service")  # where that account reaches what it owns
+_LINK = "servers"  # in the data folder, to the servers' files if they lie elsewhere
+_OURS = 0o710  # mode of a data folder that root made here: its group may pass, others may not
+_OWNER = "data-folder"  # there, the path of the data folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +74,9 @@ class Place:
             )
         place = cls(settings.data_dir.expanduser().resolve())
         try:
-            place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            place.own(place.run)
-            with place.users():
-                pass
+            place._make()
+            with place.users(), place.alone():
+                place._settle()
         except OSError as error:
             raise InvalidSettings(
                 f"The data folder {place.folder} cannot be written ({error.strerror}): set "
@@ -71,7 +87,13 @@ class Place:
     @property
     def run(self) -> Path:
         """Sockets and addresses of what runs; its owner is the servers' account."""
-        return self.folder / "run"
+        return self.home / "run"
+
+    @property
+    def home(self) -> Path:
+        """Where the servers' files lie: the data folder, or the place that a link in it names."""
+        link = self.folder / _LINK
+        return link.resolve() if link.is_symlink() else self.folder
 
     @contextmanager
     def users(self) -> Iterator[Users]:
@@ -90,9 +112,7 @@ class Place:
         """Make a folder that only the servers' account (and root) may enter."""
         folder.mkdir(mode=0o700, exist_ok=True)
         if os.geteuid() == 0:
-            uid, gid = self.account()
-            os.chown(folder, uid, gid)
-            _let_through(folder)
+            os.chown(folder, *self.account())
         return folder
 
     def account(self) -> tuple[int, int]:
@@ -100,10 +120,22 @@ class Place:
 
         It is whoever owns `run`, except that root's folder passes to an account made for it.
         """
-        owner = self.run.stat()
-        if owner.st_uid == 0:
-            return _unprivileged()
-        return owner.st_uid, owner.st_gid
+        with suppress(FileNotFoundError):
+            owner = self.run.stat()
+            if owner.st_uid != 0:
+                return owner.st_uid, owner.st_gid
+        return _unprivileged()
+
+    def package(self, name: str) -> Path | None:
+        """The folder of an installed package, where the servers' account can run its programs."""
+        # Found and not imported: these packages read the environment when they are.
+        found = find_spec(name)
+        if found is None or found.origin is None:
+            return None
+        folder = Path(found.origin).parent
+        if os.geteuid() != 0 or _reaches(self.account(), folder):
+            return folder
+        return _copied(folder)
 
     def execute(
         self, program: Path, *arguments: str, cwd: Path, text: str = ""
@@ -111,7 +143,6 @@ class Place:
         """Run a program of the servers to its end, under their account."""
         account: dict[str, Any] = {}
         if os.geteuid() == 0:
-            _let_through(program)
             uid, gid = self.account()
             account = {"user": uid, "group": gid, "extra_groups": []}
         return subprocess.run(
@@ -123,6 +154,45 @@ class Place:
             check=False,
             **account,
         )
+
+    def _make(self) -> None:
+        """Make the data folder if need be, closed to others."""
+        mode = 0o700 if os.geteuid() != 0 else _OURS
+        self.folder.mkdir(mode=mode, parents=True, exist_ok=True)
+
+    def _settle(self) -> None:
+        """Decide once where the servers' files lie."""
+        if os.geteuid() == 0:
+            if stat.S_IMODE(self.folder.stat().st_mode) == _OURS:
+                os.chown(self.folder, 0, self.account()[1])  # the group is the servers' account
+            self._find_home()
+        self.own(self.run)
+
+    def _find_home(self) -> None:
+        if not self.home.exists():
+            raise InvalidSettings(
+                f"The database of {self.folder} lay in {self.home}, which is gone: bring it back, "
+                f"or delete {self.folder / _LINK} to begin with an empty one."
+            )
+        if not _reaches(self.account(), self.home):
+            if self.run.exists():
+                raise InvalidSettings(
+                    f"The account {_ACCOUNT}, which runs the embedded servers for root, can no "
+                    f"longer reach {self.home}: let others pass the folders above it (chmod o+x), "
+                    "or set FILTER_SERVICE_DATA_DIR to a new folder."
+                )
+            self._move_out()
+
+    def _move_out(self) -> None:
+        """Let the servers' files lie in a new folder under /var/lib."""
+        _STATE.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for other in _STATE.glob(f"*/{_OWNER}"):  # of a data folder that was deleted and made anew
+            if other.read_text() == str(self.folder):
+                end(at_work("postgres", other.parent / "postgres"), signal.SIGKILL)
+                end(at_work("redis-server", other.parent / "redis"), signal.SIGKILL)
+        home = self.own(_STATE / secrets.token_hex(4))
+        (home / _OWNER).write_text(str(self.folder))
+        (self.folder / _LINK).symlink_to(home)
 
 
 def _unprivileged() -> tuple[int, int]:
@@ -150,9 +220,33 @@ def _add_account() -> None:
         time.sleep(0.1)  # another process may be changing the same files
 
 
-def _let_through(path: Path) -> None:
-    """Let other accounts pass (not read) the folders above a path, as root's home may not."""
-    for folder in path.parents:
-        mode = folder.stat().st_mode
-        if not mode & stat.S_IXOTH:
-            folder.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
+def _reaches(account: tuple[int, int], folder: Path) -> bool:
+    """Whether an account may pass a folder and all those above it."""
+    uid, gid = account
+    for each in (folder, *folder.parents):
+        found = each.stat()
+        owned = found.st_uid == uid and found.st_mode & stat.S_IXUSR
+        shared = found.st_gid == gid and found.st_mode & stat.S_IXGRP
+        if not (owned or shared or found.st_mode & stat.S_IXOTH):
+            return False
+    return True
+
+
+def _copied(package: Path) -> Path:
+    """A copy of a package, with the libraries beside it, that every account can run."""
+    libraries = package.with_name(f"{package.name}.libs")  # where wheels put them
+    made = f"{package} {package.stat().st_mtime_ns}"  # installed anew: copied anew
+    kept = _STATE / f"programs-{hashlib.sha256(made.encode()).hexdigest()[:16]}"
+    if not kept.exists():
+        _STATE.mkdir(mode=0o755, parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(dir=_STATE))
+        for source in (s for s in (package, libraries) if s.exists()):
+            shutil.copytree(source, new / source.name, symlinks=True)
+        for file in (new, *(f for f in new.rglob("*") if not f.is_symlink())):
+            mode = file.stat().st_mode
+            file.chmod(0o755 if mode & stat.S_IXUSR else 0o644)
+        try:
+            new.rename(kept)
+        except OSError:  # another process was quicker
+            shutil.rmtree(new)
+    return kept / package.name

