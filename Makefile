@@ -26,12 +26,13 @@ format: $(INSTALLED) ## Format and mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-lock: ## Resolve requirements.lock anew (needs uv)
-	@head -2 requirements.lock > requirements.lock.new
+lock: ## Add to requirements.lock what pyproject.toml asks for (needs uv; UPGRADE=--upgrade renews)
+	@cp requirements.lock requirements.lock.new
 	uv pip compile pyproject.toml --extra dev --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_28 --generate-hashes --no-emit-index-url \
-	  --no-header --no-annotate --quiet >> requirements.lock.new
-	mv requirements.lock.new requirements.lock
+	  --no-header --no-annotate --quiet $(UPGRADE) --output-file requirements.lock.new
+	@{ head -2 requirements.lock; cat requirements.lock.new; } > requirements.lock.whole
+	@mv requirements.lock.whole requirements.lock && rm requirements.lock.new
 
 clean: ## Remove the virtual environment and everything the demo wrote
 	rm -rf $(VENV) .filter-service demo-output

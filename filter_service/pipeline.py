@@ -86,7 +86,8 @@ class ServedJudge:
     def prepare(
         self, digest: str, load: Callable[[], bytes], known: KnownVectors | None
     ) -> Subject:
-        if known is None:
+        # Where one pass is exact, a vector that is not so yet is not worth keeping.
+        if known is None or (self.encoder.screening_is_exact and not all(known.exact)):
             return prepare(load(), self.encoder, self.limits)
         again = self._again(load)
         return Subject(digest, known.numbers, again, known=known)

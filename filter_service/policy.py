@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from filter_service.errors import InvalidPolicy
 
@@ -100,6 +102,12 @@ class Policy(_Strict):
         )
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other fields has another digest."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("digest", None)  # pydantic copies what was cached, too
+        return copied
+
     def forbidden(self, name: str) -> ForbiddenClass:
         """The class of this name; KeyError when the policy has none."""
         for c in self.classes:
@@ -139,10 +147,10 @@ def parse_policy(text: str, source: str = "policy") -> Policy:
     try:
         return Policy.model_validate(document)
     except ValidationError as error:
+        faults = [e for e in error.errors() if not _follows(e, error.errors())]
         raise InvalidPolicy(
             "\n".join(
-                f"{source}:{_line(tree, e['loc'])}: {_field(e['loc'])}: {e['msg']}"
-                for e in error.errors()
+                f"{source}:{_line(tree, e['loc'])}: {_field(e['loc'])}: {e['msg']}" for e in faults
             )
         ) from error
 
@@ -154,6 +162,13 @@ def json_schema() -> dict[str, Any]:
         "title": "filter_service policy",
         **Policy.model_json_schema(),
     }
+
+
+def _follows(fault: ErrorDetails, faults: Sequence[ErrorDetails]) -> bool:
+    """Whether a list is called too short only because pydantic dropped its faulty members."""
+    place = fault["loc"]
+    inside = (f["loc"] for f in faults if len(f["loc"]) > len(place))
+    return fault["type"] == "too_short" and any(i[: len(place)] == place for i in inside)
 
 
 def _field(location: tuple[int | str, ...]) -> str:

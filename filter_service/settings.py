@@ -8,6 +8,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from filter_service.errors import InvalidSettings
 
+PILLOWS_LIMIT = 178_956_970  # pixels; Pillow opens nothing larger
+
 
 class Settings(BaseSettings):
     """Everything an operator can set; every field has a default that works on one machine."""
@@ -51,8 +53,15 @@ class Settings(BaseSettings):
     )
 
     max_bytes: int = Field(32 * 2**20, ge=1, description="Larger files are undetermined.")
-    max_pixels: int = Field(100_000_000, ge=1, description="Larger images are undetermined.")
+    max_pixels: int = Field(
+        100_000_000, ge=1, le=PILLOWS_LIMIT, description="Larger images are undetermined."
+    )
     max_frames: int = Field(32, ge=1, description="Frames judged of an animation, evenly spread.")
+
+    @property
+    def images_at(self) -> str:
+        """Where image bytes are kept: an fsspec address or a path."""
+        return self.storage_url or str((self.data_dir / "images").absolute())
 
     @classmethod
     def load(cls, **overrides: object) -> Self:

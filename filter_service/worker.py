@@ -65,7 +65,7 @@ class Worker:
         memory = StoredMemory(self.sessions, encoder_id, encoder.dim, encoder.head.scale)
         return Desk(
             sessions=self.sessions,
-            storage=Storage(s.storage_url or (s.data_dir / "images").absolute().as_uri()),
+            storage=Storage(s.images_at),
             judge=ServedJudge(encoder, Limits.of(s), [memory]),
             encoder_id=encoder_id,
             batch_size=s.batch_size,

@@ -26,13 +26,15 @@ FILES = sorted(SAMPLES.glob("*.jpg"))[:24]
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path, database_url=database_url, device="cpu")
+    folder = tmp_path / "Bilder ü 100%"  # what a URL would have to escape
+    return Settings(data_dir=folder, database_url=database_url, device="cpu")
 
 
 def explained(settings: Settings, sessions: Sessions) -> list[Explanation]:
     """What a worker recorded of some samples."""
     files = [Submission(f.name, f.read_bytes()) for f in FILES]
-    storage = Storage(str(settings.data_dir / "images"))
+    storage = Storage(settings.images_at)
+    assert settings.images_at.endswith("Bilder ü 100%/images")
     submissions.accept(sessions, storage, lambda: None, files, read_policy(POLICY))
     with closing(Worker(settings)) as worker:
         assert worker.drain(stop=lambda: False, knock=lambda: None) == len(FILES)

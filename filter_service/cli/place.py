@@ -59,8 +59,7 @@ def workplace(queue: Queue) -> Iterator[Workplace]:
         )
         engine = connect(found.database_url)
         try:
-            store = settings.storage_url or str((settings.data_dir / "images").absolute())
-            yield Workplace(located, sessions_of(engine), Storage(store), queue)
+            yield Workplace(located, sessions_of(engine), Storage(settings.images_at), queue)
         finally:
             engine.dispose()
 
