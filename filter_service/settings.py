@@ -15,7 +15,11 @@ class Settings(BaseSettings):
     """Everything an operator can set; every field has a default that works on one machine."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FILTER_SERVICE_", env_file=".env", extra="ignore", frozen=True
+        env_prefix="FILTER_SERVICE_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
     )
 
     data_dir: Path = Field(
