@@ -1,6 +1,7 @@
 """Commands of the platform: submit, status, items, cancel, retry."""
 
 import json
+import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -143,7 +144,7 @@ def _files(place: Workplace, paths: Iterable[Path]) -> Iterator["Submission"]:
 
     limits = Limits.of(place.settings)
     for path in (p for given in paths for p in _below(given)):
-        source = str(path).encode(errors="backslashreplace").decode()
+        source = os.fsencode(path).decode(errors="backslashreplace")  # a name may be no text
         try:
             yield Submission(source, read(path, limits))
         except ImageError as error:
