@@ -205,7 +205,7 @@ END $$;
 INDEX = """
 CREATE FUNCTION index_embeddings(encoder integer, at_least integer)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp
-SET statement_timeout = 0 SET maintenance_work_mem = '512MB'
+SET statement_timeout = 0 SET maintenance_work_mem = '1GB'
 SET max_parallel_maintenance_workers = 0  -- containers share too little memory between processes
 AS $$
 DECLARE dimensions integer; enough boolean;
