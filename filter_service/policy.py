@@ -159,8 +159,8 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema of a policy file, for editors that complete and check while typing."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "filter_service policy",
         **Policy.model_json_schema(),
+        "title": "filter_service policy",
     }
 
 

@@ -13,11 +13,13 @@ from subprocess import Popen
 from typing import TYPE_CHECKING
 
 from filter_service.cli import run
+from filter_service.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
     from filter_service.settings import Settings
 
 
+PATIENCE = 3.0  # seconds for a worker to answer
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,20 @@ class CeleryQueue:
             Celery(broker=broker_url).send_task("tasks.drain", queue="filter_service", expires=60.0)
         except OperationalError as error:
             logger.warning("The broker does not answer; the next sweep will do. %s", error)
+
+    def workers(self, broker_url: str) -> int:
+        from celery import Celery
+        from kombu.exceptions import OperationalError
+
+        try:
+            with Celery(broker=broker_url).connection_for_read() as connection:
+                connection.ensure_connection(max_retries=1, timeout=PATIENCE)
+                return len(Celery(broker=broker_url).control.ping(timeout=PATIENCE))
+        except OperationalError as error:
+            raise BrokerUnavailable(
+                f"The broker does not answer ({error}): check FILTER_SERVICE_BROKER_URL and "
+                "whether the server runs."
+            ) from error
 
     def worker(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
         name = f"-n{uuid.uuid4()}"

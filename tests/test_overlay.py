@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image, ImageDraw
 
-from filter_service.explain.overlay import Box, card, overlay, seen
+from filter_service.explain.overlay import GAP, PANEL, PAPER, Box, card, overlay, seen
 from filter_service.explain.record import (
     CounterfactualImage,
     Explanation,
@@ -117,6 +118,26 @@ def test_the_model_sees_this_part(
 
 
 @pytest.mark.parametrize("preprocessing", [SQUASH, CROP, PAD])
+@pytest.mark.parametrize("size", [(320, 160), (160, 320), (200, 200), (500, 375)])
+def test_the_map_lies_where_open_clip_puts_the_pixels(
+    preprocessing: dict[str, Any], size: tuple[int, int]
+) -> None:
+    spot = size[0] * 0.55, size[1] * 0.42
+    picture = Image.new("RGB", size)
+    ImageDraw.Draw(picture).circle(spot, 7, (255, 255, 255))
+    transform = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
+    light = transform(picture).sum(0).numpy()  # (64, 64)
+    place = int(light.reshape(8, 8, 8, 8).sum((1, 3)).argmax())
+    found = centre_of(
+        warmth(overlay(picture.point(lambda _: 128), map_of(place), MARGIN, preprocessing))
+    )
+    box = seen(*size, preprocessing)
+    half_a_place = (box.right - box.left) / 16, (box.bottom - box.top) / 16
+    assert abs(found[0] - spot[0]) <= half_a_place[0] + 1
+    assert abs(found[1] - spot[1]) <= half_a_place[1] + 1
+
+
+@pytest.mark.parametrize("preprocessing", [SQUASH, CROP, PAD])
 @pytest.mark.parametrize("size", [(320, 160), (160, 320), (200, 200), (31, 47)])
 def test_a_hot_place_colours_its_own_pixels(
     preprocessing: dict[str, Any], size: tuple[int, int]
@@ -142,10 +163,28 @@ def test_a_map_without_evidence_colours_nothing() -> None:
     assert np.abs(warmth(overlay(grey(64, 64), faint, 0.0, SQUASH))).max() < 3
 
 
+def test_under_an_empty_map_the_picture_is_still_to_be_seen() -> None:
+    noise = np.random.default_rng(0).integers(256, size=(40, 60, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    drawn = overlay(picture, map_of(), MARGIN, SQUASH).convert("L")
+    before, after = np.asarray(picture.convert("L")).ravel(), np.asarray(drawn).ravel()
+    assert np.corrcoef(before, after)[0, 1] > 0.999
+
+
+def test_under_the_strongest_colour_the_picture_is_still_to_be_seen() -> None:
+    picture = Image.new("L", (64, 64))
+    picture.paste(255, (0, 0, 32, 64))
+    drawn = np.asarray(overlay(picture, map_of(*range(64)), MARGIN, SQUASH).convert("L"), dtype=int)
+    assert drawn[32, 16] > drawn[32, 48] + 40
+
+
 def test_what_the_model_did_not_see_is_dark_and_without_colour() -> None:
     drawn = np.asarray(overlay(grey(320, 160), map_of(*range(64)), MARGIN, CROP), dtype=float)
+    plain = np.asarray(overlay(grey(320, 160), map_of(), MARGIN, SQUASH), dtype=float)
     outside = np.concatenate([drawn[:, :80], drawn[:, 240:]], axis=1)
-    assert np.ptp(outside) < 1 and outside.mean() < 0.5 * drawn[:, 80:240].mean()
+    assert np.ptp(outside) < 1 and outside.max() < 0.5 * plain.min()
+    inside = drawn[:, 80:240]
+    assert (inside[..., 0] - inside[..., 2]).min() > 50
 
 
 def test_the_region_is_outlined_where_it_lies() -> None:
@@ -160,12 +199,18 @@ def test_the_region_is_outlined_where_it_lies() -> None:
 
 
 def test_a_region_that_does_not_flip_is_not_outlined() -> None:
-    region = FlipRegion(places=tuple(range(64)), flips=False, margin=9.0, blurred_margin=9.0)
+    region = FlipRegion(places=(0, 1), flips=False, margin=9.0, blurred_margin=9.0)
     plain = overlay(grey(160, 160), map_of(3), MARGIN, SQUASH)
     assert plain.tobytes() == overlay(grey(160, 160), map_of(3), MARGIN, SQUASH, region).tobytes()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 500), (2000, 1500)])
+def test_a_region_that_is_the_whole_image_is_not_outlined() -> None:
+    region = FlipRegion(places=tuple(range(64)), flips=True, margin=0.0, blurred_margin=0.0)
+    plain = overlay(grey(160, 160), map_of(3), MARGIN, SQUASH)
+    assert plain.tobytes() == overlay(grey(160, 160), map_of(3), MARGIN, SQUASH, region).tobytes()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2000), (2000, 1500)])
 def test_pictures_of_every_size_get_a_card(size: tuple[int, int]) -> None:
     drawn = card(grey(*size), record(), CROP, grey(*size))
     assert drawn.size == card(grey(50, 50), record(), CROP).size
@@ -185,6 +230,20 @@ def test_pictures_of_every_size_get_a_card(size: tuple[int, int]) -> None:
 def test_a_record_that_lacks_something_gets_a_card(changes: dict[str, Any]) -> None:
     whole = card(grey(80, 80), record(), CROP, grey(80, 80))
     assert card(grey(80, 80), record(**changes), CROP).tobytes() != whole.tobytes()
+
+
+def test_long_sentences_stay_on_their_part_of_the_card() -> None:
+    sentence = "This tower pools in a way that no map is known for, " * 3 + "x" * 200
+    changes = {"map": None, "no_map": sentence, "images": (), "no_images": sentence}
+    drawn = np.asarray(card(grey(80, 80), record(**changes), CROP))
+    for gap in (2 * GAP + 2 * PANEL, 3 * GAP + 3 * PANEL):  # right of the second panel, the third
+        assert (drawn[80 : 120 + PANEL, gap : gap + GAP] == PAPER).all()
+
+
+def test_prompts_in_any_script_get_a_card() -> None:
+    prompt = record().words[0]
+    foreign = prompt.model_copy(update={"prompt": "“un café” — 刀 🔪"})
+    assert card(grey(80, 80), record(words=(foreign,)), CROP).width == 3 * PANEL + 4 * GAP
 
 
 def test_a_map_that_failed_its_test_is_not_drawn() -> None:

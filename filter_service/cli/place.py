@@ -19,6 +19,9 @@ class Queue(Protocol):
     def knock(self, broker_url: str) -> None:
         """Tell some worker that there is work."""
 
+    def workers(self, broker_url: str) -> int:
+        """How many workers answer; BrokerUnavailable when the broker does not."""
+
     def worker(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
         """Start a worker process; the settings name database and broker."""
 

@@ -2,31 +2,34 @@
 
 import html
 import json
-import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import PIL.Image
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy import select
 
 from filter_service import submissions
-from filter_service.cli.place import Queue, Workplace, ended, workplace
+from filter_service.cli.place import Queue, ended, workplace
 from filter_service.cli.queueing import watched
+from filter_service.db.session import Sessions
 from filter_service.db.tables import Image, Item, StoredEncoder, StoredExplanation
 from filter_service.explain.overlay import card
 from filter_service.explain.record import Explanation
 from filter_service.images import decode, digest, read
 from filter_service.policy import read_policy
+from filter_service.storage import Storage
 from filter_service.submissions import Submission
 from filter_service.verdicts import Verdict
 
 HERE = Path(__file__).parent
-OUTPUT = Path("demo-output")  # of the working folder; each run replaces it
+OUTPUT = Path("demo-output")  # in the working folder; each run replaces its pictures
 WORDS = 3  # shown of a prompt
 LOUD = 0.05  # logits: words that say less are left out
 
@@ -38,7 +41,7 @@ class Flag:
     source: str
     digest: str
     record: Explanation
-    preprocessing: dict[str, object]
+    preprocessing: Mapping[str, object]
 
     @property
     def picture(self) -> str:
@@ -60,17 +63,17 @@ def show(queue: Queue) -> None:
                 place.sessions, place.storage, place.knock, sent, policy, label="demo"
             )
             watched(place, batch)
-        flags = _flags(place, batch)
+        flags = _flags(place.sessions, batch)
         names = {digest(f.read_bytes()): f.name for f in files}
         console.print(_table(flags, names))
-        _draw(place, flags)
+        _draw(place.storage, flags, OUTPUT)
         found = submissions.items(place.sessions, batch, limit=len(files))
     right = _right(found)
     console.print(f"{right} of {len(found)} verdicts right ({right / len(found):.1%})")
     console.print(f"Pictures of all {len(flags)} flags: {OUTPUT / 'index.html'}")
 
 
-def _flags(place: Workplace, batch: uuid.UUID) -> list[Flag]:
+def _flags(sessions: Sessions, batch: uuid.UUID) -> list[Flag]:
     """Every explanation of a batch, the files in their order."""
     query = (
         select(Item.source, Image.digest, StoredExplanation.record, StoredEncoder.details)
@@ -80,7 +83,7 @@ def _flags(place: Workplace, batch: uuid.UUID) -> list[Flag]:
         .where(Item.batch_id == batch)
         .order_by(Item.id, StoredExplanation.class_id)
     )
-    with place.sessions.begin() as session:
+    with sessions.begin() as session:
         return [
             Flag(source, digest, Explanation.model_validate(record), details["preprocessing"])
             for source, digest, record, details in session.execute(query)
@@ -88,23 +91,22 @@ def _flags(place: Workplace, batch: uuid.UUID) -> list[Flag]:
 
 
 def _table(flags: list[Flag], names: dict[str, str]) -> Table:
-    """One row per flag; digests are shown by the names of the samples."""
-    table = Table(row_styles=("", "on grey11"), pad_edge=False)
-    for column in ("file", "class", "prob.", "thr."):
-        table.add_column(column, no_wrap=True)
-    table.add_column("words, in logits")
-    table.add_column("nearest with the other answer")
-    table.add_column("picture in demo-output", overflow="fold")
+    """One row per flag, readable in 80 columns; digests are shown by the names of the samples."""
+    table = Table(box=SIMPLE_HEAD, leading=1, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("file, class, picture", no_wrap=True)
+    table.add_column("probability,\nthreshold", no_wrap=True)
+    table.add_column("words,\nin logits", no_wrap=True)
+    table.add_column("nearest\nwith the other answer")
     for flag in flags:
         r = flag.record
+        flagged = Text.assemble((flag.source, "bold"), "\n", r.class_name, "\n", flag.picture)
+        if not r.faithful:
+            flagged.append("\n(its map failed the test)")
         table.add_row(
-            flag.source,
-            r.class_name,
-            f"{r.probability:.3f}",
-            f"{r.threshold:.3f}",
-            "\n".join(_words(r)),
-            "\n".join(_nearest(r, names)),
-            flag.picture if r.faithful else f"{flag.picture} (map failed its test)",
+            flagged,
+            Text(f"{r.probability:.3f}\n{r.threshold:.3f}"),
+            Text("\n".join(_words(r))),
+            Text("\n".join(_nearest(r, names))),  # not markup: wordings may hold brackets
         )
     return table
 
@@ -126,25 +128,26 @@ def _nearest(record: Explanation, names: dict[str, str]) -> Iterator[str]:
         yield f"or worded “{text.text}”"
 
 
-def _draw(place: Workplace, flags: list[Flag]) -> None:
-    """A card per flag, and a page with all of them."""
-    shutil.rmtree(OUTPUT, ignore_errors=True)
-    OUTPUT.mkdir()
+def _draw(storage: Storage, flags: list[Flag], folder: Path) -> None:
+    """A card per flag, and a page with all of them; cards of an earlier run are removed."""
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.webp"):
+        old.unlink()
     for flag in track(flags, "drawn "):
         near = flag.record.images[0].digest if flag.record.images else None
         drawn = card(
-            _frame(place, flag.digest, flag.record.frame),
+            _frame(storage, flag.digest, flag.record.frame),
             flag.record,
             flag.preprocessing,
-            None if near is None else _frame(place, near),
+            None if near is None else _frame(storage, near),
         )
-        drawn.save(OUTPUT / flag.picture, quality=88)
-    (OUTPUT / "index.html").write_text(_page(flags))
+        drawn.save(folder / flag.picture, quality=92)
+    (folder / "index.html").write_text(_page(flags), encoding="utf-8")
 
 
-def _frame(place: Workplace, digest: str, number: int | None = None) -> PIL.Image.Image:
+def _frame(storage: Storage, digest: str, number: int | None = None) -> PIL.Image.Image:
     """A stored image's frame, the first one unless told."""
-    image = decode(place.storage.get(digest))
+    image = decode(storage.get(digest))
     return image.frames[0 if number is None else image.numbers.index(number)]
 
 

@@ -5,6 +5,7 @@ class, nothing is coloured. What the model did not see, such as the margins of a
 darkened. Only the record is needed, no model.
 """
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,18 +15,23 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from filter_service.explain.record import Explanation, FlipRegion, Map, PromptWords, Proof
+from filter_service.explain.record import Explanation, FlipRegion, Map, Word
 
-FULL = 12.0  # times its equal part of the margin: where a place reaches the full colour
+FULL = 20.0  # times its equal part of the margin: where a place reaches the full colour
 FAINT = 2.0  # logits: margins below this count as this, so that noise is not drawn in full colour
+REACH = 1.25  # places around one that share its colour
 STRONGEST = 0.85  # opacity of the full colour
-EVIDENCE = (226, 74, 24)  # speaks for the class
-AGAINST = (38, 102, 206)
-INK, PALE, PAPER, OUTLINE = (28, 30, 34), (120, 124, 132), (250, 250, 248), (255, 255, 255)
+EVIDENCE, AGAINST = (232, 78, 20), (32, 104, 216)  # speaks for the class, against it
+INK, PALE, PAPER, OUTLINE = (28, 30, 34), (116, 120, 128), (252, 252, 250), (255, 255, 255)
+EMPTY = (234, 234, 230)
 PANEL, GAP, LINE = 360, 24, 24  # pixels of a card
+MOST_WORDS = 8  # on a card
+MATTERS = 0.2  # logits: of words that say less, nobody asks for the sign
+LETTERS = {"“", "”", "…", "°"}  # of Pillow's own font, besides ASCII
 
 Floats = npt.NDArray[np.floating]
 Colour = tuple[int, int, int]
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +64,68 @@ def overlay(
     region: FlipRegion | None = None,
 ) -> Image.Image:
     """The map over its picture, greyed: warm where it speaks for the class, blue where against."""
-    picture = picture.convert("RGB")
-    box = seen(*picture.size, preprocessing)
-    full = FULL * max(abs(margin), FAINT) / found.grid.size  # logits
-    heat = _spread(found.grid.astype(np.float32) / full, box, picture.size)  # (h, w)
-    grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None]  # (h, w, 1)
-    ground = 46 + 0.75 * grey  # (h, w, 1): lighter and flatter, so that colours stand out
-    strength = STRONGEST * np.clip(np.abs(heat), 0, 1)[..., None] ** 0.8  # (h, w, 1)
-    colours = np.where(heat[..., None] > 0, EVIDENCE, AGAINST)  # (h, w, 3)
-    mixed = ground * (1 - strength) + colours * strength  # (h, w, 3)
-    mixed[~_inside(box, picture.size)] *= 0.35
-    drawn = Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
-    if region is not None and region.flips:
-        _outline(drawn, region, found.grid.shape, box)
+    (width, height), (gh, gw) = picture.size, found.grid.shape
+    box = seen(width, height, preprocessing)
+    down = _weights(height, box.top, box.bottom, gh)
+    across = _weights(width, box.left, box.right, gw)
+    heat = down @ (found.grid.astype(np.float32) / full_colour(found, margin)) @ across.T  # (h, w)
+    drawn = Image.fromarray(_tinted(np.asarray(picture.convert("L"), np.float32), heat))
+    if region is not None and _is_part(region, found):
+        _outline(drawn, region, (gh, gw), box)
+    unseen = ~np.outer(down.any(axis=1), across.any(axis=1))  # (h, w)
+    drawn.paste(drawn.point(lambda level: level * 0.35), mask=Image.fromarray(unseen))
     return drawn
+
+
+def full_colour(found: Map, margin: float) -> float:
+    """Logits at which a place of a map gets the full colour."""
+    return FULL * max(abs(margin), FAINT) / found.grid.size
+
+
+def _weights(pixels: int, start: float, end: float, places: int) -> Floats:
+    """How much each place counts at each pixel: (pixels, places); all 0 outside the model's view.
+
+    Raised cosines: smooth, and never below 0, where a cubic kernel would swing to the other sign
+    beside every strong place.
+    """
+    at = (np.arange(pixels) + 0.5 - start) / (end - start) * places - 0.5  # in places, 0: the first
+    far = np.abs(at.clip(0, places - 1)[:, None] - np.arange(places))
+    weights = 1 + np.cos(np.pi * (far / REACH).clip(0, 1))
+    weights /= weights.sum(axis=1, keepdims=True)
+    weights[(at < -0.5) | (at > places - 0.5)] = 0
+    return weights.astype(np.float32)
+
+
+def _tinted(grey: Floats, heat: Floats) -> npt.NDArray[np.uint8]:
+    """Colours laid over a grey picture (h, w), which stays visible below: (h, w, 3)."""
+    grey, heat = grey[..., None] / 255, heat[..., None]
+    ground = 255 * (0.22 + 0.7 * grey)  # flatter, so that the colours stand out
+    strength = STRONGEST * np.abs(heat).clip(0, 1) ** 0.75
+    colours = np.where(heat > 0, EVIDENCE, AGAINST) * (0.62 + 0.38 * grey)
+    return np.asarray(ground * (1 - strength) + colours * strength).round().astype(np.uint8)
+
+
+def _is_part(region: FlipRegion, found: Map) -> bool:
+    """There is an answer in a part of the image, not only in the whole."""
+    return region.flips and len(region.places) < found.grid.size
+
+
+def _outline(drawn: Image.Image, region: FlipRegion, shape: tuple[int, int], box: Box) -> None:
+    """A line around the places of a region, between them and their neighbours."""
+    gh, gw = shape
+    gone = np.zeros((gh + 2, gw + 2), dtype=bool)  # with a border that belongs to nothing
+    for place in region.places:
+        gone[place // gw + 1, place % gw + 1] = True
+    xs = np.linspace(box.left, box.right, gw + 1)
+    ys = np.linspace(box.top, box.bottom, gh + 1)
+    flat = np.argwhere(gone[1:, 1:-1] != gone[:-1, 1:-1])  # sides between places above and below
+    upright = np.argwhere(gone[1:-1, 1:] != gone[1:-1, :-1])
+    sides = [(xs[x], ys[y], xs[x + 1], ys[y]) for y, x in flat]
+    sides += [(xs[x], ys[y], xs[x], ys[y + 1]) for y, x in upright]
+    draw, thin = ImageDraw.Draw(drawn), max(1.0, min(drawn.size) / 240)
+    for colour, half in ((INK, 1.5 * thin), (OUTLINE, 0.5 * thin)):  # readable on any ground
+        for left, top, right, bottom in sides:
+            draw.rectangle((left - half, top - half, right + half, bottom + half), colour)
 
 
 def card(
@@ -81,210 +135,181 @@ def card(
     neighbour: Image.Image | None = None,
 ) -> Image.Image:
     """Everything about one flag on one sheet; `neighbour` is the nearest counterfactual image."""
-    sheet = Image.new("RGB", (3 * PANEL + 4 * GAP, PANEL + 13 * LINE), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, LINE * 0.6), record.class_name, INK, _font(26))
-    _scale(draw, record, (GAP + PANEL, round(LINE * 0.9)), 2 * PANEL + 2 * GAP - 40)
-    top = round(LINE * 4.2)
-    panels = [
-        ("submitted", picture),
-        _evidence(picture, record, preprocessing),
-        _nearest(record, neighbour),
-    ]
-    for i, (title, panel) in enumerate(panels):
-        left = GAP + i * (PANEL + GAP)
-        draw.text((left, top - LINE), title, PALE, _font(15))
-        if panel is not None:
-            sheet.paste(_fitted(panel), (left, top))
+    first, second, third = (GAP + i * (PANEL + GAP) for i in range(3))
+    wide, top = 2 * PANEL + GAP, round(4.4 * LINE)
     below = top + PANEL + LINE
-    _bars(draw, record.words, (GAP, below))
-    _lines(draw, _sentences(record), (2 * GAP + PANEL, below), 2 * PANEL + GAP)
+    lines = [line for s in _sentences(record) for line in (*_broken(s, 16, wide), "")]
+    steps = [22 if line else 8 for line in lines]
+    words = record.words[0].words[:MOST_WORDS] if record.words else ()
+    height = below + max(sum(steps), round(LINE * (len(words) + 1.4))) + LINE // 2
+    sheet = Image.new("RGB", (third + PANEL + GAP, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    _write(draw, (first, 46), _broken(record.class_name, 28, PANEL)[0], 28, anchor="ls")
+    _scale(draw, record, (second, 38), wide)
+    _panel(sheet, (first, top), "submitted", _fitted(picture))
+    _panel(sheet, (second, top), "evidence", _evidence(picture, record, preprocessing))
+    _panel(sheet, (third, top), *_nearest(record, neighbour))
+    if record.map is not None and record.faithful:
+        _legend(sheet, full_colour(record.map, record.margin), (second + PANEL, top))
+    if words:
+        _write(draw, (first, below), f"words of “{record.words[0].prompt}”", 15, PALE)
+        _bars(draw, words, (first, below + LINE))
+    for line, y in zip(lines, np.cumsum([below, *steps]), strict=False):
+        _write(draw, (second, float(y)), line, 16)
     return sheet
 
 
-def _spread(grid: Floats, box: Box, size: tuple[int, int]) -> Floats:
-    """A grid (gh, gw) over the whole picture; nothing outside the box: (h, w).
-
-    Linear, since a smoother kernel would swing to the other sign beside every strong place.
-    """
-    gh, gw = grid.shape
-    width, height = box.right - box.left, box.bottom - box.top
-    # For every pixel of the picture, where in the grid it lies: an affine map.
-    matrix = (gw / width, 0, -box.left * gw / width, 0, gh / height, -box.top * gh / height)
-    # A border of its own edge keeps the interpolation from fading at the rim.
-    padded = Image.fromarray(np.pad(grid.astype(np.float32), 2, mode="edge"))
-    a, b, c, d, e, f = matrix
-    moved = padded.transform(
-        size, Image.Transform.AFFINE, (a, b, c + 2, d, e, f + 2), Image.Resampling.BILINEAR
-    )
-    return np.where(_inside(box, size), np.asarray(moved), 0.0)
-
-
-def _inside(box: Box, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Pixels whose centre the model saw: (h, w)."""
-    x, y = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5
-    across, down = (x > box.left) & (x < box.right), (y > box.top) & (y < box.bottom)
-    return np.asarray(down[:, None] & across[None])
-
-
-def _outline(drawn: Image.Image, region: FlipRegion, shape: tuple[int, ...], box: Box) -> None:
-    """A line around the places of a region, between them and their neighbours."""
-    gh, gw = shape
-    gone = np.zeros((gh + 2, gw + 2), dtype=bool)  # with a border that belongs to nothing
-    for place in region.places:
-        gone[place // gw + 1, place % gw + 1] = True
-    xs = np.linspace(box.left, box.right, gw + 1)
-    ys = np.linspace(box.top, box.bottom, gh + 1)
-    sides = [
-        ((xs[x], ys[y]), (xs[x + 1], ys[y]))
-        for y in range(gh + 1)
-        for x in range(gw)
-        if gone[y, x + 1] != gone[y + 1, x + 1]
-    ] + [
-        ((xs[x], ys[y]), (xs[x], ys[y + 1]))
-        for x in range(gw + 1)
-        for y in range(gh)
-        if gone[y + 1, x] != gone[y + 1, x + 1]
-    ]
-    draw, thin = ImageDraw.Draw(drawn), max(1, round(min(drawn.size) / 180))
-    for colour, wide in ((INK, 3 * thin), (OUTLINE, thin)):  # readable on any ground
-        for start, end in sides:
-            draw.line([start, end], colour, wide)
+def _panel(sheet: Image.Image, at: tuple[int, int], title: str, shown: Image.Image | str) -> None:
+    """A titled square with a picture in its middle, or with the sentence that says why not."""
+    (left, top), draw = at, ImageDraw.Draw(sheet)
+    _write(draw, (left, top - 8), title, 15, PALE, "ls")
+    draw.rectangle((left, top, left + PANEL - 1, top + PANEL - 1), EMPTY)
+    if isinstance(shown, Image.Image):
+        sheet.paste(shown, (left + (PANEL - shown.width) // 2, top + (PANEL - shown.height) // 2))
+        return
+    for i, line in enumerate(_broken(shown, 16, PANEL - 2 * GAP)):
+        _write(draw, (left + GAP, top + GAP + 22 * i), line, 16, PALE)
 
 
 def _evidence(
     picture: Image.Image, record: Explanation, preprocessing: Mapping[str, Any]
-) -> tuple[str, Image.Image | None]:
+) -> Image.Image | str:
     if record.map is None:
-        return record.no_map or "no map", None
+        return record.no_map or "There is no map."
     if not record.faithful:
-        return "the map failed its test and is not shown", None
-    title = "evidence for and against"
-    if record.region is not None and record.region.flips:
-        title = "evidence; outlined: without it, not flagged"
-    return title, overlay(picture, record.map, record.margin, preprocessing, record.region)
+        return "The map did no better than chance when it was tested, so it is not shown."
+    fitted = _fitted(picture)
+    return overlay(fitted, record.map, record.margin, preprocessing, record.region)
 
 
-def _nearest(record: Explanation, neighbour: Image.Image | None) -> tuple[str, Image.Image | None]:
+def _nearest(record: Explanation, neighbour: Image.Image | None) -> tuple[str, Image.Image | str]:
+    title = "nearest with the other answer"
     if not record.images:
-        return record.no_images or "no counterfactual image", None
-    return f"nearest clear image, {record.images[0].degrees:.0f}° away", neighbour
+        return title, record.no_images or "None was looked for."
+    title = f"{title}, {record.images[0].degrees:.0f}° away"
+    return title, _fitted(neighbour) if neighbour else "Its picture is not at hand."
 
 
-def _fitted(panel: Image.Image) -> Image.Image:
-    """A panel's square with the picture in its middle."""
-    square = Image.new("RGB", (PANEL, PANEL), (232, 232, 228))
-    scale = PANEL / max(panel.size)
-    size = max(1, round(panel.width * scale)), max(1, round(panel.height * scale))
-    fitted = panel.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    square.paste(fitted, ((PANEL - size[0]) // 2, (PANEL - size[1]) // 2))
-    return square
+def _fitted(picture: Image.Image) -> Image.Image:
+    """As large as a panel allows."""
+    scale = PANEL / max(picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
-def _scale(draw: ImageDraw.ImageDraw, record: Explanation, at: tuple[int, int], wide: int) -> None:
+def _scale(draw: ImageDraw.ImageDraw, record: Explanation, at: Point, wide: int) -> None:
     """Probability and threshold on a line from 0 to 1."""
-    left, y = at[0] + GAP, at[1] + 8
-    draw.rounded_rectangle((left, y, left + wide, y + 6), 3, (222, 222, 218))
-    x = left + wide * record.probability
-    draw.rounded_rectangle((left, y, x, y + 6), 3, EVIDENCE)
+    left, y = at
+    for share, colour in ((1.0, EMPTY), (record.probability, EVIDENCE)):
+        draw.rounded_rectangle((left, y - 3, left + max(6, wide * share), y + 3), 3, colour)
     t = left + wide * record.threshold
-    draw.line((t, y - 6, t, y + 12), INK, 2)
-    state = "" if record.calibrated else " (uncalibrated)"
-    _centred(draw, f"threshold {record.threshold:.2f}{state}", t, y + 16, INK, left, left + wide)
-    _centred(draw, f"{record.probability:.3f}", x, y - 24, EVIDENCE, left, left + wide)
+    draw.line((t, y - 9, t, y + 9), INK, 2)
+    state = "" if record.calibrated else ", not calibrated"
+    for share, dy, colour, text in (
+        (record.probability, -20, EVIDENCE, f"probability {record.probability:.3f}{state}"),
+        (record.threshold, 20, INK, f"flagged from {record.threshold:.3f}"),
+    ):
+        half = draw.textlength(text, _font(15)) / 2
+        x = min(max(left + wide * share, left + half), left + wide - half)
+        _write(draw, (x, y + dy), text, 15, colour, "mm")
 
 
-def _centred(
-    draw: ImageDraw.ImageDraw,
-    text: str,
-    x: float,
-    y: float,
-    colour: Colour,
-    left: float,
-    right: float,
-) -> None:
-    """Text in the middle over x, yet between two bounds."""
-    half = draw.textlength(text, _font(14)) / 2
-    draw.text((min(max(x - half, left), right - 2 * half), y), text, colour, _font(14))
+def _legend(sheet: Image.Image, full: float, at: tuple[int, int]) -> None:
+    """What the colours mean, right-aligned over a panel: logits of one place."""
+    (right, top), draw = at, ImageDraw.Draw(sheet)
+    _write(draw, (right, top - 8), f"{full:+.1f} logits", 13, EVIDENCE, "rs")
+    ramp = _tinted(np.full((10, 84), 200.0), np.tile(np.linspace(-1, 1, 84), (10, 1)))
+    sheet.paste(Image.fromarray(ramp), (right - 158, top - 18))
+    _write(draw, (right - 164, top - 8), f"{-full:+.1f}", 13, AGAINST, "rs")
 
 
-def _bars(draw: ImageDraw.ImageDraw, words: Sequence[PromptWords], at: tuple[int, int]) -> None:
-    """The carrying prompt's words, each with what it adds to the logit."""
+def _bars(draw: ImageDraw.ImageDraw, words: Sequence[Word], at: Point) -> None:
+    """What each word adds to the logit of its prompt."""
     left, top = at
-    if not words:
-        return
-    prompt = words[0]
-    draw.text((left, top), f"words of “{prompt.prompt}”, in logits", PALE, _font(15))
-    largest = max([abs(w.shapley) for w in prompt.words], default=1.0) or 1.0
-    middle, most = left + 190, 90
-    for i, word in enumerate(prompt.words[:8]):
-        y = top + LINE * (i + 1.2)
-        draw.text((left, y), _shortened(draw, word.word, 92), INK, _font(15))
-        reach = most * word.shapley / largest
-        ends = sorted((middle, middle + reach))
+    largest = max(abs(w.shapley) for w in words) or 1.0
+    zero, most = left + 205, 95
+    for i, word in enumerate(words):
+        y = top + LINE * (i + 0.5)
+        _write(draw, (left, y), _broken(word.word, 15, 105)[0], 15, anchor="lm")
+        ends = sorted((zero, zero + most * word.shapley / largest))
         colour = EVIDENCE if word.shapley > 0 else AGAINST
-        draw.rectangle((ends[0], y + 4, ends[1], y + 14), colour)
-        mark = " ?" if word.doubtful else ""
-        draw.text((left + 290, y), f"{word.shapley:+.1f}{mark}", INK, _font(15))
-
-
-def _shortened(draw: ImageDraw.ImageDraw, text: str, wide: float) -> str:
-    while len(text) > 1 and draw.textlength(text, _font(15)) > wide:
-        text = text[:-2] + "…"
-    return text
+        draw.rectangle((ends[0], y - 5, ends[1], y + 5), colour)
+        mark = " ?" if _unsure(word) else ""
+        _write(draw, (left + 345, y), _signed(word.shapley), 15, anchor="rm")
+        _write(draw, (left + 345, y), mark, 15, PALE, "lm")
+    draw.line((zero, top, zero, top + LINE * len(words)), PALE)
 
 
 def _sentences(record: Explanation) -> list[str]:
     """What the record says besides the pictures, the proof first."""
-    found = [*_proof(record.proof)]
+    proof, region, said = record.proof, record.region, []
+    if proof.top_drop is not None and proof.random_drops:
+        random = -sum(proof.random_drops) / len(proof.random_drops)
+        said.append(
+            f"{'Tested' if proof.faithful else 'Failed its test'}: without the map's top tenth the "
+            f"margin changes by {_signed(-proof.top_drop)} logits, without a random tenth by "
+            f"{_signed(random)}."
+        )
+    if region is not None and record.map is not None:
+        outlined = "outlined " if record.faithful else ""
+        share = len(region.places) / record.map.grid.size
+        said.append(
+            f"Without the {outlined}{share:.0%} of the image it would not be flagged "
+            f"(margin {_signed(region.margin)} instead of {_signed(record.margin)})."
+            if _is_part(region, record.map)
+            else "No part of the image decides by itself."
+        )
+    for text in record.texts[:1]:
+        said.append(f"With “{text.text}” in place of “{text.replaces}” it would not be flagged.")
     if record.boundary_degrees is not None:
-        found.append(f"The boundary of the class is {record.boundary_degrees:.1f}° away.")
-    if record.region is not None:
-        share = len(record.region.places) / (record.map.grid.size if record.map else 1)
-        found.append(
-            f"Without the outlined {share:.0%} of the image it would not be flagged "
-            f"(margin {record.region.margin:+.1f} after {record.margin:+.1f})."
-            if record.region.flips
-            else "No region of the image flips the answer by itself."
-        )
-    if record.texts:
-        text = record.texts[0]
-        found.append(
-            f"Had the policy said “{text.text}” instead of “{text.replaces}”, it would be clear."
-        )
-    found.append(
-        f"Margin {record.margin:+.2f} logits. Encoder {record.provenance.encoder} "
-        f"{record.provenance.fingerprint[:8]}, policy {record.provenance.policy} "
-        f"{record.provenance.policy_digest[:8]}."
+        said.append(f"The boundary of the class is {record.boundary_degrees:.1f}° away.")
+    if record.words and any(map(_unsure, record.words[0].words)):
+        said.append("?: whether this word speaks for the class depends on how it is taken away.")
+    by = record.provenance
+    said.append(
+        f"Encoder {by.encoder} {by.fingerprint[:8]}, policy {by.policy} {by.policy_digest[:8]}."
     )
-    return found
+    return said
 
 
-def _proof(proof: Proof) -> list[str]:
-    if proof.top_drop is None or not proof.random_drops:
-        return ["There is no map, so none was tested."]
-    random = sum(proof.random_drops) / len(proof.random_drops)
-    kept = "Tested" if proof.faithful else "Tested and failed"
-    return [
-        f"{kept}: removing the marked tenth lowers the evidence by {proof.top_drop:.1f}, "
-        f"a random tenth by {random:.1f}."
-    ]
+def _unsure(word: Word) -> bool:
+    return word.doubtful and abs(word.shapley) >= MATTERS
 
 
-def _lines(
-    draw: ImageDraw.ImageDraw, sentences: Sequence[str], at: tuple[int, int], wide: int
+def _signed(logits: float) -> str:
+    return f"{round(logits, 1) or 0.0:+.1f}"  # never "-0.0"
+
+
+def _broken(text: str, size: int, wide: float) -> list[str]:
+    """Lines of at most this width, in pixels; a word that is longer by itself is cut."""
+    lines = [""]
+    for word in _writable(text).split():
+        longer = f"{lines[-1]} {word}".strip()
+        if _font(size).getlength(longer) <= wide:
+            lines[-1] = longer
+            continue
+        while len(word) > 1 and _font(size).getlength(word) > wide:
+            word = f"{word.removesuffix('…')[:-1]}…"  # noqa: PLW2901
+        lines = [*filter(None, lines), word]
+    return lines
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    at: Point,
+    text: str,
+    size: int,
+    colour: Colour = INK,
+    anchor: str = "la",
 ) -> None:
-    """Sentences, broken where the line is full."""
-    x, y = at
-    for sentence in sentences:
-        line = ""
-        for word in sentence.split():
-            if draw.textlength(f"{line} {word}", _font(16)) > wide:
-                draw.text((x, y), line, INK, _font(16))
-                line, y = "", y + LINE - 2
-            line = f"{line} {word}".strip()
-        draw.text((x, y), line, INK, _font(16))
-        y += LINE + 6
+    draw.text(at, _writable(text), colour, _font(size), anchor)
+
+
+def _writable(text: str) -> str:
+    """In letters that the font has: accents are dropped, and what is not Latin becomes "?"."""
+    plain = unicodedata.normalize("NFD", text)
+    bare = (c for c in plain if not unicodedata.combining(c))
+    return "".join(c if c.isascii() or c in LETTERS else "?" for c in bare)
 
 
 @cache

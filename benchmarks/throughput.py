@@ -1,0 +1,251 @@
+"""What the whole service costs beside the bare model, in one run on one machine.
+
+    python benchmarks/throughput.py                       # 2,000 images, three rounds
+    python benchmarks/throughput.py --images 200 --rounds 1
+
+On a folder of JPEGs, drawn at 500 x 375 unless `--folder` names one, with ViT-B/32 at random
+weights:
+
+(a) the usual loop: one image at a time, decoded, preprocessed and encoded in float32;
+(b) the bare forward pass: batches of ready pixels in the precision that the service screens in;
+(c) the service: from queued to recorded, explanations included, through Celery, Redis and Postgres.
+
+Machines are noisy, so that only ratios within one run mean something; of several rounds, which take
+turns, the median is given.
+"""
+
+import argparse
+import io
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import psutil
+import torch
+
+from filter_service import submissions
+from filter_service.cli.place import ended
+from filter_service.db.schema import upgrade
+from filter_service.db.session import Sessions, connect, sessions_of
+from filter_service.demo.scenes import DEV_SEEDS, render, sample_scene
+from filter_service.encoder import Encoder, load_encoder
+from filter_service.images import decode
+from filter_service.local import services
+from filter_service.policy import ForbiddenClass, Policy
+from filter_service.scoring import FloatArray
+from filter_service.settings import Settings
+from filter_service.storage import Storage
+from filter_service.submissions import Submission
+from filter_service.verdicts import Verdict, threshold_margin
+from tasks.__main__ import CeleryQueue
+
+MODEL, WEIGHTS = "ViT-B-32", "random"
+LOOPED = 100  # images of one round of (a)
+BATCH = 64
+SHARES = (0.01, 0.05)  # of the images are flagged
+
+
+@dataclass
+class Rates:
+    """Images a second, round by round."""
+
+    loop: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
+    service: dict[float, list[float]] = field(default_factory=lambda: {s: [] for s in SHARES})
+    differ: dict[float, int] = field(default_factory=lambda: dict.fromkeys(SHARES, 0))
+    peak: float = 0.0  # MB of the worker
+
+
+def pictures(count: int) -> Iterator[bytes]:
+    """Scenes as JPEG files of 500 x 375 pixels."""
+    for i in range(count):
+        file = io.BytesIO()
+        scene = render(sample_scene(DEV_SEEDS + i, 1 + i % 4), 500)
+        scene.crop((0, 62, 500, 437)).save(file, "JPEG", quality=88)
+        yield file.getvalue()
+
+
+def policy_of(threshold: float) -> Policy:
+    return Policy(
+        name="benchmark",
+        templates=("a photo of {}",),
+        neutral=("a wall", "a street", "a table", "some grass"),
+        classes=(
+            ForbiddenClass(
+                name="weapons", prompts=("a gun", "a knife", "a sword"), threshold=threshold
+            ),
+            ForbiddenClass(name="tobacco", prompts=("a cigarette",), threshold=1 - 1e-9),
+            ForbiddenClass(name="gambling", prompts=("dice", "a casino"), threshold=1 - 1e-9),
+        ),
+    )
+
+
+def policy_that_flags(share: float, encoder: Encoder, exact: FloatArray) -> Policy:
+    """A policy that flags this share of the images, its threshold between two of them."""
+    margins = encoder.vectors(policy_of(0.5)).margins(exact)[:, 0]  # (n,)
+    ranked = np.sort(margins)[::-1]
+    flagged = max(1, round(share * len(ranked)))
+    between = (ranked[flagged - 1] + ranked[flagged]) / 2
+    return policy_of(float(1 / (1 + np.exp(-between))))
+
+
+def encode_exactly(encoder: Encoder, files: Sequence[bytes]) -> FloatArray:
+    """The truth: every image in float32 from fully decoded pixels: (n, d)."""
+    rows = []
+    for start in range(0, len(files), BATCH):
+        part = files[start : start + BATCH]
+        pixels = torch.stack([encoder.pixels(decode(f).frames[0]) for f in part])  # (b, 3, h, w)
+        rows.append(encoder.encode(pixels))
+    return np.concatenate(rows)
+
+
+def loop(encoder: Encoder, files: Sequence[bytes], texts: FloatArray) -> float:
+    """(a), images a second."""
+    began = time.perf_counter()
+    for file in files:
+        pixels = encoder.pixels(decode(file).frames[0])
+        (encoder.encode(pixels[None]) @ texts.T).argmax()
+    return len(files) / (time.perf_counter() - began)
+
+
+def bare(encoder: Encoder, pixels: torch.Tensor) -> float:
+    """(b), images a second."""
+    began = time.perf_counter()
+    for part in pixels.split(BATCH):
+        encoder.screen(part)
+    return len(pixels) / (time.perf_counter() - began)
+
+
+@dataclass
+class Service:
+    """A worker that is up and has its model, with a database and a broker."""
+
+    settings: Settings
+    sessions: Sessions
+    worker: psutil.Process
+
+    def judge(self, files: Sequence[bytes], policy: Policy) -> tuple[float, list[Verdict | None]]:
+        """(c): images a second from queued to recorded, and the verdicts in order."""
+        fresh = uuid.uuid4().bytes  # behind a JPEG's end: same picture, unknown digest
+        sent = (Submission(str(i), file + fresh) for i, file in enumerate(files))
+        storage = Storage(self.settings.images_at)
+        batch = submissions.accept(self.sessions, storage, lambda: None, sent, policy)
+        began = time.perf_counter()
+        CeleryQueue().knock(self.settings.broker_url or "")
+        while not submissions.status(self.sessions, batch).finished:
+            time.sleep(0.05)
+        rate = len(files) / (time.perf_counter() - began)
+        items = submissions.items(self.sessions, batch, limit=len(files))
+        return rate, [item.verdict for item in items]
+
+    def peak(self) -> float:
+        """Largest resident memory that the process with the model has had, in MB."""
+        family = [self.worker, *self.worker.children(recursive=True)]
+        lines = [Path(f"/proc/{p.pid}/status").read_text() for p in family]
+        peaks = [int(text.split("VmHWM:")[1].split()[0]) for text in lines if "VmHWM:" in text]
+        return max(peaks, default=0) / 1024
+
+
+@contextmanager
+def service(folder: Path, some: Sequence[bytes], policy: Policy) -> Iterator[Service]:
+    """Everything started, and warm."""
+    settings = Settings(
+        data_dir=folder,
+        database_url=None,
+        broker_url=None,
+        model=MODEL,
+        pretrained=WEIGHTS,
+        device="cpu",
+    )
+    with services(settings) as found:
+        upgrade(found.database_url)
+        addresses = {"database_url": found.database_url, "broker_url": found.broker_url}
+        settings = settings.model_copy(update=addresses)
+        engine = connect(found.database_url)
+        process = CeleryQueue().worker(settings, folder / "worker.log")
+        with ended([process]):
+            up = Service(settings, sessions_of(engine), psutil.Process(process.pid))
+            up.judge(some, policy)
+            yield up
+        engine.dispose()
+
+
+def run(files: Sequence[bytes], rounds: int) -> Rates:
+    encoder = load_encoder(MODEL, WEIGHTS, device="cpu")
+    texts = encoder.encode_texts([f"a photo of {x}" for x in ("a gun", "a knife", "a wall")])
+    exact = encode_exactly(encoder, files)
+    policies = {share: policy_that_flags(share, encoder, exact) for share in SHARES}
+    ready = torch.stack([encoder.pixels(decode(f).frames[0]) for f in files[: 4 * BATCH]])
+    print(
+        f"{MODEL} at random weights, {len(files)} images; "
+        f"CPU with {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads; "
+        f"the service screens in {encoder.precision}",
+        flush=True,
+    )
+    rates = Rates()
+    with (
+        TemporaryDirectory(prefix="filter-service-") as folder,
+        service(Path(folder) / "data", files[:BATCH], policies[SHARES[-1]]) as up,
+    ):
+        for number in range(rounds):
+            rates.loop.append(loop(encoder, files[:LOOPED], texts))
+            rates.bare.append(bare(encoder, ready))
+            for share, policy in policies.items():
+                rate, verdicts = up.judge(files, policy)
+                rates.service[share].append(rate)
+                margins = encoder.vectors(policy).margins(exact)  # (n, classes)
+                limits = [threshold_margin(c) for c in policy.classes]
+                truth = (margins >= np.array(limits)).any(axis=1)  # (n,)
+                flagged = [v is Verdict.FLAGGED for v in verdicts]
+                rates.differ[share] += int((truth != np.array(flagged)).sum())
+                rates.differ[share] += sum(v is Verdict.UNDETERMINED for v in verdicts)
+            print(f"round {number + 1}: " + line(rates, -1), flush=True)
+        rates.peak = up.peak()
+    return rates
+
+
+def line(rates: Rates, index: int | None = None) -> str:
+    """One round, or the medians of all."""
+
+    def of(values: Sequence[float]) -> float:
+        return float(np.median(values)) if index is None else values[index]
+
+    def ratio(above: Sequence[float], below: Sequence[float]) -> float:
+        return of([x / y for x, y in zip(above, below, strict=True)])
+
+    parts = [f"a {of(rates.loop):.1f}/s, b {of(rates.bare):.1f}/s"]
+    for share, values in rates.service.items():
+        parts.append(
+            f"at {share:.0%} flagged c {of(values):.1f}/s, c/a {ratio(values, rates.loop):.2f}, "
+            f"c/b {ratio(values, rates.bare):.2f}"
+        )
+    return "; ".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--images", type=int, default=2_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="JPEGs of your own")
+    options = parser.parse_args()
+    if options.folder:
+        found = sorted(
+            p for p in options.folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg")
+        )
+        files = [p.read_bytes() for p in found[: options.images]]
+    else:
+        files = list(pictures(options.images))
+    rates = run(files, options.rounds)
+    print(f"median of {options.rounds}: {line(rates)}")
+    print(f"peak memory of the worker: {rates.peak:.0f} MB")
+    for share, count in rates.differ.items():
+        print(f"verdicts unlike float32's at {share:.0%} flagged: {count}")
+
+
+if __name__ == "__main__":
+    main()

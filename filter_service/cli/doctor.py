@@ -1,0 +1,205 @@
+"""`filter-service doctor`: what is wrong with the set-up, and how to mend it."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import typer
+
+from filter_service.cli.place import Queue
+from filter_service.cli.queueing import Json
+from filter_service.errors import FilterServiceError
+
+if TYPE_CHECKING:
+    from filter_service.local import Services
+    from filter_service.settings import Settings
+
+ROOM = 2.0  # GB that a data folder should have left
+PACKAGES = ("torch", "open_clip_torch", "sqlalchemy", "psycopg", "pgvector", "celery", "pillow")
+
+
+class State(StrEnum):
+    """How it stands with one part."""
+
+    OK = "ok"
+    DOUBTFUL = "doubtful"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One part of the set-up: what was found, or what is wrong and how to mend it."""
+
+    part: str
+    state: State
+    said: str
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What the later checks need, once the earlier ones have found it."""
+
+    queue: Queue
+    settings: "Settings"
+    found: "Services"
+
+
+def doctor(context: typer.Context, json_: Json = False) -> None:
+    """Check every part of the set-up; exit code 1 when something is wrong."""
+    findings = list(examine(context.obj))
+    if json_:
+        typer.echo(json.dumps([asdict(f) for f in findings]))
+    else:
+        _print(findings)
+    if any(f.state is State.WRONG for f in findings):
+        raise typer.Exit(1)
+
+
+def examine(queue: Queue) -> Iterator[Finding]:
+    """One finding after the other; a part that fails does not keep the others from being checked.
+
+    Embedded services are started for as long as it takes, if nobody runs them.
+    """
+    from filter_service.local import services
+    from filter_service.settings import Settings
+
+    yield _attempt("packages", _packages)
+    try:
+        settings = Settings.load()
+    except FilterServiceError as error:
+        yield Finding("settings", State.WRONG, str(error))
+        return
+    yield Finding("settings", State.OK, "every FILTER_SERVICE_ variable can be read")
+    yield _attempt("data folder", lambda: _data_folder(settings))
+    yield _attempt("images", lambda: _images(settings))
+    yield _attempt("model", lambda: _model(settings))
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(services(settings))
+        except FilterServiceError as error:
+            yield Finding("services", State.WRONG, str(error))
+            return
+        patient = Patient(queue, settings, found)
+        yield _attempt("database", lambda: _database(patient))
+        yield _attempt("broker", lambda: _broker(patient))
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(doctor)
+
+
+def _attempt(part: str, check: Callable[[], Finding]) -> Finding:
+    """A check's finding under its name; whatever it raises is a finding, too."""
+    try:
+        return replace(check(), part=part)
+    except FilterServiceError as error:
+        return Finding(part, State.WRONG, str(error))
+    except Exception as error:  # a check that crashes is the worst answer of all
+        return Finding(part, State.WRONG, f"{type(error).__name__}: {error}")
+
+
+def _fine(said: str) -> Finding:
+    return Finding("", State.OK, said)
+
+
+def _packages() -> Finding:
+    versions = [f"{p} {importlib.metadata.version(p)}" for p in PACKAGES]
+    return _fine(f"Python {platform.python_version()}, {', '.join(versions)}")
+
+
+def _data_folder(settings: "Settings") -> Finding:
+    folder = settings.data_dir.expanduser().absolute()
+    above = next(p for p in (folder, *folder.parents) if p.exists())
+    if not os.access(above, os.W_OK):
+        said = f"{above} cannot be written: set FILTER_SERVICE_DATA_DIR to a folder of yours"
+        return Finding("", State.WRONG, said)
+    free = shutil.disk_usage(above).free / 1e9
+    if free < ROOM:
+        said = f"only {free:.1f} GB are free at {above}: make room, or move the data folder"
+        return Finding("", State.DOUBTFUL, said)
+    return _fine(f"{folder}, {free:.0f} GB free")
+
+
+def _images(settings: "Settings") -> Finding:
+    from filter_service.images import digest
+    from filter_service.storage import Storage
+
+    data = os.urandom(64)
+    storage, name = Storage(settings.images_at), digest(data)
+    storage.put(name, data)
+    same = storage.get(name) == data
+    storage.delete(name)
+    if not same:
+        said = f"{settings.images_at} gives other bytes back than it was given: use another store"
+        return Finding("", State.WRONG, said)
+    return _fine(f"{settings.images_at} keeps, returns and deletes bytes")
+
+
+def _model(settings: "Settings") -> Finding:
+    from filter_service.encoder import load_encoder  # torch: only where a model is asked
+    from filter_service.explain.relevance import find_explainer, refusal
+
+    s = settings
+    encoder = load_encoder(s.model, s.pretrained, s.device, s.precision)
+    said = (
+        f"{encoder.name} on {encoder.device}, screening in {encoder.precision}, "
+        f"fingerprint {encoder.fingerprint[:12]}"
+    )
+    tower = encoder.model.visual
+    explainer = find_explainer(tower)  # type: ignore[arg-type]  # (a module, or a tensor)
+    if explainer is None:
+        return Finding("", State.DOUBTFUL, f"{said}; {refusal(tower)}")  # type: ignore[arg-type]
+    if s.model == "bundled":
+        said += "; it knows pictograms, for photographs set FILTER_SERVICE_MODEL"
+    return _fine(f"{said}; maps by {explainer.method}")
+
+
+def _database(patient: Patient) -> Finding:
+    from sqlalchemy import text
+
+    from filter_service.db.schema import require_current, upgrade
+    from filter_service.db.session import connect
+
+    if patient.settings.database_url is None:
+        upgrade(patient.found.database_url)  # the embedded one is looked after by every command
+    engine = connect(patient.found.database_url, role=None)
+    try:
+        with engine.connect() as connection:
+            version = connection.execute(text("SHOW server_version")).scalar_one()
+            query = text("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+            vector = connection.execute(query).scalar()
+        require_current(engine)
+    finally:
+        engine.dispose()
+    where = "embedded" if patient.settings.database_url is None else "named in the settings"
+    return _fine(f"{where}, Postgres {version} with pgvector {vector}, tables at this version")
+
+
+def _broker(patient: Patient) -> Finding:
+    workers = patient.queue.workers(patient.found.broker_url)
+    where = "embedded" if patient.settings.broker_url is None else "named in the settings"
+    if not workers:
+        said = (
+            f"{where}, it answers, but no worker does: what is submitted waits until "
+            "`filter-service up` or `filter-service worker` runs"
+        )
+        return Finding("", State.DOUBTFUL, said)
+    return _fine(f"{where}, {workers} worker{'s' * (workers > 1)} at work")
+
+
+def _print(findings: list[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    colours = {State.OK: "green", State.DOUBTFUL: "yellow", State.WRONG: "bold red"}
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for f in findings:
+        table.add_row(f.part, f"[{colours[f.state]}]{f.state}[/]", f.said)
+    Console().print(table)

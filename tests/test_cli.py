@@ -1,0 +1,210 @@
+"""The command line, command by command, on a real database and broker."""
+
+import json
+import subprocess
+import sys
+import uuid
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from filter_service.cli import app
+from filter_service.demo.samples import FOLDER as SAMPLES
+from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.settings import Settings
+from filter_service.worker import Worker
+from tasks.__main__ import CeleryQueue
+from tests.served import ROOT, environment
+
+LABELS = [json.loads(line) for line in (SAMPLES / "labels.jsonl").read_text().splitlines()]
+
+
+def commands(node: Any, *path: str) -> list[tuple[str, ...]]:
+    """Every command, as the words that call it."""
+    if not isinstance(node, click.Group):
+        return [path]
+    return [c for name, child in node.commands.items() for c in commands(child, *path, name)]
+
+
+@pytest.fixture
+def settings(database_url: str, broker_url: str, tmp_path: Path) -> Settings:
+    return Settings(
+        data_dir=tmp_path / "data", database_url=database_url, broker_url=broker_url, device="cpu"
+    )
+
+
+class Line:
+    """The command line with these settings, in this process."""
+
+    def __init__(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.settings = settings
+        for name, value in environment(settings).items():
+            if name.startswith("FILTER_SERVICE_"):
+                monkeypatch.setenv(name, value)
+
+    def __call__(self, *words: str | Path) -> str:
+        """What a command prints that succeeds."""
+        result = self.result(*words)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def result(self, *words: str | Path) -> Result:
+        return CliRunner().invoke(app, [str(w) for w in words], obj=CeleryQueue())
+
+    def rows(self, *words: str | Path) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self(*words, "--json").splitlines()]
+
+    def judge(self) -> None:
+        """What a worker would do now."""
+        with closing(Worker(self.settings)) as worker:
+            worker.drain(stop=lambda: False, knock=lambda: None)
+
+
+@pytest.fixture
+def line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Line:
+    return Line(settings, monkeypatch)
+
+
+def said(*words: str | Path, **variables: str) -> tuple[int, str]:
+    """Exit code and standard error of a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks", *map(str, words)],
+        cwd=ROOT,
+        env={**environment(Settings(_env_file=None)), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("words", commands(typer.main.get_command(app)), ids=" ".join)
+def test_every_command_explains_itself(words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*words, "--help"])
+    assert result.exit_code == 0
+    assert len(result.stdout.split("Usage:")[1].strip().splitlines()) > 3
+
+
+def test_help_loads_no_model() -> None:
+    code = (
+        "import sys\nfrom filter_service.cli import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print({'torch', 'open_clip', 'sqlalchemy', 'celery'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("submit", "x.jpg", "--policy", "none.yaml"), "none.yaml: cannot be read"),
+        (("policy", "check", "none.yaml"), "none.yaml: cannot be read"),
+        (("policy", "check", "README.md"), "README.md:"),
+        (("classify", "none.jpg", "--labels", "a,b"), "none.jpg"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_what_is_wrong_is_said_in_a_sentence(words: tuple[str, ...], sentence: str) -> None:
+    code, error = said(*words)
+    assert code == 1
+    assert error.startswith("Error: ") and sentence in error
+
+
+def test_a_model_that_nobody_knows_gets_the_nearest_names() -> None:
+    sample = SAMPLES / "000.jpg"
+    code, error = said("classify", sample, "--labels", "a,b", FILTER_SERVICE_MODEL="ViT-B-33")
+    assert code == 1 and "ViT-B-32" in error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status", "no-uuid"),
+        ("items", "--verdict", "bad"),
+        ("items", "--batch", "7"),
+        ("explain", "first"),
+        ("submit", "x.jpg"),
+    ],
+    ids=" ".join,
+)
+def test_a_word_that_cannot_be_right_is_refused(words: tuple[str, ...], line: Line) -> None:
+    assert line.result(*words).exit_code == 2
+
+
+def test_what_does_not_exist_is_named(line: Line) -> None:
+    unknown = str(uuid.uuid4())
+    for words in (("status", unknown), ("cancel", unknown), ("retry", unknown)):
+        assert unknown in str(line.result(*words).exception)
+    assert "no item 12345" in str(line.result("explain", "12345").exception)
+
+
+def test_a_sound_policy_is_called_so(line: Line) -> None:
+    assert "4 classes" in line("policy", "check", POLICY)
+    assert json.loads(line("policy", "schema"))["title"] == "filter_service policy"
+
+
+def test_classify_finds_the_right_label(line: Line) -> None:
+    alone = [row for row in LABELS if len(row["kinds"]) == 1][:8]
+    kinds = sorted({row["kinds"][0] for row in alone})
+    files = [SAMPLES / row["file"] for row in alone]
+    found = line.rows("classify", *files, "--labels", ",".join(kinds))
+    best = [max(row["labels"], key=row["labels"].__getitem__) for row in found]
+    right = [b == row["kinds"][0] for b, row in zip(best, alone, strict=True)]
+    assert sum(right) >= 7
+    assert all(abs(sum(row["labels"].values()) - 1) < 1e-6 for row in found)
+
+
+def test_from_files_to_explanations(line: Line) -> None:
+    """submit, status, items, explain, search: what a platform does in a day."""
+    files = [SAMPLES / row["file"] for row in LABELS[:24]]
+    batch = line.rows("submit", *files, "--policy", POLICY, "--label", "mine")[0]["batch"]
+    assert line.rows("status", batch)[0]["waiting"] == len(files)
+    line.judge()
+    status = line.rows("status", batch)[0]
+    assert status["waiting"] == 0 and status["total"] == len(files)
+    assert "0 waiting" in line("status", batch, "--watch")
+
+    items = line.rows("items", "--batch", batch)
+    assert [Path(i["file"]).name for i in items] == [f.name for f in files]
+    first = line.rows("items", "--batch", batch, "--limit", "5")
+    rest = line.rows("items", "--batch", batch, "--after", str(first[-1]["item"]))
+    assert [*first, *rest] == items
+    flagged = line.rows("items", "--batch", batch, "--verdict", "flagged")
+    assert flagged and len(flagged) == status["flagged"]
+    assert "flagged" in line("items", "--batch", batch)
+
+    for item in flagged:
+        records = json.loads(line("explain", str(item["item"]), "--json"))
+        assert records and all(r["provenance"]["policy"] == "demo" for r in records)
+    printed = line("explain", str(flagged[0]["item"]))
+    assert "words:" in printed and "removing the marked tenth" in printed
+
+    (nearest,) = line.rows("search", files[3], "--limit", "1")
+    assert nearest["similarity"] == pytest.approx(1.0, abs=1e-3)
+    assert len(line.rows("search", "a dog", "--limit", "3")) == 3
+
+
+def test_a_cancelled_batch_is_not_judged(line: Line) -> None:
+    files = [SAMPLES / row["file"] for row in LABELS[:5]]
+    batch = line.rows("submit", *files, "--policy", POLICY)[0]["batch"]
+    assert line("cancel", batch).startswith("5 ")
+    line.judge()
+    assert {row["verdict"] for row in line.rows("items", "--batch", batch)} == {None}
+
+
+def test_undetermined_items_are_tried_again(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes((SAMPLES / "000.jpg").read_bytes()[:500])
+    batch = line.rows("submit", tmp_path / "broken.jpg", "--policy", POLICY)[0]["batch"]
+    line.judge()
+    assert line("retry", batch).startswith("1 ")
+    assert line.rows("status", batch)[0]["waiting"] == 1
+    line.judge()
+    assert line.rows("status", batch)[0]["undetermined"] == 1
