@@ -18,10 +18,10 @@ from filter_service.demo.thresholds import best_threshold
 from filter_service.policy import read_policy
 from filter_service.scoring import ensemble
 
-# Below what the card states, so that another machine's rounding fails nothing. The goals, 0.98 and
-# 0.95, are missed by this model: raise these with a better one.
-SINGLE = 0.85
-VERDICTS = 0.86
+# The goals are 0.98 of a thousand scenes and 0.95 of the samples. Of a hundred scenes, one in a
+# hundred runs of a model that keeps the goal would miss 0.95.
+SINGLE = 0.95
+VERDICTS = 0.95
 Label = dict[str, object]
 
 

@@ -33,7 +33,7 @@ is squeezed to a square, nothing is cropped.
 Scenes of 1 to 4 pictograms in two styles (Noto Emoji, Twemoji), drawn afresh for every step and
 never shown twice; captions name kinds, pairs, background, size, place and relation. No
 photograph, no person, no collected data. Loss: contrastive, every caption that is true of an
-image is one of its positives. Half of the patches are left out for the first 60 % of the run.
+image is one of its positives. The first 1,000 steps see mostly single objects.
 
 - command: `{command}`
 - {steps} steps of {batch} scenes, seed {seed}, {minutes} minutes on {machine}
