@@ -11,14 +11,15 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, StoredExplanation, StoredPhrase
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
-from filter_service.encoder import phrases
+from filter_service.encoder import load_encoder, phrases
 from filter_service.errors import InvalidSettings
 from filter_service.explain.record import Explanation
+from filter_service.images import decode
 from filter_service.policy import read_policy
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 from filter_service.submissions import Submission
-from filter_service.verdicts import Verdict
+from filter_service.verdicts import Verdict, threshold_margin
 from filter_service.worker import Worker
 
 FILES = sorted(SAMPLES.glob("*.jpg"))[:24]
@@ -30,8 +31,8 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
     return Settings(data_dir=folder, database_url=database_url, device="cpu")
 
 
-def explained(settings: Settings, sessions: Sessions) -> list[Explanation]:
-    """What a worker recorded of some samples."""
+def explained(settings: Settings, sessions: Sessions) -> list[tuple[str, Explanation]]:
+    """What a worker recorded of some samples, with their file names."""
     files = [Submission(f.name, f.read_bytes()) for f in FILES]
     storage = Storage(settings.images_at)
     assert settings.images_at.endswith("Bilder ü 100%/images")
@@ -39,10 +40,11 @@ def explained(settings: Settings, sessions: Sessions) -> list[Explanation]:
     with closing(Worker(settings)) as worker:
         assert worker.drain(stop=lambda: False, knock=lambda: None) == len(FILES)
     with sessions.begin() as session:
-        records = session.scalars(select(StoredExplanation.record)).all()
+        query = select(Item.source, StoredExplanation.record).join(Item)
+        records = session.execute(query).all()
         judged = session.scalar(select(func.count()).where(Item.verdict == Verdict.FLAGGED))
     assert records and len(records) >= (judged or 0)
-    return [Explanation.model_validate(record) for record in records]
+    return [(source, Explanation.model_validate(record)) for source, record in records]
 
 
 def test_the_phrase_bank_is_filled_once(settings: Settings, sessions: Sessions) -> None:
@@ -58,12 +60,23 @@ def test_wordings_of_the_bank_would_have_cleared_the_image(
     settings: Settings, sessions: Sessions
 ) -> None:
     """Each is nearest first, and its margin lies under the threshold that the record states."""
-    worded = [e for e in explained(settings, sessions) if e.texts]
+    worded = [(name, e) for name, e in explained(settings, sessions) if e.texts]
     assert worded
-    for e in worded:
+    encoder, policy = load_encoder("bundled", device="cpu"), read_policy(POLICY)
+    for name, e in worded:
+        pixels = encoder.pixels(decode((SAMPLES / name).read_bytes()).frames[0])
+        z = encoder.encode(pixels[None])  # (1, d)
         assert all(t.text in phrases() for t in e.texts)
         assert [t.degrees for t in e.texts] == sorted(t.degrees for t in e.texts)
-        assert all(t.margin < e.margin for t in e.texts)
+        # The policy, worded so, judges the image itself.
+        old = policy.forbidden(e.class_name)
+        for t in e.texts:
+            prompts = tuple(t.text if p == t.replaces else p for p in old.prompts)
+            new = old.model_copy(update={"prompts": prompts})
+            reworded = policy.model_copy(update={"classes": (new,)})
+            margin = float(encoder.vectors(reworded).margins(z)[0, 0])
+            assert margin == pytest.approx(t.margin, abs=1e-3)
+            assert margin < threshold_margin(new)
 
 
 def test_a_worker_without_a_database_says_what_to_set() -> None:

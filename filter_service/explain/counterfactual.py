@@ -9,11 +9,12 @@ import numpy as np
 
 from filter_service.explain.record import CounterfactualImage, CounterfactualText
 from filter_service.policy import Policy
-from filter_service.scoring import ClassVectors, FloatArray
+from filter_service.scoring import ClassVectors, EncodeTexts, FloatArray, ensemble
 from filter_service.verdicts import Verdict, threshold_margin
 
 ASKED = 20  # candidates asked of each memory
 KEPT = 3
+PHRASES_ASKED = 3 * KEPT  # of each memory; some will not flip as the policy words them
 SAME = 0.98  # cosine from which two images count as near-duplicates
 ON_BOUNDARY = 1e-4  # logits
 STEPS = 50
@@ -153,27 +154,34 @@ def images(
 
 
 def texts(
-    question: Question, memories: Iterable[Memory], carrying: int
+    question: Question, memories: Iterable[Memory], carrying: int, encode_texts: EncodeTexts
 ) -> tuple[CounterfactualText, ...]:
-    """Wordings nearest to the carrying prompt with which a flagged image would have been clear."""
+    """Wordings nearest to the carrying prompt with which a flagged image would have been clear.
+
+    The bank keeps bare phrases; each is encoded again as the policy would word it, with the class's
+    templates, and tried in the prompt's place.
+    """
     below = _room(question, carrying)
     if below is None or question.other_side is not Verdict.CLEAR:
         return ()
     prompt = question.vectors.prompts[carrying]  # (d,)
-    name = question.policy.forbidden(question.vectors.name).prompts[carrying]
+    forbidden = question.policy.forbidden(question.vectors.name)
     phrases = [
-        p
+        p.text
         for memory in memories
-        for p in memory.phrases(question.z, near=prompt, below=below, limit=KEPT)
+        for p in memory.phrases(question.z, near=prompt, below=below, limit=PHRASES_ASKED)
     ]
+    if not phrases:
+        return ()
+    worded = ensemble(phrases, question.policy.templates_of(forbidden), encode_texts)  # (n, d)
     answers = [
         CounterfactualText(
-            text=p.text,
-            replaces=name,
-            degrees=degrees(prompt, p.vector),
-            margin=_reworded(question, carrying, p),
+            text=phrase,
+            replaces=forbidden.prompts[carrying],
+            degrees=degrees(prompt, vector),
+            margin=_reworded(question, carrying, vector),
         )
-        for p in phrases
+        for phrase, vector in zip(phrases, worded, strict=True)
     ]
     flipped = [a for a in answers if a.margin < question.threshold]
     return tuple(sorted(flipped, key=lambda a: a.degrees)[:KEPT])
@@ -210,10 +218,10 @@ def _room(question: Question, carrying: int) -> float | None:
     return level + math.log(room) if room > 0 else None
 
 
-def _reworded(question: Question, carrying: int, phrase: Phrase) -> float:
-    """The margin with one prompt's vector replaced."""
+def _reworded(question: Question, carrying: int, vector: FloatArray) -> float:
+    """The margin with one prompt's vector, (d,), replaced."""
     prompts = question.vectors.prompts.copy()
-    prompts[carrying] = phrase.vector
+    prompts[carrying] = vector
     changed = ClassVectors(
         question.vectors.name, prompts, question.vectors.neutral, question.vectors.head
     )

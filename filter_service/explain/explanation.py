@@ -111,7 +111,9 @@ class Explanations:
             words=self._words(policy, vectors, z, carrying),
             images=near,
             no_images=None if near else NONE_FOUND,
-            texts=counterfactual.texts(question, self.memories, carrying[0][0]),
+            texts=counterfactual.texts(
+                question, self.memories, carrying[0][0], self.encoder.encode_texts
+            ),
             region=None if found is None else next(flips),
             proof=_proof(found, vectors, z, case.score.margin, tested),
             provenance=self._provenance(policy),
