@@ -18,7 +18,7 @@ import argparse
 import io
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,7 +129,7 @@ class Service:
     sessions: Sessions
     worker: psutil.Process
 
-    def judge(self, files: Sequence[bytes], policy: Policy) -> tuple[float, list[Verdict | None]]:
+    def judge(self, files: Iterable[bytes], policy: Policy) -> tuple[float, list[Verdict | None]]:
         """(c): images a second from queued to recorded, and the verdicts in order."""
         fresh = uuid.uuid4().bytes  # behind a JPEG's end: same picture, unknown digest
         sent = (Submission(str(i), file + fresh) for i, file in enumerate(files))
@@ -139,27 +139,28 @@ class Service:
         CeleryQueue().knock(self.settings.broker_url or "")
         while not submissions.status(self.sessions, batch).finished:
             time.sleep(0.05)
-        rate = len(files) / (time.perf_counter() - began)
-        items = submissions.items(self.sessions, batch, limit=len(files))
-        return rate, [item.verdict for item in items]
+        seconds = time.perf_counter() - began
+        verdicts = [i.verdict for i in submissions.items(self.sessions, batch, limit=1_000_000)]
+        return len(verdicts) / seconds, verdicts
 
-    def peak(self) -> float:
-        """Largest resident memory that the process with the model has had, in MB."""
+    def memory(self, which: str) -> float:
+        """Of the process with the model, in MB: "VmRSS" is resident now, "VmHWM" the most ever."""
         family = [self.worker, *self.worker.children(recursive=True)]
-        lines = [Path(f"/proc/{p.pid}/status").read_text() for p in family]
-        peaks = [int(text.split("VmHWM:")[1].split()[0]) for text in lines if "VmHWM:" in text]
-        return max(peaks, default=0) / 1024
+        texts = [Path(f"/proc/{p.pid}/status").read_text() for p in family]
+        return max(int(t.split(f"{which}:")[1].split()[0]) for t in texts if which in t) / 1024
 
 
 @contextmanager
-def service(folder: Path, some: Sequence[bytes], policy: Policy) -> Iterator[Service]:
+def service(
+    folder: Path, some: Sequence[bytes], policy: Policy, model: str, pretrained: str | None
+) -> Iterator[Service]:
     """Everything started, and warm."""
     settings = Settings(
         data_dir=folder,
         database_url=None,
         broker_url=None,
-        model=MODEL,
-        pretrained=WEIGHTS,
+        model=model,
+        pretrained=pretrained,
         device="cpu",
     )
     with services(settings) as found:
@@ -190,7 +191,7 @@ def run(files: Sequence[bytes], rounds: int) -> Rates:
     rates = Rates()
     with (
         TemporaryDirectory(prefix="filter-service-") as folder,
-        service(Path(folder) / "data", files[:BATCH], policies[SHARES[-1]]) as up,
+        service(Path(folder) / "data", files[:BATCH], policies[SHARES[-1]], MODEL, WEIGHTS) as up,
     ):
         for number in range(rounds):
             rates.loop.append(loop(encoder, files[:LOOPED], texts))
@@ -205,7 +206,7 @@ def run(files: Sequence[bytes], rounds: int) -> Rates:
                 rates.differ[share] += int((truth != np.array(flagged)).sum())
                 rates.differ[share] += sum(v is Verdict.UNDETERMINED for v in verdicts)
             print(f"round {number + 1}: " + line(rates, -1), flush=True)
-        rates.peak = up.peak()
+        rates.peak = up.memory("VmHWM")
     return rates
 
 
