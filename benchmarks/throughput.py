@@ -4,7 +4,7 @@
     python benchmarks/throughput.py --images 200 --rounds 1
 
 On a folder of JPEGs, drawn at 500 x 375 unless `--folder` names one, with ViT-B/32 at random
-weights:
+weights unless `--model` and `--pretrained` name others:
 
 (a) the usual loop: one image at a time, decoded, preprocessed and encoded in float32;
 (b) the bare forward pass: batches of ready pixels in the precision that the service screens in;
@@ -16,6 +16,7 @@ turns, the median is given.
 
 import argparse
 import io
+import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,6 +37,7 @@ from filter_service.demo.scenes import DEV_SEEDS, render, sample_scene
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.images import decode
 from filter_service.local import services
+from filter_service.local.place import Place
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.scoring import FloatArray
 from filter_service.settings import Settings
@@ -44,7 +46,6 @@ from filter_service.submissions import Submission
 from filter_service.verdicts import Verdict, threshold_margin
 from tasks.__main__ import CeleryQueue
 
-MODEL, WEIGHTS = "ViT-B-32", "random"
 LOOPED = 100  # images of one round of (a)
 BATCH = 64
 SHARES = (0.01, 0.05)  # of the images are flagged
@@ -174,16 +175,18 @@ def service(
             up.judge(some, policy)
             yield up
         engine.dispose()
+    shutil.rmtree(Place.of(settings).home)  # for root, it may lie outside the folder
 
 
-def run(files: Sequence[bytes], rounds: int) -> Rates:
-    encoder = load_encoder(MODEL, WEIGHTS, device="cpu")
+def run(files: Sequence[bytes], rounds: int, model: str, pretrained: str | None) -> Rates:
+    encoder = load_encoder(model, pretrained, device="cpu")
     texts = encoder.encode_texts([f"a photo of {x}" for x in ("a gun", "a knife", "a wall")])
     exact = encode_exactly(encoder, files)
     policies = {share: policy_that_flags(share, encoder, exact) for share in SHARES}
+    first = policy_that_flags(SHARES[-1], encoder, exact[:BATCH])  # it explains, too
     ready = torch.stack([encoder.pixels(decode(f).frames[0]) for f in files[: 4 * BATCH]])
     print(
-        f"{MODEL} at random weights, {len(files)} images; "
+        f"{encoder.name}, {len(files)} images; "
         f"CPU with {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads; "
         f"the service screens in {encoder.precision}",
         flush=True,
@@ -191,7 +194,7 @@ def run(files: Sequence[bytes], rounds: int) -> Rates:
     rates = Rates()
     with (
         TemporaryDirectory(prefix="filter-service-") as folder,
-        service(Path(folder) / "data", files[:BATCH], policies[SHARES[-1]], MODEL, WEIGHTS) as up,
+        service(Path(folder) / "data", files[:BATCH], first, model, pretrained) as up,
     ):
         for number in range(rounds):
             rates.loop.append(loop(encoder, files[:LOOPED], texts))
@@ -233,6 +236,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="JPEGs of your own")
+    parser.add_argument("--model", default="ViT-B-32")
+    parser.add_argument("--pretrained", default="random", help="empty: the model's own weights")
     options = parser.parse_args()
     if options.folder:
         found = sorted(
@@ -241,7 +246,7 @@ def main() -> None:
         files = [p.read_bytes() for p in found[: options.images]]
     else:
         files = list(pictures(options.images))
-    rates = run(files, options.rounds)
+    rates = run(files, options.rounds, options.model, options.pretrained or None)
     print(f"median of {options.rounds}: {line(rates)}")
     print(f"peak memory of the worker: {rates.peak:.0f} MB")
     for share, count in rates.differ.items():

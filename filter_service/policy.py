@@ -23,7 +23,8 @@ from pydantic_core import ErrorDetails
 from filter_service.errors import InvalidPolicy
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300)]
+Storable = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]  # Postgres keeps no NUL
+Text = Annotated[Storable, StringConstraints(strip_whitespace=True, min_length=1, max_length=300)]
 
 
 def _one_slot(template: str) -> str:
@@ -45,7 +46,8 @@ class Severity(StrEnum):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # No number may be NaN or infinite: a NaN probability would never reach its threshold.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Calibration(_Strict):
@@ -59,10 +61,16 @@ class ForbiddenClass(_Strict):
     """One thing the policy forbids: any of its prompts counts."""
 
     name: Name = Field(description="Lower case, digits, - and _; at most 64.")
-    prompts: tuple[Text, ...] = Field(min_length=1, max_length=100)
+    prompts: tuple[Text, ...] = Field(
+        min_length=1,
+        max_length=100,
+        description="Short noun phrases, any of which counts; they go into the templates' {}.",
+    )
     threshold: float = Field(gt=0, lt=1, description="Probability at which an image is flagged.")
-    severity: Severity = Severity.MEDIUM
-    clause: str = Field("", description="The sentence of the platform's rules, shown to people.")
+    severity: Severity = Field(Severity.MEDIUM, description="How urgent a flag of this class is.")
+    clause: Storable = Field(
+        "", description="The sentence of the platform's rules, shown to people."
+    )
     templates: tuple[Template, ...] | None = Field(
         None, min_length=1, description="Instead of the policy's."
     )
@@ -77,15 +85,19 @@ class ForbiddenClass(_Strict):
 class Policy(_Strict):
     """What a platform forbids, and how to ask a model about it."""
 
-    name: Name
+    name: Name = Field(description="Lower case, digits, - and _; at most 64.")
     on_failure: Literal["hold", "release"] = Field(
         "hold", description="What the platform should do with an item that could not be judged."
     )
-    templates: tuple[Template, ...] = Field(("{}",), min_length=1)
+    templates: tuple[Template, ...] = Field(
+        ("{}",), min_length=1, description="Sentences around a prompt, such as 'a photo of {}'."
+    )
     neutral: tuple[Text, ...] = Field(
         min_length=1, description="What the prompts are contrasted with: ordinary content."
     )
-    classes: tuple[ForbiddenClass, ...] = Field(min_length=1, max_length=100)
+    classes: tuple[ForbiddenClass, ...] = Field(
+        min_length=1, max_length=100, description="What is forbidden."
+    )
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -122,6 +134,32 @@ class Policy(_Strict):
         return forbidden.neutral or self.neutral
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose every fault is a YAMLError with its line."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        """Refuse a key that stands twice: of two `classes` the first would go without a word."""
+        node = super().compose_mapping_node(anchor)
+        keys = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in keys:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value} stands there twice", problem_mark=key.start_mark
+                )
+            keys.add(str(key.value))
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401
+        """Name the place of a value that PyYAML takes for a date or a number and cannot read."""
+        try:
+            return super().construct_object(node, deep)
+        except (AttributeError, LookupError, ValueError) as error:
+            raise yaml.MarkedYAMLError(
+                problem=f"no {node.tag.rpartition(':')[2]} can be read there; quote what is text",
+                problem_mark=node.start_mark,
+            ) from error
+
+
 def read_policy(path: Path) -> Policy:
     """Read a policy file; InvalidPolicy names file, line and field of everything that is wrong."""
     try:
@@ -134,14 +172,13 @@ def read_policy(path: Path) -> Policy:
 def parse_policy(text: str, source: str = "policy") -> Policy:
     """Parse a policy from YAML text; `source` stands in the messages."""
     try:
-        document = yaml.safe_load(text)
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        document = yaml.load(text, Loader=_Loader)
+        tree = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"{mark.line + 1}" if mark else "?"
-        raise InvalidPolicy(
-            f"{source}:{line}: not YAML ({getattr(error, 'problem', error)})."
-        ) from error
+        line, problem = _broken(error, text)
+        raise InvalidPolicy(f"{source}:{line}: not YAML ({problem}).") from error
+    except RecursionError as error:
+        raise InvalidPolicy(f"{source}:1: nested too deeply to be a policy.") from error
     if not isinstance(document, dict):
         raise InvalidPolicy(f"{source}:1: a policy is a mapping with name, neutral and classes.")
     try:
@@ -159,9 +196,19 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema of a policy file, for editors that complete and check while typing."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:filter-service:policy",
         **Policy.model_json_schema(),
         "title": "filter_service policy",
     }
+
+
+def _broken(error: yaml.YAMLError, text: str) -> tuple[int, str]:
+    """The line of what is not YAML, and what is wrong there."""
+    if isinstance(error, yaml.reader.ReaderError):
+        return text.count("\n", 0, error.position) + 1, str(error.reason)
+    assert isinstance(error, yaml.MarkedYAMLError), error
+    mark = error.problem_mark or error.context_mark
+    return mark.line + 1 if mark else 1, error.problem or str(error)
 
 
 def _follows(fault: ErrorDetails, faults: Sequence[ErrorDetails]) -> bool:

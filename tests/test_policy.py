@@ -53,6 +53,8 @@ def test_a_sound_policy_is_read() -> None:
         (SOUND.replace("neutral:\n  - a wall\n", ""), 1, "neutral"),
         (SOUND + "templates: ['a photo']\n", 9, "templates[0]"),
         (SOUND + "templates: ['{} and {}']\n", 9, "templates[0]"),
+        (SOUND.replace("0.9", ".nan"), 8, "classes[0].threshold"),
+        (SOUND + "    calibration: {a: .inf, b: 0}\n", 9, "classes[0].calibration.a"),
         (SOUND + "on_failure: ignore\n", 9, "on_failure"),
     ],
 )
@@ -84,6 +86,11 @@ def test_two_classes_of_one_name_are_refused() -> None:
         ("- a\n- b\n", "a policy is a mapping"),
         ("name: [unclosed\n", "not YAML"),
         ("name: a\n\tneutral: b\n", "not YAML"),
+        (SOUND + "name: other\n", "policy:9: not YAML .name stands there twice"),
+        (SOUND.replace("a wall", "2024-13-45"), "policy:3: not YAML .no timestamp"),
+        (SOUND + "more: !!float abc\n", "policy:9: not YAML .no float"),
+        ("name: \x01\n", "policy:1: not YAML"),
+        ("[" * 3000, "policy:1: nested too deeply"),
     ],
 )
 def test_what_is_no_policy_at_all_is_refused(text: str, said: str) -> None:
