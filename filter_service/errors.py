@@ -13,7 +13,7 @@
         ├── UnknownItem
         ├── UnknownBatch
         ├── UnknownModel        open_clip cannot load what was asked for
-        ├── NotExplainable      no relevance map for this architecture
+        ├── NotExplainable      no such explanation for this architecture
         ├── DatabaseOutdated    migrations are missing
         └── ImageError          this one image cannot be judged: it becomes *undetermined*
             ├── UnreadableImage
@@ -77,7 +77,7 @@ class UnknownModel(Permanent):
 
 
 class NotExplainable(Permanent):
-    """No relevance map is known for this architecture."""
+    """What was asked cannot be explained on this architecture."""
 
 
 class DatabaseOutdated(Permanent):

@@ -97,7 +97,7 @@ class TestEveryMap:
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_tower_without_an_exact_map_is_refused_by_name(kind: str) -> None:
-    with pytest.raises(NotExplainable, match="VisionTransformer"):
+    with pytest.raises(NotExplainable, match="VisionTransformer; what is missing: "):
         relevance(tiny(kind), pixels(kind), directions(kind))
 
 

@@ -1,6 +1,7 @@
 """How each kind of open_clip image tower is read: one class per kind, in the registry `EXPLAINERS`.
 
-Towers are told apart by their class names, so that open_clip stays the business of `encoder.py`.
+Towers are told apart by their class names, so that open_clip stays the business of the encoder.
+open_clip's own towers are read here, those around one of timm's trunks in `trunks.py`.
 """
 
 from typing import Any
@@ -8,8 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from filter_service.explain.attention import AttentionSite, MeanSite, Weights, frozen_norm
-from filter_service.explain.relevance import Explainer, Keep, Reading
+from filter_service.explain.attention import (
+    AttentionSite,
+    MeanSite,
+    Weights,
+    frozen_norm,
+    plain_norm,
+)
+from filter_service.explain.reading import Explainer, Keep, Reading
+from filter_service.explain.trunks import (
+    AverageMap,
+    AverageTrunk,
+    LatentQuery,
+    TokenTrunk,
+    is_a,
+    missing_in_trunk,
+    token_norms,
+)
 
 # The tower's attributes are those of open_clip's classes, which carry no types.
 Tower = Any
@@ -27,12 +43,12 @@ class Decomposition:
 
     def supports(self, tower: Tower) -> bool:
         return (
-            _is(tower, "open_clip.transformer", "VisionTransformer")
+            is_a(tower, "open_clip.transformer", "VisionTransformer")
             and tower.attn_pool is None
             and tower.pool_type == "tok"
-            and _plain_norm(tower.ln_post)
+            and plain_norm(tower.ln_post)
             and all(
-                _is(block, "open_clip.transformer", "ResidualAttentionBlock")
+                is_a(block, "open_clip.transformer", "ResidualAttentionBlock")
                 for block in tower.transformer.resblocks
             )
         )
@@ -43,7 +59,7 @@ class Decomposition:
         for block in tower.transformer.resblocks:
             watched[block.ln_1] = lambda _, out: _batch_first(out, first)  # (n, j, d)
             watched[block.attn] = lambda _, out: _batch_first(out[0], first)[:, 0]  # (n, d)
-        watched[tower.transformer.resblocks[-1]] = _token_norms(first)
+        watched[tower.transformer.resblocks[-1]] = token_norms(first)
         return watched
 
     def read(self, tower: Tower, kept: dict[nn.Module, Tensor]) -> Reading:
@@ -70,10 +86,10 @@ class AveragePool:
 
     def supports(self, tower: Tower) -> bool:
         return (
-            _is(tower, "open_clip.transformer", "VisionTransformer")
+            is_a(tower, "open_clip.transformer", "VisionTransformer")
             and tower.attn_pool is None
             and tower.pool_type == "avg"
-            and _plain_norm(tower.ln_post)
+            and plain_norm(tower.ln_post)
         )
 
     def watch(self, tower: Tower) -> dict[nn.Module, Keep]:
@@ -83,7 +99,7 @@ class AveragePool:
             tower.ln_post: lambda given, out: (
                 given[0] if tower.final_ln_after_pool else out[:, 1:].mean(dim=1)
             ),
-            tower.transformer.resblocks[-1]: _token_norms(tower.transformer.batch_first),
+            tower.transformer.resblocks[-1]: token_norms(tower.transformer.batch_first),
         }
 
     def read(self, tower: Tower, kept: dict[nn.Module, Tensor]) -> Reading:
@@ -108,18 +124,18 @@ class FirstQuery:
 
     def supports(self, tower: Tower) -> bool:
         return (
-            _is(tower, "open_clip.transformer", "VisionTransformer")
+            is_a(tower, "open_clip.transformer", "VisionTransformer")
             and tower.attn_pool is not None
             and tower.attn_pool_contrastive is None
             and tower.pool_type == "tok"
-            and _plain_norm(tower.ln_post)
+            and plain_norm(tower.ln_post)
         )
 
     def watch(self, tower: Tower) -> dict[nn.Module, Keep]:
         return {
             tower.attn_pool.ln_k: lambda _, out: out,
             tower.attn_pool: lambda _, out: out[:, 0],
-            tower.transformer.resblocks[-1]: _token_norms(tower.transformer.batch_first),
+            tower.transformer.resblocks[-1]: token_norms(tower.transformer.batch_first),
         }
 
     def read(self, tower: Tower, kept: dict[nn.Module, Tensor]) -> Reading:
@@ -137,63 +153,13 @@ class FirstQuery:
         )
 
 
-class LatentQuery:
-    """SigLIP: a learnt query pools the tokens, then an MLP follows, which enters to first order."""
-
-    method = "shares of the latent pooling"
-
-    def supports(self, tower: Tower) -> bool:
-        pool: Any = getattr(getattr(tower, "trunk", None), "attn_pool", None)
-        return (
-            _is(tower, "open_clip.timm_model", "TimmModel")
-            and _is(tower.trunk, "timm.models.vision_transformer", "VisionTransformer")
-            and _is(pool, "timm.layers.attention_pool", "AttentionPoolLatent")
-            and (pool.latent_len, pool.pool, pool.pos_embed) == (1, "token", None)
-            and isinstance(pool.q, nn.Linear)
-            and isinstance(pool.proj, nn.Linear)
-            and isinstance(pool.k_norm, nn.Identity)
-        )
-
-    def watch(self, tower: Tower) -> dict[nn.Module, Keep]:
-        pool = tower.trunk.attn_pool
-        return {
-            pool: lambda given, _: given[0],  # (n, j, d)
-            pool.proj: lambda _, out: out[:, 0],  # (n, d)
-            tower.trunk.blocks[-1]: _token_norms(batch_first=True),
-        }
-
-    def read(self, tower: Tower, kept: dict[nn.Module, Tensor]) -> Reading:
-        trunk, pool = tower.trunk, tower.trunk.attn_pool
-        tokens, pooled = kept[pool], kept[pool.proj]
-        # Some trunks leave the class token out of the pooling, which then sees places alone.
-        count, (height, width) = tokens.shape[1], trunk.patch_embed.grid_size
-        key, value = pool.kv.weight.chunk(2)
-        biases = None if pool.kv.bias is None else torch.cat([pool.q.bias, pool.kv.bias])
-        weights = Weights.split((pool.q.weight, key, value), biases, pool.proj, pool.num_heads)
-        query = pool.latent.detach()[0, :1].expand(len(tokens), -1)  # (n, q)
-
-        def tail(x: Tensor) -> Tensor:
-            x = x if pool.mlp is None else x + pool.mlp(pool.norm(x))
-            embedding: Tensor = tower.head(trunk.head(trunk.fc_norm(x)))
-            return embedding
-
-        return Reading(
-            sites=[AttentionSite(weights, query, tokens, pooled)],
-            pooled=pooled,
-            tail=tail,
-            prefix=count - height * width,
-            grid=(height, width),
-            norms=kept[trunk.blocks[-1]][:, -count:],
-        )
-
-
 class MeanQuery:
     """ResNet CLIPs: the mean of the last feature map attends to all its positions."""
 
     method = "shares of the attention pooling"
 
     def supports(self, tower: Tower) -> bool:
-        return _is(tower, "open_clip.modified_resnet", "ModifiedResNet")
+        return is_a(tower, "open_clip.modified_resnet", "ModifiedResNet")
 
     def watch(self, tower: Tower) -> dict[nn.Module, Keep]:
         # The pooling starts with the feature map, layer4's output, and ends in the embedding.
@@ -221,23 +187,30 @@ EXPLAINERS: tuple[Explainer, ...] = (
     Decomposition(),
     AveragePool(),
     FirstQuery(),
-    LatentQuery(),
     MeanQuery(),
+    TokenTrunk(),
+    AverageTrunk(),
+    LatentQuery(),
+    AverageMap(),
 )
 
 
-def _is(module: object, room: str, name: str) -> bool:
-    return type(module).__module__ == room and type(module).__name__ == name
-
-
-def _plain_norm(norm: nn.Module) -> bool:
-    return isinstance(norm, nn.LayerNorm) and norm.bias is not None
+def missing(tower: Tower) -> str:
+    """What an exact account would need to know, of a tower that no explainer supports."""
+    if hasattr(tower, "trunk"):
+        return missing_in_trunk(tower)
+    if not is_a(tower, "open_clip.transformer", "VisionTransformer"):
+        return f"how {type(tower).__name__} pools its places"
+    if getattr(tower, "attn_pool_contrastive", None) is not None:
+        return (
+            f"attention pooling of type {tower.attn_pool_type!r}, "
+            "which gives a list of vectors in place of one"
+        )
+    if not plain_norm(tower.ln_post):
+        return f"the final norm {type(tower.ln_post).__name__}"
+    blocks = {type(block).__name__ for block in tower.transformer.resblocks}
+    return f"blocks of {' and '.join(sorted(blocks))} pooled by {tower.pool_type!r}"
 
 
 def _batch_first(x: Tensor, batch_first: bool) -> Tensor:
     return x if batch_first else x.transpose(0, 1)
-
-
-def _token_norms(batch_first: bool) -> Keep:
-    """Norms of the tokens that enter a block: (n, j)."""
-    return lambda given, _: _batch_first(given[0], batch_first).float().norm(dim=-1)
