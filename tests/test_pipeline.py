@@ -9,7 +9,7 @@ from filter_service import Outcome, Verdict, decode, load_encoder, moderate
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import Encoder
-from filter_service.explain.counterfactual import Question, boundary, degrees
+from filter_service.explain.question import Question, boundary, degrees
 from filter_service.explain.record import Explanation
 from filter_service.pipeline import Subject, prepare
 from filter_service.policy import Policy, read_policy

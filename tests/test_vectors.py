@@ -18,8 +18,10 @@ from filter_service.db.policies import load_policy, store_policy
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Image, StoredScore
 from filter_service.db.vectors import StoredMemory
+from filter_service.explain.counterfactual import Memory
+from filter_service.explain.memory import ArrayMemory
 from filter_service.policy import ForbiddenClass, Policy
-from filter_service.scoring import FloatArray
+from filter_service.scoring import ClassVectors, FloatArray, Head, PolicyVectors
 from filter_service.verdicts import KnownVectors, Verdict
 
 DIM = 32
@@ -94,6 +96,21 @@ def fill(sessions: Sessions, vectors: FloatArray) -> Store:
 
 def memory(sessions: Sessions, store: Store, few: int = NUMBER) -> StoredMemory:
     return StoredMemory(sessions, store.encoder_id, DIM, scale=100.0, few=few)
+
+
+def in_arrays(store: Store, phrases: dict[str, FloatArray]) -> ArrayMemory:
+    """The same images and phrases without a database."""
+    knife = ClassVectors(
+        "knife", 0.1 * DIRECTION[None], np.zeros((0, DIM), np.float32), Head(100.0, -3.0, True)
+    )
+    return ArrayMemory(
+        policy=PolicyVectors(POLICY, (knife,)),
+        digests=[name(i) for i in range(len(store.vectors))],
+        vectors=store.vectors,
+        exact=np.ones(len(store.vectors), dtype=np.bool_),
+        wordings=list(phrases),
+        wording_vectors=np.stack(list(phrases.values())),
+    )
 
 
 def ask(
@@ -235,11 +252,36 @@ def test_an_encoder_is_registered_once(sessions: Sessions) -> None:
         assert register_encoder(session, "ab" * 32, "one", DIM, {"a": 1}) == first
 
 
-def test_the_nearest_phrase_that_stays_below_is_found(sessions: Sessions, store: Store) -> None:
+@pytest.mark.parametrize("side", [Verdict.CLEAR, Verdict.FLAGGED])
+@pytest.mark.parametrize("level", [20.0, -float("inf")])
+def test_the_nearest_phrases_on_a_side_are_found(
+    sessions: Sessions, store: Store, side: Verdict, level: float
+) -> None:
     phrases = {f"phrase {i}": z for i, z in enumerate(clustered(40, seed=3))}
     with sessions.begin() as session:
         keep_phrases(session, store.encoder_id, phrases)
     z, near = store.vectors[0], phrases["phrase 5"]
-    found = memory(sessions, store).phrases(z, near=near, below=20.0, limit=3)
-    allowed = [p for p, v in phrases.items() if 100.0 * float(v @ z) < 20.0]
-    assert [p.text for p in found] == sorted(allowed, key=lambda p: -float(phrases[p] @ near))[:3]
+    stored = memory(sessions, store).phrases(z, near=near, side=side, level=level, limit=3)
+    logits = {p: 100.0 * float(v @ z) for p, v in phrases.items()}
+    there = [p for p in phrases if (logits[p] >= level) == (side is Verdict.FLAGGED)]
+    assert [p.text for p in stored] == sorted(there, key=lambda p: -float(phrases[p] @ near))[:3]
+
+
+@pytest.mark.parametrize("side", [Verdict.CLEAR, Verdict.FLAGGED])
+def test_a_memory_in_arrays_finds_what_the_store_finds(
+    sessions: Sessions, store: Store, side: Verdict
+) -> None:
+    phrases = {f"phrase {i}": z for i, z in enumerate(clustered(40, seed=3))}
+    with sessions.begin() as session:
+        keep_phrases(session, store.encoder_id, phrases)
+    both: list[Memory] = [memory(sessions, store), in_arrays(store, phrases)]
+    for z in clustered(10, seed=4):
+        stored, here = (
+            m.phrases(z, near=phrases["phrase 5"], side=side, level=20.0, limit=4) for m in both
+        )
+        assert [p.text for p in stored] == [p.text for p in here]
+        near, same = (
+            m.images(z, policy=POLICY, class_name="knife", side=side, beyond=0.1, limit=4)
+            for m in both
+        )
+        assert [n.digest for n in near] == [n.digest for n in same]

@@ -74,11 +74,11 @@ _SEARCH = f"""
     FROM ({_WALK} LIMIT :limit) AS nearest JOIN images ON images.id = image_id
 """
 
-_PHRASES = text("""
+_PHRASES = """
     SELECT text, vector_send(vector) FROM phrases
-    WHERE encoder_id = :encoder AND :scale * -(vector <#> :z) < :below
+    WHERE encoder_id = :encoder AND :scale * -(vector <#> :z) {compared} :level
     ORDER BY vector <=> :near LIMIT :limit
-""")
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class _Side:
         return query.format(
             encoder=self.encoder,
             class_id=self.class_id,
-            compared="<" if clear else ">=",
+            compared=_compared(self.verdict),
             order="DESC" if clear else "ASC",
             few=few,
             dim=dim,
@@ -155,16 +155,18 @@ class StoredMemory:
                 found = self._nearest(session, _FEW, asked, z, limit)
         return found
 
-    def phrases(self, z: FloatArray, *, near: FloatArray, below: float, limit: int) -> list[Phrase]:
-        """Wordings nearest to `near`, (d,) unit, whose logit with z stays under `below`."""
+    def phrases(
+        self, z: FloatArray, *, near: FloatArray, side: Verdict, level: float, limit: int
+    ) -> list[Phrase]:
+        """Wordings nearest to `near`, (d,) unit, whose logit with z lies on a side of `level`."""
         with self._sessions.begin() as session:
             rows = session.execute(
-                _PHRASES,
+                text(_PHRASES.format(compared=_compared(side))),
                 {
                     "encoder": self._encoder,
                     "scale": self._scale,
                     "z": Vector(z),
-                    "below": below,
+                    "level": level,
                     "near": Vector(near),
                     "limit": limit,
                 },
@@ -215,6 +217,11 @@ class StoredMemory:
         )
         found = [_neighbour(*row) for row in rows]
         return sorted(found, key=lambda n: -float(n.vector @ z))[:limit]
+
+
+def _compared(side: Verdict) -> str:
+    """How a margin or logit compares with its bound on this side."""
+    return "<" if side is Verdict.CLEAR else ">="
 
 
 def _neighbour(digest: bytes, half: bytes, exact: bytes | None, margin: float) -> Neighbour:

@@ -1,23 +1,30 @@
-"""What would have to be different: the nearest boundary, image and wording with another answer."""
+"""What would have to be different: the nearest boundary, image and wording with another answer.
 
-import math
+Both ways: of a flagged image it is asked what is clear, of a clear one what would be flagged.
+Every answer is computed again before it is given; where there is none, a sentence says how far was
+searched, and no near miss takes its place.
+"""
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
+from filter_service.explain.question import Question, along, degrees
 from filter_service.explain.record import CounterfactualImage, CounterfactualText
 from filter_service.policy import Policy
-from filter_service.scoring import ClassVectors, EncodeTexts, FloatArray, ensemble
-from filter_service.verdicts import Verdict, threshold_margin
+from filter_service.scoring import EncodeTexts, FloatArray
+from filter_service.verdicts import Verdict
 
 ASKED = 20  # candidates asked of each memory
+FURTHER = 500  # likewise, where those were too alike or did not hold
+OVERSHOOTS = (1.25, 1.5)  # times the way to the boundary: where else candidates are sought
 KEPT = 3
 PHRASES_ASKED = 3 * KEPT  # of each memory; some will not flip as the policy words them
-SAME = 0.98  # cosine from which two images count as near-duplicates
-ON_BOUNDARY = 1e-4  # logits
-STEPS = 50
+SAME = 0.98  # cosine from which two answers count as near-duplicates
+EVERYWHERE = 180.0  # degrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,10 @@ class Phrase:
 
 
 class Memory(Protocol):
-    """Where counterfactuals are sought."""
+    """Where counterfactuals are sought; fewer than `limit` are returned only if there are no more.
+
+    On a side means: under the threshold or level for `CLEAR`, at or over it for `FLAGGED`.
+    """
 
     def images(
         self,
@@ -54,175 +64,198 @@ class Memory(Protocol):
     ) -> list[Neighbour]:
         """Images nearest to z, (d,), that lie on a side of a class's threshold, `beyond` logits."""
 
-    def phrases(self, z: FloatArray, *, near: FloatArray, below: float, limit: int) -> list[Phrase]:
-        """Wordings nearest to `near`, (d,), whose logit with z, (d,), stays under `below`."""
+    def phrases(
+        self, z: FloatArray, *, near: FloatArray, side: Verdict, level: float, limit: int
+    ) -> list[Phrase]:
+        """Wordings nearest to `near`, (d,), whose logit with z, (d,), lies on a side of `level`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """One image and one class of a policy: what would have changed the answer?"""
+class ImageSearch:
+    """Stored images that get the other answer, the nearest first; or how far there is none."""
 
-    digest: str
-    z: FloatArray  # (d,) unit
-    policy: Policy
-    vectors: ClassVectors
-    band: float = 0.0  # logits: how far a vector that is not exact may mislead
-
-    @property
-    def threshold(self) -> float:
-        """In logits."""
-        return threshold_margin(self.policy.forbidden(self.vectors.name))
-
-    @property
-    def margin(self) -> float:
-        return float(self.vectors.margins(self.z[None])[0])
-
-    @property
-    def other_side(self) -> Verdict:
-        return Verdict.CLEAR if self.margin >= self.threshold else Verdict.FLAGGED
-
-    def beyond(self, margin: float, exact: bool) -> bool:
-        """Whether a margin gives the other answer, with the error band to spare if need be."""
-        slack = 0.0 if exact else self.band
-        if self.other_side is Verdict.CLEAR:
-            return margin < self.threshold - slack
-        return margin >= self.threshold + slack
+    images: tuple[CounterfactualImage, ...]
+    vectors: tuple[FloatArray, ...]  # (d,) each, of these images
+    searched: float  # degrees around the image
+    none: str | None  # the sentence, when there is none
 
 
-def boundary(question: Question) -> FloatArray | None:
-    """The unit vector nearest to z whose margin is the threshold: (d,), or None.
+@dataclass(frozen=True, slots=True)
+class TextSearch:
+    """Wordings that give the other answer, the nearest first; or how far there is none."""
 
-    For a linear margin it has a closed form on the sphere; as the margin bends, the form is applied
-    again at the point it gave until that point lies on the boundary.
-    """
-    z = question.z.astype(np.float64)
-    y = z
-    for _ in range(STEPS):
-        u = question.vectors.direction(y.astype(np.float32)).astype(np.float64)  # (d,)
-        margin = float(question.vectors.margins(y[None].astype(np.float32))[0])
-        if abs(margin - question.threshold) < ON_BOUNDARY:
-            return np.asarray(y, dtype=np.float32)
-        length = float(np.linalg.norm(u))
-        along = (question.threshold - margin + float(u @ y)) / length if length else math.inf
-        if abs(along) > 1:
-            return None
-        axis = u / length
-        aside = z - (z @ axis) * axis
-        aside /= max(float(np.linalg.norm(aside)), 1e-12)
-        y = along * axis + math.sqrt(1 - along * along) * aside
-    return None
+    texts: tuple[CounterfactualText, ...]
+    searched: float  # degrees around the prompt
+    none: str | None  # the sentence, when there is none
 
 
-def degrees(a: FloatArray, b: FloatArray) -> float:
-    """Angle between two unit vectors, exact for small ones too."""
-    a64, b64 = a.astype(np.float64), b.astype(np.float64)
-    return math.degrees(2 * math.atan2(np.linalg.norm(a64 - b64), np.linalg.norm(a64 + b64)))
-
-
-def images(
+def search_images(
     question: Question, memories: Iterable[Memory], edge: FloatArray | None
-) -> tuple[CounterfactualImage, ...]:
-    """Up to three stored images that get the other answer, the nearest first, then diverse ones.
+) -> ImageSearch:
+    """Up to three stored images that get the other answer, diverse, the nearest first.
 
-    Each margin is computed again from its kept vector; what does not flip is not shown.
+    Each margin is computed again from its kept vector; what does not flip is not shown. Sought are
+    the images around z and around the point `edge` of the boundary, and where these are too few or
+    too much alike, beyond that point and further away.
     """
-    starts = [question.z] if edge is None else [question.z, edge]
-    found = {
-        n.digest: n
-        for memory in memories
-        for start in starts
-        for n in memory.images(
-            start,
-            policy=question.policy,
-            class_name=question.vectors.name,
-            side=question.other_side,
-            beyond=0.0,
-            limit=ASKED,
-        )
-        if n.digest != question.digest
-    }
-    verified = [n for n in found.values() if question.beyond(_margin(question, n), n.exact)]
-    return tuple(
-        CounterfactualImage(
-            digest=n.digest,
-            degrees=degrees(question.z, n.vector),
-            margin=_margin(question, n),
-            decision=n.decision,
-        )
-        for n in _diverse(question.z, verified)
+    memories = list(memories)
+    held: dict[str, Neighbour] = {}  # the nearest frame of each image
+    shown: list[Neighbour] = []
+    searched = 0.0
+    for starts, limit in _rounds(question.z, edge):
+        for start in starts:
+            found = [_neighbours(question, memory, start, limit) for memory in memories]
+            if start is question.z:
+                reaches = [_reach(start, [n.vector for n in f], limit) for f in found]
+                searched = min(reaches, default=0.0)
+            _hold(question, held, [n for f in found for n in f])
+        candidates = list(held.values())
+        shown = [candidates[i] for i in _diverse(question.z, [n.vector for n in candidates])]
+        if len(shown) == KEPT or searched == EVERYWHERE:
+            break
+    return ImageSearch(
+        images=tuple(_image(question, n) for n in shown),
+        vectors=tuple(n.vector for n in shown),
+        searched=searched,
+        none=None if shown else _no_image(question, searched),
     )
 
 
-def texts(
+def search_texts(
     question: Question, memories: Iterable[Memory], carrying: int, encode_texts: EncodeTexts
-) -> tuple[CounterfactualText, ...]:
-    """Wordings nearest to the carrying prompt with which a flagged image would have been clear.
+) -> TextSearch:
+    """Up to three wordings nearest to a prompt that in its place give the image the other answer.
 
     The bank keeps bare phrases; each is encoded again as the policy would word it, with the class's
-    templates, and tried in the prompt's place.
+    templates, and tried in the prompt's place. Distances searched are those of the bare phrases.
     """
-    below = _room(question, carrying)
-    if below is None or question.other_side is not Verdict.CLEAR:
-        return ()
-    prompt = question.vectors.prompts[carrying]  # (d,)
-    forbidden = question.policy.forbidden(question.vectors.name)
-    phrases = [
-        p.text
+    memories, prompt = list(memories), question.vectors.prompts[carrying]  # (d,)
+    level = question.level(carrying)
+    if level is None:
+        return TextSearch((), EVERYWHERE, _others_flag(question, carrying))
+    found = [
+        memory.phrases(
+            question.z, near=prompt, side=question.other_side, level=level, limit=PHRASES_ASKED
+        )
         for memory in memories
-        for p in memory.phrases(question.z, near=prompt, below=below, limit=PHRASES_ASKED)
     ]
+    reaches = [_reach(prompt, [p.vector for p in f], PHRASES_ASKED) for f in found]
+    searched = min(reaches, default=0.0)
+    tried = list(dict.fromkeys(p.text for f in found for p in f))
+    texts = rewordings(question, carrying, tried, encode_texts)
+    none = None if texts else _no_text(question, carrying, searched, len(tried))
+    return TextSearch(texts, searched, none)
+
+
+def rewordings(
+    question: Question, carrying: int, phrases: Sequence[str], encode_texts: EncodeTexts
+) -> tuple[CounterfactualText, ...]:
+    """Those of the phrases that flip in a prompt's place, up to three, as `search_texts` shows."""
     if not phrases:
         return ()
-    worded = ensemble(phrases, question.policy.templates_of(forbidden), encode_texts)  # (n, d)
-    answers = [
+    prompt, worded = question.vectors.prompts[carrying], question.worded(phrases, encode_texts)
+    margins = [question.reworded(carrying, vector) for vector in worded]
+    flips = [i for i, margin in enumerate(margins) if question.beyond(margin)]
+    return tuple(
         CounterfactualText(
-            text=phrase,
-            replaces=forbidden.prompts[carrying],
-            degrees=degrees(prompt, vector),
-            margin=_reworded(question, carrying, vector),
+            text=phrases[flips[i]],
+            replaces=question.prompt(carrying),
+            degrees=degrees(prompt, worded[flips[i]]),
+            margin=margins[flips[i]],
         )
-        for phrase, vector in zip(phrases, worded, strict=True)
-    ]
-    flipped = [a for a in answers if a.margin < question.threshold]
-    return tuple(sorted(flipped, key=lambda a: a.degrees)[:KEPT])
+        for i in _diverse(prompt, worded[flips])
+    )
+
+
+def _rounds(z: FloatArray, edge: FloatArray | None) -> Iterable[tuple[list[FloatArray], int]]:
+    """Where to search and how many to ask for, from what mostly does to what rarely is needed."""
+    if edge is None:
+        return [([z], ASKED), ([z], FURTHER)]
+    past = [along(z, edge, times) for times in OVERSHOOTS]
+    return [([z, edge], ASKED), (past, ASKED), ([z], FURTHER)]
+
+
+def _neighbours(
+    question: Question, memory: Memory, start: FloatArray, limit: int
+) -> list[Neighbour]:
+    return memory.images(
+        start,
+        policy=question.policy,
+        class_name=question.vectors.name,
+        side=question.other_side,
+        beyond=0.0,
+        limit=limit,
+    )
+
+
+def _reach(start: FloatArray, vectors: Sequence[FloatArray], limit: int) -> float:
+    """How far from `start` a memory was searched when it returned these vectors, in degrees."""
+    if len(vectors) < limit:
+        return EVERYWHERE
+    return max(degrees(start, vector) for vector in vectors)
+
+
+def _hold(question: Question, held: dict[str, Neighbour], found: Sequence[Neighbour]) -> None:
+    """Keep the nearest frame of every other image whose margin, computed again, flips."""
+    for n in found:
+        known = held.get(n.digest)
+        nearer = known is None or n.vector @ question.z > known.vector @ question.z
+        other = n.digest != question.digest
+        if other and nearer and question.beyond(_margin(question, n), n.exact):
+            held[n.digest] = n
+
+
+def _image(question: Question, neighbour: Neighbour) -> CounterfactualImage:
+    return CounterfactualImage(
+        digest=neighbour.digest,
+        degrees=degrees(question.z, neighbour.vector),
+        margin=_margin(question, neighbour),
+        decision=neighbour.decision,
+    )
 
 
 def _margin(question: Question, neighbour: Neighbour) -> float:
     return float(question.vectors.margins(neighbour.vector[None])[0])
 
 
-def _diverse(z: FloatArray, candidates: Sequence[Neighbour]) -> list[Neighbour]:
-    """The nearest, then by maximal marginal relevance (Carbonell and Goldstein, 1998)."""
-    left = sorted(candidates, key=lambda n: -float(n.vector @ z))
-    chosen = left[:1]
-    left = left[1:]
-    while left and len(chosen) < KEPT:
-        likeness = {n.digest: max(float(n.vector @ c.vector) for c in chosen) for n in left}
-        left = [n for n in left if likeness[n.digest] < SAME]
-        if left:
-            best = max(left, key=lambda n: float(n.vector @ z) - 0.5 * likeness[n.digest])
-            chosen.append(best)
-            left.remove(best)
-    return chosen
+def _diverse(start: FloatArray, vectors: Sequence[FloatArray] | FloatArray) -> list[int]:
+    """The nearest and two others by maximal marginal relevance (Carbonell and Goldstein, 1998).
+
+    Indices of (n, d), the nearest first; near-duplicates of what is chosen are left out.
+    """
+    if not len(vectors):
+        return []
+    v = np.asarray(vectors)  # (n, d)
+    near: npt.NDArray[np.floating] = v @ start  # (n,)
+    chosen = [int(near.argmax())]
+    while len(chosen) < KEPT:
+        likeness = (v @ v[chosen].T).max(axis=1)  # (n,)
+        worth = np.where(likeness < SAME, near - 0.5 * likeness, -np.inf)
+        best = int(worth.argmax())
+        if worth[best] == -np.inf:
+            break
+        chosen.append(best)
+    return sorted(chosen, key=lambda i: -float(near[i]))
 
 
-def _room(question: Question, carrying: int) -> float | None:
-    """The logit that a wording in the prompt's place may not reach; None: none would do."""
-    head, z = question.vectors.head, question.z[None]
-    logits = head.scale * (question.vectors.prompts.astype(np.float64) @ question.z)  # (p,)
-    others = np.delete(logits, carrying)
-    level = question.threshold + float(question.vectors.neutral_level(z)[0])
-    if head.sigmoid:
-        return level if others.max(initial=-math.inf) < level else None
-    room = len(logits) - float(np.exp(others - level).sum())
-    return level + math.log(room) if room > 0 else None
-
-
-def _reworded(question: Question, carrying: int, vector: FloatArray) -> float:
-    """The margin with one prompt's vector, (d,), replaced."""
-    prompts = question.vectors.prompts.copy()
-    prompts[carrying] = vector
-    changed = ClassVectors(
-        question.vectors.name, prompts, question.vectors.neutral, question.vectors.head
+def _no_image(question: Question, searched: float) -> str:
+    return (
+        f"None within {searched:.1f} degrees: of the images judged by this policy, no other one "
+        f"so near is {question.other_side} for {question.vectors.name}."
     )
-    return float(changed.margins(question.z[None])[0])
+
+
+def _no_text(question: Question, carrying: int, searched: float, tried: int) -> str:
+    done = f"{tried} of the bank's phrases were tried" if tried else "no phrase of the bank does"
+    return (
+        f"None within {searched:.1f} degrees: to put another wording in place of "
+        f"{question.prompt(carrying)!r} that makes the image {question.other_side}, {done}."
+    )
+
+
+def _others_flag(question: Question, carrying: int) -> str:
+    return (
+        f"None within {EVERYWHERE:.1f} degrees: whatever stands in place of "
+        f"{question.prompt(carrying)!r}, the other prompts of {question.vectors.name} flag the "
+        "image."
+    )

@@ -33,6 +33,8 @@ class ArrayMemory:
         beyond: float,
         limit: int,
     ) -> list[Neighbour]:
+        if policy.digest != self.policy.policy.digest:
+            return []  # never judged by this policy, as in a store
         threshold = threshold_margin(policy.forbidden(class_name))
         names = [c.name for c in self.policy.classes]
         margins = self.policy.classes[names.index(class_name)].margins(self.vectors)  # (n,)
@@ -46,10 +48,14 @@ class ArrayMemory:
             for i in order[there[order]][:limit]
         ]
 
-    def phrases(self, z: FloatArray, *, near: FloatArray, below: float, limit: int) -> list[Phrase]:
+    def phrases(
+        self, z: FloatArray, *, near: FloatArray, side: Verdict, level: float, limit: int
+    ) -> list[Phrase]:
         if self.wording_vectors is None:
             return []
         logits = self.policy.classes[0].head.scale * (self.wording_vectors @ z)  # (m,)
+        there = logits < level if side is Verdict.CLEAR else logits >= level
         order = np.argsort(-(self.wording_vectors @ near), kind="stable")  # (m,)
-        chosen = order[logits[order] < below][:limit]
-        return [Phrase(self.wordings[i], self.wording_vectors[i]) for i in chosen]
+        return [
+            Phrase(self.wordings[i], self.wording_vectors[i]) for i in order[there[order]][:limit]
+        ]
