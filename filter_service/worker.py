@@ -45,13 +45,18 @@ class Worker:
 
     @cached_property
     def desk(self) -> "Desk[Subject]":
-        """With the encoder on it, which takes seconds and the most of the memory."""
+        """With the encoder on it, which takes seconds and the most of the memory.
+
+        Raises NotExplainable for a model whose flags could not be explained.
+        """
         # torch: not before there is work
         from filter_service.encoder import load_encoder, phrases
+        from filter_service.explain.relevance import explainer_of
         from filter_service.pipeline import ServedJudge
 
         s = self.settings
         encoder = load_encoder(s.model, s.pretrained, s.device, s.precision)
+        explainer_of(encoder)  # or no flag could be explained
         with self.sessions.begin() as session:
             encoder_id = register_encoder(
                 session, encoder.fingerprint, encoder.name, encoder.dim, encoder.details

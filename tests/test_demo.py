@@ -70,7 +70,7 @@ def test_the_table_says_when_no_image_gets_the_other_answer() -> None:
 
 
 def test_the_table_says_when_a_map_failed() -> None:
-    failed = record(proof=record().proof.model_copy(update={"top_drop": 0.0}))
+    failed = record(proof=record().proof.model_copy(update={"top_drop": 0.0, "fifth_drop": 0.0}))
     assert "map failed" in printed([a_flag(of=failed)], 80)
     assert "map failed" not in printed([a_flag()], 80)
 

@@ -71,7 +71,14 @@ def record(**changes: Any) -> Explanation:
         no_images=None,
         texts=(),
         region=FlipRegion(places=(0, 1), flips=True, margin=0.5, blurred_margin=0.4),
-        proof=Proof(explained_error=0.0, sum_error=0.0, top_drop=4.0, random_drops=(0.1, 0.2)),
+        proof=Proof(
+            explained_error=0.0,
+            sum_error=0.0,
+            top_drop=4.0,
+            random_drops=(0.1, 0.2),
+            fifth_drop=5.0,
+            random_fifth_drops=(0.2, 0.3),
+        ),
         provenance=Provenance(
             encoder="bundled",
             fingerprint="f" * 64,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from filter_service.explain import proof
-from filter_service.explain.regions import Suspect, flip_regions, margins
+from filter_service.explain.regions import Suspect, flip_regions, margins, sufficient_regions
 from filter_service.scoring import ClassVectors, FloatArray, Head
 
 SIDE, GRID = 32, 4  # 16 places of 8 x 8 pixels
@@ -103,19 +103,40 @@ def test_blurring_leaves_no_detail() -> None:
     assert float(case.blurred(np.arange(16)).std()) < 0.01
 
 
+def test_margins_that_are_known_save_passes_and_change_nothing() -> None:
+    cases = [
+        suspect(red_image(i), tuple(np.roll(np.arange(16), 3 - i)), 0.5 / 16) for i in range(16)
+    ]
+    served = margins(RedFinder(), [(case, case.pixels) for case in cases])
+    known = [{2: margin, 4: 0.0} for margin in served]
+    model = RedFinder()
+    assert flip_regions(model, cases, known) == flip_regions(RedFinder(), cases)
+    assert len(model.images) == 2  # between 2 and 4, the blur
+
+
+def test_what_is_enough_by_itself_is_kept() -> None:
+    case = suspect(red_image(5, 6, 9), (5, 6, 9, 0), red_share=1.5 / 16)
+    (found,) = sufficient_regions(RedFinder(), [case])
+    assert found.flips and found.places == (5, 6)
+    assert found.margin == pytest.approx(100 * 2 / 16)
+    gone = np.array([p for p in range(16) if p not in found.places])
+    again = margins(RedFinder(), [(case, case.without(gone)), (case, case.blurred(gone))])
+    assert [found.margin, found.blurred_margin] == again
+
+
 def test_a_right_map_beats_random_places() -> None:
     case = suspect(red_image(*GUILTY), GUILTY, 0.5 / 16)
-    ((top, random),) = proof.drops(RedFinder(), [case], [100 * 2 / 16])
-    assert top == pytest.approx(100 * 2 / 16)  # a tenth of 16 places is 2, both guilty
-    assert len(random) == proof.RANDOM
-    assert top > max(random)
+    (found,) = proof.drops(RedFinder(), [case], [100 * 2 / 16])
+    assert found.sizes == (2, 3)
+    assert found.marked == pytest.approx((100 * 2 / 16,) * 2)  # both guilty ones are gone
+    assert len(found.random) == proof.RANDOM
+    assert found.marked[0] > max(tenth for tenth, _ in found.random)
 
 
 def test_a_wrong_map_does_not() -> None:
-    case = suspect(red_image(*GUILTY), (0, 1), 0.5 / 16)
-    ((top, random),) = proof.drops(RedFinder(), [case], [100 * 2 / 16])
-    assert top == pytest.approx(0.0, abs=1e-5)
-    assert top <= max(random)
+    case = suspect(red_image(*GUILTY), (0, 1, 2), 0.5 / 16)
+    (found,) = proof.drops(RedFinder(), [case], [100 * 2 / 16])
+    assert found.marked == pytest.approx((0.0, 0.0), abs=1e-5)
 
 
 def test_the_random_places_are_the_same_again() -> None:

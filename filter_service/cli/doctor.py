@@ -144,7 +144,7 @@ def _images(settings: "Settings") -> Finding:
 
 def _model(settings: "Settings") -> Finding:
     from filter_service.encoder import load_encoder  # torch: only where a model is asked
-    from filter_service.explain.relevance import find_explainer, refusal
+    from filter_service.explain.relevance import explainer_of
 
     s = settings
     encoder = load_encoder(s.model, s.pretrained, s.device, s.precision)
@@ -152,10 +152,7 @@ def _model(settings: "Settings") -> Finding:
         f"{encoder.name} on {encoder.device}, screening in {encoder.precision}, "
         f"fingerprint {encoder.fingerprint[:12]}"
     )
-    tower = encoder.model.visual
-    explainer = find_explainer(tower)  # type: ignore[arg-type]  # (a module, or a tensor)
-    if explainer is None:
-        return Finding("", State.DOUBTFUL, f"{said}; {refusal(tower)}")  # type: ignore[arg-type]
+    explainer = explainer_of(encoder)
     if s.model == "bundled":
         said += "; it knows pictograms, for photographs set FILTER_SERVICE_MODEL"
     return _fine(f"{said}; maps by {explainer.method}")

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from filter_service import __version__
 from filter_service.errors import NotExplainable
-from filter_service.explain import counterfactual, proof, regions
-from filter_service.explain.counterfactual import Memory, Question
+from filter_service.explain import proof, regions
+from filter_service.explain.counterfactual import Memory, search_images, search_texts
+from filter_service.explain.proof import Drops
+from filter_service.explain.question import Question, boundary, degrees
 from filter_service.explain.record import (
     Explanation,
     FlipRegion,
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
 CARRYING = 0.25  # share of a class's evidence from which a prompt's words are explained
 _Weighted = list[tuple[int, float]]  # prompts by index, with their shares of the evidence
-NONE_FOUND = "No stored image within reach gets the other answer for this class."
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,13 @@ class Explanations:
         maps, refusal = self._maps(cases, seen)
         suspects = [self._suspect(c, m) for c, m in zip(cases, maps, strict=True) if m is not None]
         served = [c.score.margin for c, m in zip(cases, maps, strict=True) if m is not None]
-        tested = iter(proof.drops(self.encoder.screen, suspects, served) if suspects else [])
-        flips = iter(regions.flip_regions(self.encoder.screen, suspects))
+        drops = proof.drops(self.encoder.screen, suspects, served)
+        known = [
+            {k: margin - lost for k, lost in zip(d.sizes, d.marked, strict=True)}
+            for margin, d in zip(served, drops, strict=True)
+        ]
+        tested = iter(drops)
+        flips = iter(regions.flip_regions(self.encoder.screen, suspects, known))
         return [
             self._record(case, seen.z[case.row], m, refusal, tested, flips)
             for case, m in zip(cases, maps, strict=True)
@@ -88,16 +94,18 @@ class Explanations:
         z: FloatArray,
         found: RelevanceMap | None,
         refusal: str | None,
-        tested: Iterator[tuple[float, tuple[float, ...]]],
+        tested: Iterator[Drops],
         flips: Iterator[FlipRegion],
     ) -> Explanation:
         policy, vectors = self.vectors.policy, self._of(case)
         index = [c.name for c in policy.classes].index(vectors.name)
         band = float(self.encoder.band(policy)[index])
         question = Question(case.digest, z, policy, vectors, band)
-        edge = counterfactual.boundary(question)
-        near = counterfactual.images(question, self.memories, edge)
+        edge = boundary(question)
+        near = search_images(question, self.memories, edge)
         carrying = _carrying(vectors, z)
+        encode_texts = self.encoder.encode_texts
+        worded = search_texts(question, self.memories, carrying[0][0], encode_texts)
         return Explanation(
             class_name=vectors.name,
             frame=case.score.frame,
@@ -105,15 +113,14 @@ class Explanations:
             probability=case.score.probability,
             threshold=case.score.threshold,
             calibrated=policy.forbidden(vectors.name).calibration is not None,
-            boundary_degrees=None if edge is None else counterfactual.degrees(z, edge),
+            boundary_degrees=None if edge is None else degrees(z, edge),
             map=None if found is None else _map(found, case.score.margin),
             no_map=refusal,
             words=self._words(policy, vectors, z, carrying),
-            images=near,
-            no_images=None if near else NONE_FOUND,
-            texts=counterfactual.texts(
-                question, self.memories, carrying[0][0], self.encoder.encode_texts
-            ),
+            images=near.images,
+            no_images=near.none,
+            texts=worded.texts,
+            no_texts=worded.none,
             region=None if found is None else next(flips),
             proof=_proof(found, vectors, z, case.score.margin, tested),
             provenance=self._provenance(policy),
@@ -173,16 +180,19 @@ def _proof(
     vectors: ClassVectors,
     z: FloatArray,
     margin: float,
-    tested: Iterator[tuple[float, tuple[float, ...]]],
+    tested: Iterator[Drops],
 ) -> Proof:
     if found is None:
         return Proof(explained_error=None, sum_error=None, top_drop=None, random_drops=())
-    top, random = next(tested)
+    drops = next(tested)
+    tenths, fifths = zip(*drops.random, strict=True)
     account = float(found.grid[0].sum(dtype=np.float64) + found.remainder[0])
     served = float(vectors.direction(z) @ z)
     return Proof(
         explained_error=abs(float(found.explained[0]) - served),
         sum_error=abs(account - float(found.explained[0])),
-        top_drop=top,
-        random_drops=random,
+        top_drop=drops.marked[0],
+        random_drops=tenths,
+        fifth_drop=drops.marked[1],
+        random_fifth_drops=fifths,
     )

@@ -25,6 +25,9 @@ Grid = Annotated[
 ]
 
 
+CLEARLY = 1.0  # logits
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -97,14 +100,21 @@ class Proof(_Frozen):
     explained_error: float | None  # |score explained - score served|, logits
     sum_error: float | None  # |map + remainder - margin|, logits
     top_drop: float | None  # margin lost without the top tenth of places
-    random_drops: tuple[float, ...]  # and without a random tenth, several times
+    random_drops: tuple[float, ...]  # and without a random tenth, in several orders
+    fifth_drop: float | None = None  # the same without the top fifth
+    random_fifth_drops: tuple[float, ...] = ()
 
     @property
     def faithful(self) -> bool:
-        """The marked tenth matters, and more than every random tenth that was tried."""
-        if self.top_drop is None or not self.random_drops:
+        """The marked places matter clearly more than random ones, in every order that was tried.
+
+        Clearly: by a logit in the mean of tenth and fifth, that is, by a factor e in the odds.
+        """
+        if self.top_drop is None or self.fifth_drop is None:
             return False
-        return self.top_drop > max(0.0, *self.random_drops)
+        pairs = zip(self.random_drops, self.random_fifth_drops, strict=True)
+        random = [(tenth + fifth) / 2 for tenth, fifth in pairs]
+        return (self.top_drop + self.fifth_drop) / 2 > max(0.0, *random) + CLEARLY
 
 
 class Provenance(_Frozen):
@@ -135,6 +145,7 @@ class Explanation(_Frozen):
     images: tuple[CounterfactualImage, ...]
     no_images: str | None  # the sentence that says none was found
     texts: tuple[CounterfactualText, ...]
+    no_texts: str | None = None  # the sentence that says none was found
     region: FlipRegion | None
     proof: Proof
     provenance: Provenance

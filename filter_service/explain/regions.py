@@ -1,6 +1,7 @@
 """Which places, when they are gone, change the answer: masked images through the served model."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from filter_service.explain.record import FlipRegion
 from filter_service.scoring import ClassVectors, FloatArray
 
+Known = Mapping[int, float]  # places gone, in map order -> margin
 Screen = Callable[[Tensor], FloatArray]  # (n, 3, h, w) -> (n, d) unit, the served model
 
 CHUNK = 64  # masked images in one forward pass
@@ -59,37 +61,94 @@ def margins(screen: Screen, masked: Sequence[tuple[Suspect, Tensor]]) -> list[fl
     return answers
 
 
-def flip_regions(screen: Screen, suspects: Sequence[Suspect]) -> list[FlipRegion]:
+def flip_regions(
+    screen: Screen, suspects: Sequence[Suspect], known: Sequence[Known] | None = None
+) -> list[FlipRegion]:
     """The smallest region of each image that flips its answer, found by bisection in map order.
 
-    Its places are filled with the mean colour; what is found is tried once more with a blur.
-
-    All images take each step together: about log2(places) forward passes of the whole batch.
+    Its places are filled with the mean colour; what is found is tried once more with a blur. All
+    images take each step together: about log2(places) forward passes, fewer where `known` tells
+    margins without the first so many places.
     """
-    low = [0] * len(suspects)  # this many places gone: still flagged
-    high = [s.grid.size for s in suspects]  # this many gone: no longer flagged, if `best` says so
-    worst = margins(screen, [(s, s.without(s.order)) for s in suspects])
-    best = [m if m < s.threshold else None for s, m in zip(suspects, worst, strict=True)]
-    while open_ := [
-        i for i in range(len(suspects)) if best[i] is not None and high[i] - low[i] > 1
-    ]:
-        tried = {i: (low[i] + high[i]) // 2 for i in open_}
-        masked = [
-            (suspects[i], suspects[i].without(suspects[i].order[:k])) for i, k in tried.items()
-        ]
-        for (i, k), m in zip(tried.items(), margins(screen, masked), strict=True):
-            if m < suspects[i].threshold:
-                high[i], best[i] = k, m
+    return _regions(
+        screen,
+        suspects,
+        known or [{} for _ in suspects],
+        places=lambda s, k: s.order[:k],
+        holds=lambda s, margin: margin < s.threshold,
+    )
+
+
+def sufficient_regions(screen: Screen, suspects: Sequence[Suspect]) -> list[FlipRegion]:
+    """The fewest first places that keep each image flagged when all the others are gone.
+
+    `places` are those that stay; `flips` says that they do keep it flagged.
+    """
+    found = _regions(
+        screen,
+        suspects,
+        [{} for _ in suspects],
+        places=lambda s, k: s.order[k:],
+        holds=lambda s, margin: margin >= s.threshold,
+    )
+    rest = [set(region.places) for region in found]
+    return [
+        region.model_copy(update={"places": tuple(int(p) for p in s.order if int(p) not in gone)})
+        for s, region, gone in zip(suspects, found, rest, strict=True)
+    ]
+
+
+@dataclass
+class _Search:
+    """One image's bisection: `low` places are too few, `high` are enough if they ever are."""
+
+    suspect: Suspect
+    low: int
+    high: int
+    margin: float | None  # with `high`; None: not tried
+    enough: bool
+
+    @property
+    def next(self) -> int | None:
+        """How many places to try; None: done."""
+        if self.margin is None:
+            return self.high
+        return (self.low + self.high) // 2 if self.enough and self.high - self.low > 1 else None
+
+
+def _regions(
+    screen: Screen,
+    suspects: Sequence[Suspect],
+    known: Sequence[Known],
+    places: Callable[[Suspect, int], npt.NDArray[np.intp]],
+    holds: Callable[[Suspect, float], bool],
+) -> list[FlipRegion]:
+    """Bisect for the smallest k for which the answer holds without `places(suspect, k)`."""
+    searches = [_started(s, told, holds) for s, told in zip(suspects, known, strict=True)]
+    while open_ := [(x, k) for x in searches if (k := x.next) is not None]:
+        masked = [(x.suspect, x.suspect.without(places(x.suspect, k))) for x, k in open_]
+        for (x, k), margin in zip(open_, margins(screen, masked), strict=True):
+            if holds(x.suspect, margin):
+                x.high, x.margin, x.enough = k, margin, True
+            elif x.margin is None:
+                x.margin = margin
             else:
-                low[i] = k
-    found = [s.order[:k] for s, k in zip(suspects, high, strict=True)]
-    blurred = margins(screen, [(s, s.blurred(r)) for s, r in zip(suspects, found, strict=True)])
+                x.low = k
+    gone = [(x.suspect, places(x.suspect, x.high)) for x in searches]
+    blurred = margins(screen, [(s, s.blurred(region)) for s, region in gone])
     return [
         FlipRegion(
             places=tuple(int(p) for p in region),
-            flips=b is not None,
-            margin=w if b is None else b,
+            flips=x.enough,
+            margin=x.margin if x.margin is not None else math.nan,
             blurred_margin=second,
         )
-        for region, b, w, second in zip(found, best, worst, blurred, strict=True)
+        for x, (_, region), second in zip(searches, gone, blurred, strict=True)
     ]
+
+
+def _started(suspect: Suspect, known: Known, holds: Callable[[Suspect, float], bool]) -> _Search:
+    enough = [k for k, margin in known.items() if holds(suspect, margin)]
+    high = min(enough, default=suspect.grid.size)
+    low = max((k for k in known if k < high and k not in enough), default=0)
+    return _Search(suspect, low, high, known.get(high), bool(enough))
