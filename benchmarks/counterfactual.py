@@ -1,7 +1,7 @@
 """How quickly, and how exactly, the nearest image with the other answer is found in a large store.
 
-    python benchmarks/counterfactual.py                     # 500,000 vectors: half an hour, 6 GB
-    python benchmarks/counterfactual.py --vectors 50000
+    python -m benchmarks.counterfactual                     # 500,000 vectors: half an hour, 6 GB
+    python -m benchmarks.counterfactual --vectors 50000
 
 The vectors are clustered and of low rank, as embeddings of photographs are; one in a hundred lies
 on the flagged side. The search is the service's own, on its own tables and index; brute force over

@@ -1,6 +1,6 @@
 """Whether a worker's memory grows with what it has judged.
 
-    python benchmarks/memory.py --images 10000
+    python -m benchmarks.memory --images 10000
 
 A real worker judges small drawn images with the bundled model, a tenth of them first; its resident
 memory after that tenth and after all of them is compared.
@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from throughput import service
-
+from benchmarks.throughput import service
 from filter_service.demo.scenes import DEV_SEEDS, render, sample_scene
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.policy import read_policy

@@ -1,6 +1,5 @@
 """The benchmarks of the service at their smallest: they run, and print the figures they promise."""
 
-import os
 import re
 import subprocess
 import sys
@@ -16,9 +15,8 @@ PATIENCE = 300  # seconds
 def printed(name: str, *options: str) -> str:
     """What a benchmark prints, run as a user would from the root of the sources."""
     done = subprocess.run(
-        [sys.executable, Path("benchmarks") / name, *options],
+        [sys.executable, "-m", f"benchmarks.{name}", *options],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -30,7 +28,7 @@ def printed(name: str, *options: str) -> str:
 
 @pytest.fixture(scope="module")
 def throughput() -> str:
-    return printed("throughput.py", "--images", "24", "--rounds", "1", *BUNDLED)
+    return printed("throughput", "--images", "24", "--rounds", "1", *BUNDLED)
 
 
 def test_throughput_gives_every_rate_and_ratio(throughput: str) -> None:
@@ -55,7 +53,7 @@ def test_throughput_states_the_peak_memory_of_the_worker(throughput: str) -> Non
 
 
 def test_memory_compares_the_end_with_the_first_tenth() -> None:
-    lines = printed("memory.py", "--images", "10").splitlines()
+    lines = printed("memory", "--images", "10").splitlines()
     assert len(lines) == 11
     assert re.fullmatch(
         r"after 10 images [+-]\d+\.\d% against after 1; the most at any time \d+ MB", lines[-1]

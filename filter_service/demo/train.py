@@ -33,6 +33,7 @@ from filter_service.demo.scenes import a, captions, render, sample_scene
 
 SIDE = 64  # pixels
 VISION = {"image_size": SIDE, "patch_size": 8, "width": 128, "layers": 6, "head_width": 64}
+SHAPE = ("width", "layers", "head_width", "patch_size")
 TEXT = {"context_length": 24, "vocab_size": 49408, "width": 96, "heads": 4, "layers": 3}
 EMBED_DIM = 128
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -81,9 +82,9 @@ def tokens(texts: list[str]) -> Tensor:
     return torch.stack([token(t) for t in texts])
 
 
-def build() -> CLIP:
+def build(vision: dict[str, int] = VISION) -> CLIP:
     """The architecture of the bundled model, at random weights."""
-    return CLIP(EMBED_DIM, CLIPVisionCfg(**VISION), CLIPTextCfg(**TEXT))
+    return CLIP(EMBED_DIM, CLIPVisionCfg(**vision), CLIPTextCfg(**TEXT))
 
 
 def step_loss(
@@ -126,7 +127,8 @@ def train(options: argparse.Namespace) -> CLIP:
     """Run `steps` steps, going on from the checkpoint in the output folder if there is one."""
     torch.manual_seed(options.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = build().to(device).train()
+    vision = VISION | {name: getattr(options, name) for name in SHAPE}
+    model = build(vision).to(device).train()
     decay = [p for p in model.parameters() if p.ndim >= 2]
     plain = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(
@@ -163,7 +165,7 @@ def train(options: argparse.Namespace) -> CLIP:
                 flush=True,
             )
         if (step + 1) % 500 == 0 or step + 1 == options.steps:
-            export(model, options.out)
+            export(model, options.out, vision)
             state = {
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
@@ -198,11 +200,11 @@ def quick_check(model: CLIP, n: int = 200) -> str:
     return "; ".join(answers)
 
 
-def export(model: CLIP, folder: Path) -> None:
+def export(model: CLIP, folder: Path, vision: dict[str, int] = VISION) -> None:
     """Write open_clip's own folder format, weights in float16."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
-        "model_cfg": {"embed_dim": EMBED_DIM, "vision_cfg": VISION, "text_cfg": TEXT},
+        "model_cfg": {"embed_dim": EMBED_DIM, "vision_cfg": vision, "text_cfg": TEXT},
         "preprocess_cfg": {
             "size": SIDE,
             "mode": "RGB",
@@ -228,6 +230,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128, help="scenes a step")
     parser.add_argument("--lr", type=float, default=1.5e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=1)
+    for name in SHAPE:  # of a model of another size, to compare with the bundled one
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=VISION[name])
     parser.add_argument("--drawers", type=int, default=1, help="processes that draw the scenes")
     train(parser.parse_args())
 

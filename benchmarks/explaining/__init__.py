@@ -1,0 +1,1 @@
+"""How maps are measured: trials with a causal truth, measures, statistics, and the page."""
