@@ -1,21 +1,26 @@
-"""Does the proof in every record tell a right map from a wrong one? On scenes never chosen by."""
+"""What is claimed of test scenes holds: proofs tell right maps from wrong ones, answers flip."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from filter_service.demo.samples import as_submitted, moderation_scenes
 from filter_service.demo.scenes import TEST_SEEDS
 from filter_service.demo.thresholds import FILE as POLICY
-from filter_service.encoder import load_encoder
+from filter_service.encoder import Encoder, load_encoder
 from filter_service.explain.explanation import Case, Explanations
+from filter_service.explain.memory import ArrayMemory
+from filter_service.explain.question import degrees
 from filter_service.explain.record import Explanation
 from filter_service.explain.relevance import Capture, RelevanceMap, capture
 from filter_service.explain.words import Words
 from filter_service.policy import read_policy
-from filter_service.verdicts import score
+from filter_service.scoring import PolicyVectors
+from filter_service.verdicts import score, threshold_margin
 
 SCENES = 340  # every third holds something forbidden
 CASES = 100
@@ -35,9 +40,34 @@ class Shuffled(Explanations):
         return found, refusal
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Test scenes as the bundled model sees them, and their flags."""
+
+    encoder: Encoder
+    vectors: PolicyVectors
+    pixels: Tensor  # (n, 3, h, w)
+    seen: Capture
+    cases: list[Case]
+
+    @property
+    def memory(self) -> ArrayMemory:
+        """All of these scenes, each known by its row."""
+        n = len(self.pixels)
+        digests, exact = [digest(row) for row in range(n)], np.ones(n, dtype=np.bool_)
+        return ArrayMemory(self.vectors, digests, self.seen.z, exact)
+
+    def explained(self, kind: type[Explanations]) -> list[Explanation]:
+        words = Words(self.encoder.encode_texts)
+        return kind(self.encoder, self.vectors, [self.memory], words).explain(self.cases, self.seen)
+
+
+def digest(row: int) -> str:
+    return f"{row:064x}"
+
+
 @pytest.fixture(scope="module")
-def records() -> dict[type[Explanations], list[Explanation]]:
-    """Explanations of the first flags among test scenes, by the right and the wrong explainer."""
+def judged() -> Judged:
     encoder, policy = load_encoder(device="cpu"), read_policy(POLICY)
     vectors = encoder.vectors(policy)
     scenes = [s.scene for s in moderation_scenes(TEST_SEEDS + 70_000_000, SCENES)]
@@ -45,15 +75,19 @@ def records() -> dict[type[Explanations], list[Explanation]]:
     seen = capture(encoder, pixels)
     margins = vectors.margins(seen.z)  # (n, classes)
     cases = [
-        Case(row, f"{row:064x}", pixels[row], s)
+        Case(row, digest(row), pixels[row], s)
         for row in range(len(scenes))
         for s in score(margins[row : row + 1], (0,), (True,), policy)
         if s.flagged
     ][:CASES]
     assert len(cases) == CASES
-    words = Words(encoder.encode_texts)
-    kinds: tuple[type[Explanations], ...] = (Explanations, Shuffled)
-    return {kind: kind(encoder, vectors, [], words).explain(cases, seen) for kind in kinds}
+    return Judged(encoder, vectors, pixels, seen, cases)
+
+
+@pytest.fixture(scope="module")
+def records(judged: Judged) -> dict[type[Explanations], list[Explanation]]:
+    """By the right and by the wrong explainer."""
+    return {kind: judged.explained(kind) for kind in (Explanations, Shuffled)}
 
 
 def test_the_right_map_is_called_faithful(
@@ -80,3 +114,36 @@ def test_every_record_has_a_proof_whose_sums_hold(
         assert record.map is not None
         assert abs(record.map.total + record.map.remainder - record.margin) < 1e-3
         assert proof.top_drop is not None and len(proof.random_drops) == 3
+
+
+def test_every_counterfactual_image_gets_the_other_answer_from_its_pixels(
+    judged: Judged, records: dict[type[Explanations], list[Explanation]]
+) -> None:
+    shown = 0
+    for record in records[Explanations]:
+        shown += bool(record.images)
+        assert bool(record.images) != bool(record.no_images)
+        forbidden = judged.vectors.policy.forbidden(record.class_name)
+        index = judged.vectors.policy.classes.index(forbidden)
+        for image in record.images:
+            z = judged.encoder.encode(judged.pixels[int(image.digest, 16)][None])
+            margin = float(judged.vectors.margins(z)[0, index])
+            assert margin < threshold_margin(forbidden)
+            assert abs(margin - image.margin) < 1e-3
+    print(f"flagged test scenes with a counterfactual image: {shown} of {CASES}")
+    assert shown >= 95
+
+
+def test_the_first_counterfactual_image_is_the_nearest(
+    judged: Judged, records: dict[type[Explanations], list[Explanation]]
+) -> None:
+    ratios = []
+    for case, record in zip(judged.cases, records[Explanations], strict=True):
+        forbidden = judged.vectors.policy.forbidden(record.class_name)
+        index = judged.vectors.policy.classes.index(forbidden)
+        clear = judged.vectors.margins(judged.seen.z)[:, index] < threshold_margin(forbidden)
+        z = judged.seen.z[case.row]
+        nearest = min(degrees(z, v) for v in judged.seen.z[clear])
+        ratios.append(min(i.degrees for i in record.images) / nearest)
+    print(f"angle against the nearest by brute force, median: {np.median(ratios):.4f}")
+    assert np.median(ratios) <= 1.05
