@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks.explaining import candidates, page
-from benchmarks.explaining.sanity import sanity
+from benchmarks.explaining.sanity import absent_share, sanity
 from benchmarks.explaining.study import FILLS, Figures, Study, grid_of, measure_all
 from benchmarks.explaining.trials import draw
 from benchmarks.explaining.wording import words
@@ -75,6 +75,7 @@ def run(model: str, name: str, images: int, quick: bool, pictures: Path | None) 
         gaps={n: test.gap(default, m) for n, m in found.items() if m is not default},
         sanity=sanity(encoder, METHODS[page.DEFAULT], test.trials),
         words=words(encoder, draw(encoder, FROM_TEST, min(images, WORDED))),
+        absent={n: absent_share(encoder, m, dev.trials) for n, m in candidates.damped().items()},
     )
 
 

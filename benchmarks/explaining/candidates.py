@@ -54,6 +54,12 @@ def cheap() -> dict[str, Method]:
     return found
 
 
+def damped() -> dict[str, Method]:
+    """Those of all layers, from which the default was chosen."""
+    names = {kernel_name(None, against) for against in AGAINST}
+    return {name: method for name, method in cheap().items() if name in names}
+
+
 def costly() -> dict[str, Method]:
     """Maps that need more, for the audit and as rivals."""
     known: dict[bytes, MaskedAnswers] = {}

@@ -74,6 +74,12 @@ def _follows(encoder: Encoder, method: Method, trials: Trials) -> tuple[float, i
     return right / max(total, 1), total
 
 
+def absent_share(encoder: Encoder, method: Method, trials: Trials) -> float:
+    """Mean total of the map for kinds that are not there, over that for objects that are."""
+    present, absent = _totals(encoder, method, trials)
+    return absent / present
+
+
 def _totals(encoder: Encoder, method: Method, trials: Trials) -> tuple[float, float]:
     """Mean sum of the map for objects that are there, and for kinds that are not."""
     namer, rng = Namer(encoder), np.random.default_rng(1)
