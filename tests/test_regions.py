@@ -86,6 +86,13 @@ def test_images_share_the_forward_passes() -> None:
     assert len(model.images) <= 7  # all gone, log2(16) halvings and one to spare, the blur
 
 
+def test_bisection_finds_the_fewest_wherever_they_end() -> None:
+    cases = [suspect(red_image(i), tuple(range(16)), 0.5 / 16) for i in range(16)]
+    assert [len(r.places) for r in flip_regions(RedFinder(), cases)] == list(range(1, 17))
+    kept = sufficient_regions(RedFinder(), cases)
+    assert [len(r.places) for r in kept] == list(range(1, 17))
+
+
 def test_only_the_places_change() -> None:
     case = suspect(torch.rand(3, SIDE, SIDE), (5,), 0.5)
     gone = torch.zeros(SIDE, SIDE, dtype=torch.bool)
