@@ -11,11 +11,13 @@ from typing import Any
 import click
 import pytest
 import typer
+from sqlalchemy import Engine, text
 from typer.testing import CliRunner, Result
 
 from filter_service.cli import app
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.errors import NotExplainable
 from filter_service.settings import Settings
 from filter_service.worker import Worker
 from tasks.__main__ import CeleryQueue
@@ -190,6 +192,55 @@ def test_from_files_to_explanations(line: Line) -> None:
     (nearest,) = line.rows("search", files[3], "--limit", "1")
     assert nearest["similarity"] == pytest.approx(1.0, abs=1e-3)
     assert len(line.rows("search", "a dog", "--limit", "3")) == 3
+
+
+@pytest.fixture
+def flagged(line: Line) -> str:
+    """The number of an item that was flagged for gambling."""
+    gambling = next(row for row in LABELS if row["classes"] == ["gambling"])
+    line("submit", SAMPLES / gambling["file"], "--policy", POLICY)
+    line.judge()
+    (item,) = line.rows("items", "--verdict", "flagged")
+    return str(item["item"])
+
+
+def test_an_item_is_explained_by_the_policy_that_judged_it(
+    line: Line, flagged: str, tmp_path: Path
+) -> None:
+    (record,) = json.loads(line("explain", flagged, "--json"))
+    audit = json.loads(line("explain", flagged, "--method", "occlusion", "--json"))
+    assert [m["name"] for m in audit["maps"]] == ["occlusion"]
+    assert audit["record"]["margin"] == pytest.approx(record["margin"], abs=1e-4)
+    assert audit["record"]["provenance"] == record["provenance"]
+    out = tmp_path / "report.html"
+    line("explain", flagged, "--out", out, "--class", "weapons")
+    assert "weapons: not flagged" in out.read_text()
+    for words in (("--class", "dogs"), ("--prompt", "a dog")):
+        assert line.result("explain", flagged, *words).exit_code == 2
+
+
+def test_another_encoder_explains_nothing_of_this_one(
+    line: Line, flagged: str, owner: Engine
+) -> None:
+    with owner.begin() as connection:
+        connection.execute(
+            text("UPDATE encoders SET fingerprint = decode(repeat('ab', 32), 'hex')")
+        )
+    refused = line.result("explain", flagged, "--all")
+    assert isinstance(refused.exception, NotExplainable)
+    assert "abababababab" in str(refused.exception)
+    assert "FILTER_SERVICE_MODEL" in str(refused.exception)
+    assert "gambling" in line("explain", flagged)  # the record is told all the same
+
+
+def test_what_was_not_judged_is_not_explained(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes((SAMPLES / "000.jpg").read_bytes()[:500])
+    line("submit", tmp_path / "broken.jpg", "--policy", POLICY)
+    line.judge()
+    (item,) = line.rows("items")
+    assert "has not been judged" in str(
+        line.result("explain", str(item["item"]), "--all").exception
+    )
 
 
 def test_a_cancelled_batch_is_not_judged(line: Line) -> None:

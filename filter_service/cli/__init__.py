@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from filter_service.cli import doctor, judging, operating, queueing
+from filter_service.cli import doctor, explaining, judging, operating, queueing
 from filter_service.cli.place import Queue
 from filter_service.errors import FilterServiceError
 
@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 queueing.add_to(app)
 judging.add_to(app)
+explaining.add_to(app)
 operating.add_to(app)
 doctor.add_to(app)
 

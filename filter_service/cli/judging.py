@@ -1,4 +1,4 @@
-"""Commands that ask a model or a record: classify, explain, search, policy."""
+"""Commands that ask a model: classify, search, policy."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def classify(
     """Zero-shot: which of these labels fits each image best? No policy, no database."""
     import numpy as np
 
-    encoder = _encoder()
+    encoder = served_encoder()
     names = [label.strip() for label in labels.split(",") if label.strip()]
     texts = encoder.encode_texts(names)  # (labels, d)
     for path in images:
@@ -38,32 +38,6 @@ def classify(
             typer.echo(f"{path}: " + ", ".join(f"{name} {p:.1%}" for name, p in ranked))
 
 
-def explain(
-    context: typer.Context,
-    item: Annotated[int, typer.Argument(help="The item's number, as `items` shows it.")],
-    json_: Json = False,
-) -> None:
-    """Why an item was flagged: the stored record, class by class."""
-    from sqlalchemy import select
-
-    from filter_service.db.tables import Item, StoredExplanation
-    from filter_service.errors import UnknownItem
-    from filter_service.explain.record import Explanation
-
-    with workplace(context.obj) as place, place.sessions.begin() as session:
-        found = session.get(Item, item)
-        if found is None:
-            raise UnknownItem(f"There is no item {item}; `filter-service items` lists them.")
-        query = select(StoredExplanation.record).where(StoredExplanation.item_id == item)
-        records = list(session.scalars(query))
-    if json_:
-        typer.echo(json.dumps(records))
-        return
-    typer.echo(f"{found.source}: {found.verdict or 'waiting'}")
-    for record in records:
-        typer.echo(_sentences(Explanation.model_validate(record)))
-
-
 def search(
     context: typer.Context,
     what: Annotated[str, typer.Argument(help="Words, or an image file.")],
@@ -74,7 +48,7 @@ def search(
     from filter_service.db.embeddings import register_encoder
     from filter_service.db.vectors import StoredMemory
 
-    encoder = _encoder()
+    encoder = served_encoder()
     z = _vector(encoder, Path(what)) if Path(what).is_file() else encoder.encode_texts([what])[0]
     with workplace(context.obj) as place:
         with place.sessions.begin() as session:
@@ -106,12 +80,13 @@ def schema() -> None:
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (classify, explain, search):
+    for command in (classify, search):
         app.command()(command)
     app.add_typer(policies, name="policy")
 
 
-def _encoder() -> "Encoder":
+def served_encoder() -> "Encoder":
+    """The encoder that the settings name."""
     from filter_service.encoder import load_encoder  # torch: only where a model is asked
     from filter_service.settings import Settings
 
@@ -128,26 +103,3 @@ def _vector(encoder: "Encoder", path: Path) -> "FloatArray":
     pixels = encoder.pixels(decode(read(path)).frames[0])  # (3, h, w)
     vector: FloatArray = encoder.encode(torch.stack([pixels]))[0]
     return vector
-
-
-def _sentences(record: Any) -> str:  # noqa: ANN401  (its module is imported when it is needed)
-    """What a record says, for a terminal."""
-    words = [w for prompt in record.words for w in prompt.words]
-    lines = [
-        f"{record.class_name}: probability {record.probability:.3f} "
-        f"(threshold {record.threshold}), margin {record.margin:.2f} logits"
-        + ("" if record.calibrated else ", uncalibrated"),
-        "  words: " + ", ".join(f"{w.word} {w.shapley:+.2f}" for w in words),
-    ]
-    if record.images:
-        near = record.images[0]
-        lines.append(f"  nearest clear image: {near.digest} at {near.degrees:.1f} degrees")
-    else:
-        lines.append(f"  {record.no_images}")
-    if record.proof.top_drop is not None:
-        random = sum(record.proof.random_drops) / len(record.proof.random_drops)
-        lines.append(
-            f"  removing the marked tenth lowers the evidence by {record.proof.top_drop:.2f}, "
-            f"a random tenth by {random:.2f}: {'' if record.faithful else 'not '}faithful"
-        )
-    return "\n".join(lines)

@@ -52,7 +52,7 @@ class Encoder:
         self.head = _head(self.model)
         self.input_size = int(np.max(network.facts["preprocessing"]["size"]))
         self._transform = network.transform
-        self._tokenizer = network.tokenizer
+        self.tokenizer = network.tokenizer
         self._screening = None if self.screening_is_exact else self._converted()
         self._texts = _Remembered(self._encode_texts, TEXTS_KEPT)
         self._policies = lru_cache(64)(
@@ -130,7 +130,7 @@ class Encoder:
     def _encode_texts(self, texts: Sequence[str]) -> FloatArray:
         encode = self.model.encode_text
         rows = [
-            encode(self._tokenizer(chunk).to(self.device), normalize=True).cpu().numpy()  # type: ignore[operator]
+            encode(self.tokenizer(chunk).to(self.device), normalize=True).cpu().numpy()  # type: ignore[operator]
             for chunk in (texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK))
         ]
         return np.concatenate(rows)  # (n, d)
