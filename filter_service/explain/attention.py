@@ -114,10 +114,6 @@ class AttentionSite:
         pulled = torch.einsum("nchk,hkd->nchd", by_head, w.value)  # (n, c, h, d)
         return torch.einsum("nchd,njd->nchj", pulled, self.tokens)  # (n, c, h, j)
 
-    def shares(self, g: Tensor) -> Tensor:
-        """What each token writes along directions g of the stream: (n, c, e) -> (n, c, j)."""
-        return torch.einsum("nchj,nhj->ncj", self.worth(g), self.row())  # (n, c, j)
-
     def likeness(self) -> Tensor:
         """Cosine of the pooled token's query and every token's key: (n, h, j)."""
         return F.cosine_similarity(self._asked()[:, :, None], self._keys(), dim=-1)  # (n, h, j)
@@ -168,9 +164,6 @@ class MeanSite:
 
     def worth(self, g: Tensor) -> Tensor:
         return torch.einsum("nce,nje->ncj", g, self.tokens)[:, :, None]  # (n, c, 1, j)
-
-    def shares(self, g: Tensor) -> Tensor:
-        return self.worth(g)[:, :, 0] / self.tokens.shape[1]  # (n, c, j)
 
     def likeness(self) -> Tensor:
         return F.cosine_similarity(self.written[:, None], self.tokens, dim=-1)[:, None]  # (n, 1, j)

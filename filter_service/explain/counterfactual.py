@@ -132,7 +132,7 @@ def search_texts(
     memories, prompt = list(memories), question.vectors.prompts[carrying]  # (d,)
     level = question.level(carrying)
     if level is None:
-        return TextSearch((), EVERYWHERE, _others_flag(question, carrying))
+        return TextSearch((), EVERYWHERE, others_flag(question, carrying))
     found = [
         memory.phrases(
             question.z, near=prompt, side=question.other_side, level=level, limit=PHRASES_ASKED
@@ -253,7 +253,8 @@ def _no_text(question: Question, carrying: int, searched: float, tried: int) -> 
     )
 
 
-def _others_flag(question: Question, carrying: int) -> str:
+def others_flag(question: Question, carrying: int) -> str:
+    """The sentence for a prompt that no wording can replace."""
     return (
         f"None within {EVERYWHERE:.1f} degrees: whatever stands in place of "
         f"{question.prompt(carrying)!r}, the other prompts of {question.vectors.name} flag the "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from filter_service.explain.counterfactual import KEPT, Memory
+from filter_service.explain.counterfactual import KEPT, Memory, others_flag
 from filter_service.explain.question import Question, degrees
 from filter_service.scoring import EncodeTexts, FloatArray
 from filter_service.verdicts import Verdict
@@ -86,7 +86,7 @@ def edits(
     """
     prompt = question.prompt(carrying).split()
     if question.level(carrying) is None:
-        return PromptEdits(edits=(), tried=0, none=_others_flag(question, carrying))
+        return PromptEdits(edits=(), tried=0, none=others_flag(question, carrying))
     single = [
         ((place, word),)
         for place, changed in enumerate(prompt)
@@ -171,11 +171,4 @@ def _none(question: Question, carrying: int, tried: Sequence[_Tried]) -> str:
     return (
         f"None within {furthest:.1f} degrees: none of the {len(tried)} one- and two-word edits of "
         f"{question.prompt(carrying)!r} that were tried makes the image {question.other_side}."
-    )
-
-
-def _others_flag(question: Question, carrying: int) -> str:
-    return (
-        f"None: whatever is changed in {question.prompt(carrying)!r}, the other prompts of "
-        f"{question.vectors.name} flag the image."
     )
