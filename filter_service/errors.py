@@ -5,13 +5,22 @@
     │   ├── DatabaseUnavailable
     │   ├── BrokerUnavailable
     │   ├── StorageUnavailable
-    │   └── ModelUnavailable    the weights cannot be downloaded now
+    │   ├── ModelUnavailable    the weights cannot be downloaded now
+    │   └── AddressUnavailable  a server of somebody else's does not answer
     └── Permanent               will fail again until somebody changes something
         ├── InvalidSettings
         ├── InvalidPolicy
         ├── UnknownPolicy
         ├── UnknownItem
         ├── UnknownBatch
+        ├── UnknownPerson
+        ├── UnknownEntry        no such key, rule, list entry, appeal, webhook or delivery
+        ├── InvalidRequest      what somebody asked for breaks a rule
+        ├── Conflict            somebody else was quicker, or it is too late
+        ├── NotSignedIn
+        ├── NotAllowed          this person's role, classes or cap forbid it
+        ├── TooManyTries        wait before trying again
+        ├── UnsafeAddress       nothing is fetched from there
         ├── UnknownModel        open_clip cannot load what was asked for
         ├── NotExplainable      no such explanation for this architecture
         ├── DatabaseOutdated    migrations are missing
@@ -48,6 +57,10 @@ class ModelUnavailable(Transient):
     """The weights of a model cannot be downloaded now."""
 
 
+class AddressUnavailable(Transient):
+    """A server of somebody else's does not answer."""
+
+
 class Permanent(FilterServiceError):
     """Will fail again until somebody changes something."""
 
@@ -78,6 +91,38 @@ class UnknownModel(Permanent):
 
 class NotExplainable(Permanent):
     """What was asked cannot be explained on this architecture."""
+
+
+class UnknownPerson(Permanent):
+    """Nobody has this log-in name."""
+
+
+class UnknownEntry(Permanent):
+    """No key, rule, list entry, appeal, webhook or delivery has this id."""
+
+
+class InvalidRequest(Permanent):
+    """What somebody asked for breaks a rule; the message says which."""
+
+
+class Conflict(Permanent):
+    """Somebody else was quicker, or it is too late."""
+
+
+class NotSignedIn(Permanent):
+    """Nobody knows who is asking."""
+
+
+class NotAllowed(Permanent):
+    """This person's role, classes or cap forbid it."""
+
+
+class TooManyTries(Permanent):
+    """Wait before trying again; the message says how long."""
+
+
+class UnsafeAddress(Permanent):
+    """Nothing is fetched from this address, nor sent to it."""
 
 
 class DatabaseOutdated(Permanent):

@@ -13,7 +13,7 @@ from filter_service.db.tables import LedgerEntry
 
 
 class Event(StrEnum):
-    """What can happen to an item."""
+    """What can happen: to an item, or to what decides about items."""
 
     SUBMITTED = "submitted"
     CANCELLED = "cancelled"
@@ -21,6 +21,31 @@ class Event(StrEnum):
     EXPLAINED = "explained"
     FAILED = "failed"  # it became undetermined
     RETRIED = "retried"
+    FETCHED = "fetched"
+    OPENED = "opened"  # a case waits for review
+    CLAIMED = "claimed"
+    RELEASED = "released"
+    HANDED_OVER = "handed over"
+    REVEALED = "revealed"  # somebody saw the image unblurred
+    DECIDED = "decided"
+    UNDONE = "undone"
+    SETTLED = "settled"  # a decision took effect
+    APPEALED = "appealed"
+    APPEAL_CLOSED = "appeal closed"
+    LISTED = "listed"
+    UNLISTED = "unlisted"
+    LIST_DECIDED = "list decided"
+    RULE_ADDED = "rule added"
+    RULE_REMOVED = "rule removed"
+    SIGNED_IN = "signed in"
+    PERSON_ADDED = "person added"
+    PERSON_CHANGED = "person changed"
+    KEY_ADDED = "key added"
+    KEY_REVOKED = "key revoked"
+    WEBHOOK_ADDED = "webhook added"
+    WEBHOOK_REMOVED = "webhook removed"
+    REDELIVERED = "redelivered"
+    SEARCHED = "searched"
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,36 @@ class Settings(BaseSettings):
     )
     max_frames: int = Field(32, ge=1, description="Frames judged of an animation, evenly spread.")
 
+    web_host: str = Field("127.0.0.1", description="Where the web page listens.")
+    web_port: int = Field(8000, ge=0, le=65535, description="Its port; 0: any that is free.")
+    public_url: str | None = Field(
+        None, description="How browsers reach it; https here makes cookies secure."
+    )
+    login_hours: float = Field(12.0, gt=0, description="A log-in ends after this long.")
+    oidc_issuer: str | None = Field(None, description="OpenID provider; empty: passwords only.")
+    oidc_client_id: str | None = Field(None, description="Of this service at the provider.")
+    oidc_client_secret: str | None = Field(None, description="Likewise.", repr=False)
+    review_lease_seconds: float = Field(
+        90.0, ge=1.0, description="A claim lapses this long after its page was last alive."
+    )
+    undo_seconds: float = Field(
+        8.0, ge=0, le=3600, description="A decision can be undone for this long."
+    )
+    reveal_cap: int | None = Field(
+        None, ge=0, description="Unblurred images a person and day, unless set for the person."
+    )
+    fetch_hosts: tuple[str, ...] = Field(
+        (), description='JSON list of the hosts from which URIs are fetched; "*.example.org" too.'
+    )
+    fetch_seconds: float = Field(30.0, gt=0, description="Time for one fetch, all told.")
+    upload_files: int = Field(1_000, ge=1, description="Files of one request.")
+    upload_bytes: int = Field(512 * 2**20, ge=1, description="Bytes of one request.")
+    webhook_seconds: float = Field(10.0, gt=0, description="Time for one webhook delivery.")
+    webhook_hours: float = Field(72.0, gt=0, description="A delivery is given up after this long.")
+    webhook_private: bool = Field(
+        False, description="Webhooks may go to private and loopback addresses, too."
+    )
+
     @property
     def images_at(self) -> str:
         """Where image bytes are kept: an fsspec address or a path."""

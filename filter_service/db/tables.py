@@ -1,4 +1,4 @@
-"""The rows: images, policies, batches, items, their queue, what was measured, and the ledger.
+"""The rows: images, policies, batches, items, what was measured, the ledger, people, reviews.
 
 The migrations are what makes these tables; a test keeps the two equal. Comments stand where a name
 is not enough.
@@ -6,12 +6,14 @@ is not enough.
 
 import uuid
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any
 
 import numpy as np
 from pgvector import HalfVector, Vector
 from sqlalchemy import (
+    ARRAY,
+    VARCHAR,
     BigInteger,
     Dialect,
     Enum,
@@ -25,7 +27,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import BIT, DOUBLE_PRECISION, JSONB, TIMESTAMP
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.sql.elements import ColumnElement
@@ -113,6 +115,9 @@ class Image(Table):
     digest: Mapped[sha256]
     bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[now]
+    pdq: Mapped[str | None] = mapped_column(
+        BIT(256), comment="Perceptual hash of the first frame; null: not judged, or too plain."
+    )
 
 
 class StoredPolicy(Table):
@@ -160,6 +165,7 @@ class Batch(Table):
     submitted_at: Mapped[now]
     cancelled_at: Mapped[datetime | None]
     total: Mapped[int | None] = mapped_column(comment="Items; null while they still arrive.")
+    announced_at: Mapped[datetime | None] = mapped_column(comment="Its end was told to webhooks.")
 
 
 class Item(Table):
@@ -170,6 +176,7 @@ class Item(Table):
         Index("items_of_batch", "batch_id", "id"),
         Index("items_of_verdict", "batch_id", "verdict", "id"),
         Index("items_not_clear", "verdict", "id", postgresql_where=text("verdict <> 'clear'")),
+        Index("items_of_image", "image_id"),
     )
     id: Mapped[big_id]
     batch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("batches.id"))
@@ -186,6 +193,9 @@ class Item(Table):
     )
     margin: Mapped[float | None]
     probability: Mapped[float | None]
+    list_entry_id: Mapped[int | None] = mapped_column(
+        ForeignKey("list_entries.id"), comment="The list that decided, against the model or not."
+    )
 
 
 class Queued(Table):
@@ -289,3 +299,327 @@ class LedgerEntry(Table):
     item_id: Mapped[int | None] = mapped_column(BigInteger)
     batch_id: Mapped[uuid.UUID | None]
     details: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+
+
+class Person(Table):
+    """Somebody who works here; passwords are hashed, or an identity provider vouches."""
+
+    __tablename__ = "people"
+    id: Mapped[small_id]
+    login: Mapped[str] = mapped_column(unique=True, comment="Lower case.")
+    name: Mapped[str]
+    role: Mapped[str]
+    password_hash: Mapped[str | None]
+    subject: Mapped[str | None] = mapped_column(
+        unique=True, comment="Who this is at the identity provider."
+    )
+    classes: Mapped[list[str] | None] = mapped_column(
+        ARRAY(VARCHAR), comment="Names of the classes this person may see; null: all."
+    )
+    reveal_cap: Mapped[int | None] = mapped_column(comment="Unblurred images a day; null: any.")
+    created_at: Mapped[now]
+    disabled_at: Mapped[datetime | None]
+
+
+class Login(Table):
+    """An open session of a browser, known by its token's digest."""
+
+    __tablename__ = "logins"
+    digest: Mapped[str] = mapped_column(Digest, primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
+    created_at: Mapped[now]
+    expires_at: Mapped[datetime]
+
+
+class LoginFailure(Table):
+    """A refused log-in, by name and by address, so that guessing can be slowed down."""
+
+    __tablename__ = "login_failures"
+    __table_args__ = (Index("login_failures_of_key", "key", "at"),)
+    id: Mapped[big_id]
+    key: Mapped[str]
+    at: Mapped[now]
+
+
+class ApiKey(Table):
+    """A platform's key; only its digest is kept."""
+
+    __tablename__ = "api_keys"
+    id: Mapped[small_id]
+    name: Mapped[str]
+    prefix: Mapped[str] = mapped_column(comment="Its first letters, by which people know it.")
+    digest: Mapped[sha256]
+    created_by: Mapped[str]
+    created_at: Mapped[now]
+    revoked_at: Mapped[datetime | None]
+
+
+class Reveals(Table):
+    """How many images somebody saw unblurred on one day, by class."""
+
+    __tablename__ = "reveals"
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id"), primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    class_name: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int]
+
+
+class ReviewCase(Table):
+    """An item that waits for somebody's decision; the row goes when the decision is final."""
+
+    __tablename__ = "review_cases"
+    __table_args__ = (
+        # No column that a claim or a heartbeat changes is indexed, so that both stay in the page.
+        Index("cases_in_order", text("severity DESC"), text("margin DESC"), "item_id"),
+        Index(
+            "cases_of_class",
+            "class_name",
+            text("severity DESC"),
+            text("margin DESC"),
+            "item_id",
+        ),
+        Index("cases_of_batch", "batch_id", text("severity DESC"), text("margin DESC"), "item_id"),
+        Index("cases_by_age", "opened_at", "item_id"),
+        Index("cases_of_image", "image_id"),
+        {
+            "postgresql_with": {
+                "fillfactor": 70,
+                "autovacuum_vacuum_scale_factor": 0,
+                "autovacuum_vacuum_threshold": 1000,
+            }
+        },
+    )
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), primary_key=True)
+    stage: Mapped[str] = mapped_column(comment="first, second, senior or appeal.")
+    sampled: Mapped[bool] = mapped_column(comment="A clear item, drawn to see what is missed.")
+    severity: Mapped[short] = mapped_column(comment="0 low to 3 critical.")
+    margin: Mapped[float] = mapped_column(comment="Logits above the threshold.")
+    class_name: Mapped[str]
+    policy_id: Mapped[int] = mapped_column(ForeignKey("policies.id"))
+    batch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("batches.id"))
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"))
+    opened_at: Mapped[now]
+    holder: Mapped[int | None] = mapped_column(ForeignKey("people.id"))
+    claimed_at: Mapped[datetime | None]
+    leased_until: Mapped[datetime] = mapped_column(
+        server_default="-infinity", comment="Free from then on."
+    )
+    review_id: Mapped[int | None] = mapped_column(
+        BigInteger, comment="The decision that takes effect when it can no longer be undone."
+    )
+
+
+class Review(Table):
+    """What somebody decided about an item; nothing but undoing and taking effect is added later."""
+
+    __tablename__ = "reviews"
+    __table_args__ = (
+        Index("reviews_of_item", "item_id", "id"),
+        Index(
+            "reviews_to_settle",
+            "effective_at",
+            postgresql_where=text("settled_at IS NULL AND undone_at IS NULL"),
+        ),
+        # Nobody decides the same item twice: second looks and appeals are somebody else's.
+        Index(
+            "one_decision_each",
+            "item_id",
+            "person_id",
+            unique=True,
+            postgresql_where=text("undone_at IS NULL AND decision IN ('confirmed', 'overturned')"),
+        ),
+    )
+    id: Mapped[big_id]
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"))
+    stage: Mapped[str]
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
+    decision: Mapped[str] = mapped_column(comment="confirmed, overturned, escalated or skipped.")
+    reason: Mapped[str | None]
+    note: Mapped[str | None]
+    group_id: Mapped[uuid.UUID | None] = mapped_column(comment="Decided together with others.")
+    seconds: Mapped[float | None] = mapped_column(comment="From the claim to the decision.")
+    revealed: Mapped[bool] = mapped_column(comment="This person saw the image unblurred.")
+    decided_at: Mapped[now]
+    effective_at: Mapped[datetime] = mapped_column(comment="It can be undone until then.")
+    undone_at: Mapped[datetime | None]
+    settled_at: Mapped[datetime | None]
+
+
+class ReviewOutcome(Table):
+    """How an item's review ended, as it stands now; what came before is in reviews and ledger."""
+
+    __tablename__ = "review_outcomes"
+    __table_args__ = (Index("outcomes_of_image", "image_id"),)
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"))
+    class_name: Mapped[str]
+    decision: Mapped[str] = mapped_column(comment="confirmed or overturned.")
+    sampled: Mapped[bool]
+    review_id: Mapped[int | None] = mapped_column(
+        ForeignKey("reviews.id"), comment="Null: a list decided."
+    )
+    at: Mapped[now]
+
+
+class Appeal(Table):
+    """A platform's user disagrees; somebody decides who has not decided the item before."""
+
+    __tablename__ = "appeals"
+    __table_args__ = (
+        Index(
+            "one_open_appeal",
+            "item_id",
+            unique=True,
+            postgresql_where=text("closed_at IS NULL"),
+        ),
+        Index("appeals_of_item", "item_id"),
+    )
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"))
+    statement: Mapped[str]
+    opened_by: Mapped[str]
+    opened_at: Mapped[now]
+    closed_at: Mapped[datetime | None]
+    upheld: Mapped[bool | None] = mapped_column(comment="The flag stands.")
+    review_id: Mapped[int | None] = mapped_column(ForeignKey("reviews.id"))
+
+
+class ReviewRule(Table):
+    """When a second look is asked for, or a clear item is drawn for review."""
+
+    __tablename__ = "review_rules"
+    id: Mapped[small_id]
+    kind: Mapped[str] = mapped_column(comment="second_look or clear_sample.")
+    class_name: Mapped[str | None] = mapped_column(comment="Null: every class.")
+    margin_below: Mapped[float | None] = mapped_column(
+        comment="Only so many logits above the threshold; null: any."
+    )
+    share: Mapped[float] = mapped_column(comment="Of those, drawn at random.")
+    created_by: Mapped[str]
+    created_at: Mapped[now]
+    removed_at: Mapped[datetime | None]
+
+
+class ListEntry(Table):
+    """An image that is always or never to be flagged, with everything that is like it."""
+
+    __tablename__ = "list_entries"
+    id: Mapped[small_id]
+    kind: Mapped[str] = mapped_column(comment="allow or block.")
+    class_name: Mapped[str] = mapped_column(comment="That it is listed for.")
+    match: Mapped[str] = mapped_column(comment="digest, pdq or radius.")
+    image_digest: Mapped[str | None] = mapped_column(Digest)
+    pdq: Mapped[str | None] = mapped_column(BIT(256))
+    encoder_id: Mapped[int | None] = mapped_column(ForeignKey("encoders.id"))
+    vector: Mapped[FloatArray | None] = mapped_column(Float32s)
+    within: Mapped[float | None] = mapped_column(comment="Bits of the PDQ, or degrees.")
+    reason: Mapped[str]
+    created_by: Mapped[str]
+    created_at: Mapped[now]
+    removed_at: Mapped[datetime | None]
+
+
+class Tally(Table):
+    """Something counted, as differences that are summed and now and then put together."""
+
+    __tablename__ = "tallies"
+    __table_args__ = (Index("tallies_in_order", "kind", "at"),)
+    id: Mapped[big_id]
+    kind: Mapped[str] = mapped_column(
+        comment="judged, flagged, undetermined, confirmed, overturned, seconds, waiting:STAGE."
+    )
+    at: Mapped[now]
+    class_name: Mapped[str] = mapped_column(server_default="", comment="Empty: of no class.")
+    amount: Mapped[float]
+
+
+class IdempotencyKey(Table):
+    """A request that was answered, so that asking again gives the same answer."""
+
+    __tablename__ = "idempotency_keys"
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request: Mapped[str] = mapped_column(Digest, comment="Of what was asked.")
+    batch_id: Mapped[uuid.UUID | None] = mapped_column(comment="Null while it is being accepted.")
+    created_at: Mapped[now]
+
+
+class Fetch(Table):
+    """The bytes of an item that are still to be fetched; the row goes when they are kept."""
+
+    __tablename__ = "fetches"
+    __table_args__ = (Index("fetches_due", "due_at"),)
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), primary_key=True)
+    uri: Mapped[str]
+    attempts: Mapped[short] = mapped_column(server_default="0")
+    due_at: Mapped[now] = mapped_column(comment="Free from then on.")
+    problem: Mapped[str | None] = mapped_column(comment="Why the last attempt was put off.")
+
+
+class WebhookEndpoint(Table):
+    """Where a platform wants to be told."""
+
+    __tablename__ = "webhook_endpoints"
+    id: Mapped[small_id]
+    url: Mapped[str]
+    secret: Mapped[str] = mapped_column(comment="whsec_…; signing needs it as it is.")
+    events: Mapped[list[str] | None] = mapped_column(ARRAY(VARCHAR), comment="Null: all.")
+    created_by: Mapped[str]
+    created_at: Mapped[now]
+    disabled_at: Mapped[datetime | None]
+
+
+class OutboxEvent(Table):
+    """Something to tell the platforms, written in the transaction in which it happened."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (Index("outbox_of_item", "item_id", "id"),)
+    id: Mapped[big_id]
+    message_id: Mapped[uuid.UUID] = mapped_column(unique=True, comment="webhook-id.")
+    type: Mapped[str]
+    subject: Mapped[str] = mapped_column(comment="Events of one subject are sent in order.")
+    item_id: Mapped[int | None] = mapped_column(BigInteger)
+    batch_id: Mapped[uuid.UUID | None]
+    payload: Mapped[dict[str, Any]]
+    at: Mapped[now]
+
+
+class Delivery(Table):
+    """One event on its way to one endpoint."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        Index(
+            "deliveries_due",
+            "due_at",
+            postgresql_where=text("delivered_at IS NULL AND given_up_at IS NULL"),
+        ),
+        Index(
+            "deliveries_of_subject",
+            "endpoint_id",
+            "subject",
+            "event_id",
+            postgresql_where=text("delivered_at IS NULL AND given_up_at IS NULL"),
+        ),
+    )
+    endpoint_id: Mapped[int] = mapped_column(ForeignKey("webhook_endpoints.id"), primary_key=True)
+    event_id: Mapped[int] = mapped_column(ForeignKey("outbox.id"), primary_key=True)
+    subject: Mapped[str]
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    due_at: Mapped[now] = mapped_column(comment="Free from then on.")
+    delivered_at: Mapped[datetime | None]
+    given_up_at: Mapped[datetime | None]
+
+
+class DeliveryAttempt(Table):
+    """One try at a delivery, for the log that people read."""
+
+    __tablename__ = "delivery_attempts"
+    __table_args__ = (Index("attempts_of_event", "event_id", "endpoint_id", "id"),)
+    id: Mapped[big_id]
+    endpoint_id: Mapped[int] = mapped_column(ForeignKey("webhook_endpoints.id"))
+    event_id: Mapped[int] = mapped_column(ForeignKey("outbox.id"))
+    at: Mapped[now]
+    status: Mapped[int | None] = mapped_column(comment="HTTP status; null: no answer.")
+    problem: Mapped[str | None]
+    seconds: Mapped[float]

@@ -1,0 +1,1 @@
+"""What moderators do: claim, decide, undo; second looks, appeals, look-alikes and lists."""

@@ -1,0 +1,42 @@
+"""The web process: every room's routes, put together."""
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from filter_service import __version__
+from filter_service.web import appealing, finding, hooks, intake, problems, shield, watching
+from filter_service.web.console import (
+    item,
+    login,
+    overview,
+    people,
+    pictures,
+    queue,
+    rules,
+    search,
+)
+from filter_service.web.pages import HERE
+from filter_service.web.service import Service
+
+INTERFACE = (intake, finding, hooks, appealing)
+CONSOLE = (login, queue, item, pictures, search, overview, rules, people)
+
+
+def create_app(service: Service) -> FastAPI:
+    """The pages and the interface over one service."""
+    app = FastAPI(
+        title="filter_service",
+        version=__version__,
+        docs_url=None,  # its page loads scripts from elsewhere; `/docs` is ours
+        redoc_url=None,
+    )
+    app.state.service = service
+    problems.add_to(app)
+    shield.add_to(app)
+    for room in INTERFACE:
+        app.include_router(room.router)
+    for page in CONSOLE:
+        app.include_router(page.router, include_in_schema=False)
+    app.include_router(watching.router, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    return app

@@ -1,0 +1,5 @@
+"""One case: its page, and deciding it."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

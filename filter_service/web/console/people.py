@@ -1,0 +1,5 @@
+"""People and API keys."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

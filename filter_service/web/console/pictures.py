@@ -1,0 +1,5 @@
+"""Images as the pages show them: blurred unless revealed, and maps."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

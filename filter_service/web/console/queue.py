@@ -1,0 +1,5 @@
+"""The queue of cases."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

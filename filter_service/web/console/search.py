@@ -1,0 +1,5 @@
+"""Search by words or by an image."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

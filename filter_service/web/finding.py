@@ -1,0 +1,5 @@
+"""Search over HTTP: `/v1/search`."""
+
+from fastapi import APIRouter
+
+router = APIRouter(prefix="/v1")

@@ -1,0 +1,5 @@
+"""Webhooks over HTTP: endpoints, deliveries, redelivery."""
+
+from fastapi import APIRouter
+
+router = APIRouter(prefix="/v1")

@@ -1,0 +1,5 @@
+"""For the operator's machines: `/metrics` for Prometheus, `/live` and `/ready`."""
+
+from fastapi import APIRouter
+
+router = APIRouter()
