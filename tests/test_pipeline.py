@@ -11,6 +11,9 @@ from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import Encoder
 from filter_service.explain.question import Question, boundary, degrees
 from filter_service.explain.record import Explanation
+from filter_service.explain.relevance import capture
+from filter_service.explain.rules import EXACT
+from filter_service.explain.words import Words
 from filter_service.pipeline import Subject, prepare
 from filter_service.policy import Policy, read_policy
 from filter_service.verdicts import KnownVectors, threshold_margin
@@ -58,6 +61,25 @@ def test_words_add_up_to_the_logit_of_their_prompt(explanations: list[Explanatio
     for prompt in (p for e in explanations for p in e.words):
         total = sum(w.shapley for w in prompt.words)
         assert abs(total - (prompt.logit - prompt.empty)) < 1e-3
+
+
+def test_the_words_maps_add_up_to_that_of_the_prompt_less_the_empty_one(
+    outcomes: list[Outcome], encoder: Encoder, policy: Policy
+) -> None:
+    pixels = {
+        o.digest: prepare(f.read_bytes(), encoder) for f, o in zip(FILES, outcomes, strict=True)
+    }
+    for outcome in [o for o in outcomes if o.explanations][:4]:
+        seen = capture(encoder, pixels[outcome.digest].load())
+        for e in outcome.explanations:
+            templates = policy.templates_of(policy.forbidden(e.class_name))
+            for prompt in e.words:
+                folded = Words(encoder.encode_texts).vectors(prompt.prompt, templates)
+                whole = encoder.head.scale * (folded.full - folded.empty)  # (d,)
+                (found,) = seen.maps([0], whole[None, None], EXACT)
+                summed = sum(w.grid.astype(np.float64) for w in prompt.words if w.grid is not None)
+                assert np.abs(summed - found.grid[0]).max() < 0.02  # what float16 leaves
+                assert np.abs(found.grid[0]).max() > 0.2
 
 
 def test_counterfactual_images_are_clear_when_judged_by_themselves(

@@ -29,7 +29,7 @@ from filter_service.explain.question import Question, boundary
 from filter_service.explain.record import Explanation, FlipRegion, Map
 from filter_service.explain.regions import Suspect, sufficient_regions
 from filter_service.explain.relevance import Capture, RelevanceMap, capture, read_one
-from filter_service.explain.rules import Kernel
+from filter_service.explain.rules import EXACT
 from filter_service.explain.words import Words
 from filter_service.images import Image, decode
 from filter_service.policy import ForbiddenClass
@@ -335,12 +335,10 @@ def _word_regions(case: _Decision) -> WordRegions:
         case.question.prompt(case.question.carrying),
         case.policy.policy.templates_of(case.forbidden),
     )
-    words = folded.deleted.mean(axis=0)  # (n, d)
     scale = case.vectors.head.scale
-    directions = scale * np.concatenate([words, (folded.full - folded.empty)[None]])  # (n + 1, d)
-    # Linear in the direction, unlike the default, so that the words' maps add up.
-    rule = Kernel("exact decomposition")
-    (found,) = case.seen.maps([0], np.asarray(directions[None], dtype=np.float32), rule)
+    whole = (folded.full - folded.empty)[None]
+    directions = scale * np.concatenate([folded.folded, whole])  # (n + 1, d)
+    (found,) = case.seen.maps([0], np.asarray(directions[None], dtype=np.float32), EXACT)
     scores = (directions.astype(np.float64) @ case.z).tolist()
     maps = [_map(found, i, value) for i, value in enumerate(scores)]
     return WordRegions(

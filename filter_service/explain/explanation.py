@@ -1,6 +1,7 @@
 """Explain what was flagged: map, words, counterfactuals, flip region and proof, in batches."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from filter_service.explain.record import (
 )
 from filter_service.explain.regions import Suspect
 from filter_service.explain.relevance import Capture, RelevanceMap
+from filter_service.explain.rules import EXACT
 from filter_service.explain.words import Words
 from filter_service.policy import Policy
 from filter_service.scoring import ClassVectors, FloatArray, PolicyVectors
@@ -67,7 +69,7 @@ class Explanations:
         tested = iter(drops)
         flips = iter(regions.flip_regions(self.encoder.screen, suspects, known))
         return [
-            self._record(case, seen.z[case.row], m, refusal, tested, flips)
+            self._record(case, seen, m, refusal, tested, flips)
             for case, m in zip(cases, maps, strict=True)
         ]
 
@@ -91,13 +93,13 @@ class Explanations:
     def _record(
         self,
         case: Case,
-        z: FloatArray,
+        seen: Capture,
         found: RelevanceMap | None,
         refusal: str | None,
         tested: Iterator[Drops],
         flips: Iterator[FlipRegion],
     ) -> Explanation:
-        policy, vectors = self.vectors.policy, self._of(case)
+        policy, vectors, z = self.vectors.policy, self._of(case), seen.z[case.row]
         index = [c.name for c in policy.classes].index(vectors.name)
         band = float(self.encoder.band(policy)[index])
         question = Question(case.digest, z, policy, vectors, band)
@@ -116,7 +118,7 @@ class Explanations:
             boundary_degrees=None if edge is None else degrees(z, edge),
             map=None if found is None else _map(found, case.score.margin),
             no_map=refusal,
-            words=self._words(policy, vectors, z, carrying),
+            words=self._words(vectors, z, carrying, seen, case.row),
             images=near.images,
             no_images=near.none,
             texts=worded.texts,
@@ -127,18 +129,22 @@ class Explanations:
         )
 
     def _words(
-        self,
-        policy: Policy,
-        vectors: ClassVectors,
-        z: FloatArray,
-        carrying: list[tuple[int, float]],
+        self, vectors: ClassVectors, z: FloatArray, carrying: _Weighted, seen: Capture, row: int
     ) -> tuple[PromptWords, ...]:
+        """The words of the carrying prompts, with their maps where the tower has any."""
+        policy, scale = self.vectors.policy, vectors.head.scale
         forbidden = policy.forbidden(vectors.name)
+        templates = policy.templates_of(forbidden)
+        folded = [self.words.vectors(forbidden.prompts[i], templates) for i, _ in carrying]
+        directions = scale * np.concatenate([f.folded for f in folded])  # (all words, d)
+        grids: list[FloatArray | None] = [None] * len(folded)
+        with suppress(NotExplainable):  # the record says why there is no map
+            (found,) = seen.maps([row], np.asarray(directions[None], dtype=np.float32), EXACT)
+            ends = np.cumsum([len(f.units) for f in folded])
+            grids = list(np.split(found.grid, ends[:-1]))
         return tuple(
-            self.words.vectors(forbidden.prompts[i], policy.templates_of(forbidden)).values(
-                z, vectors.head.scale, weight
-            )
-            for i, weight in carrying
+            f.values(z, scale, weight, grid)
+            for f, (_, weight), grid in zip(folded, carrying, grids, strict=True)
         )
 
     def _provenance(self, policy: Policy) -> Provenance:

@@ -50,6 +50,7 @@ class Word(_Frozen):
     standard_error: float  # logits, 0 when exact
     substituted: float  # logits, words replaced by a neutral one
     leave_one_out: float  # logits
+    grid: Grid | None = None  # (h, w) logits: its Shapley value by place, less a remainder
 
     @property
     def doubtful(self) -> bool:

@@ -36,8 +36,15 @@ class WordVectors:
     full: FloatArray  # (d,)
     empty: FloatArray  # (d,)
 
-    def values(self, z: FloatArray, scale: float, weight: float) -> PromptWords:
-        """Shapley values for one unit image vector, in logits."""
+    @property
+    def folded(self) -> FloatArray:
+        """One direction for each unit, (n, d): its Shapley value is scale * z . folded[i]."""
+        return np.asarray(self.deleted.mean(axis=0))
+
+    def values(
+        self, z: FloatArray, scale: float, weight: float, grids: FloatArray | None = None
+    ) -> PromptWords:
+        """Shapley values for one unit image vector, in logits; `grids` (n, h, w) by place."""
         deleted, substituted = scale * (self.deleted @ z), scale * (self.substituted @ z)  # (s, n)
         error = _standard_error(deleted)  # (n,)
         out = scale * (self.left_out @ z)  # (n,)
@@ -53,6 +60,7 @@ class WordVectors:
                     standard_error=float(error[i]),
                     substituted=float(substituted[:, i].mean()),
                     leave_one_out=float(out[i]),
+                    grid=None if grids is None else grids[i].astype(np.float16),
                 )
                 for i, unit in enumerate(self.units)
             ),
