@@ -1,6 +1,8 @@
 """The contract that every method keeps, and what each is for."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from filter_service.demo.samples import as_submitted
 from filter_service.demo.scenes import DEV_SEEDS, mask, sample_scene
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.errors import NotExplainable
-from filter_service.explain.methods import METHODS, ByMasking, Method
+from filter_service.explain.methods import METHODS, OFFERED, ByMasking, Method
 from filter_service.explain.perturbation import MaskedAnswers, fitted, kernel_shap, lime, rise
 from filter_service.explain.relevance import RelevanceMap
 from filter_service.scoring import FloatArray
@@ -165,3 +167,19 @@ class TestOnTheBundledModel:
         u = encoder.encode_texts(["a gun"])[0] - encoder.encode_texts(["a dog"])[0]
         found = fitted(answers, u)
         assert -0.5 < found.r_squared < 1 and found.with_pairs > found.r_squared - 0.1
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_offered_exactly_if_it_beats_the_centre_and_the_edges(name: str) -> None:
+    published = Path(__file__).parent.parent / "docs/explanations-benchmark/bundled.json"
+    found = json.loads(published.read_text())["test"]
+
+    def figures(method: str) -> tuple[float, float]:
+        deletion = found[method]["deletion"].values()
+        return found[method]["causal"]["value"], sum(deletion) / len(deletion)
+
+    baselines = [figures("centre"), figures("edges")]
+    beats = all(
+        ours > theirs for b in baselines for ours, theirs in zip(figures(name), b, strict=True)
+    )
+    assert beats == (name in OFFERED)

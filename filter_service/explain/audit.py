@@ -22,7 +22,7 @@ from filter_service.explain.caption import Caption, caption
 from filter_service.explain.counterfactual import Memory, search_images
 from filter_service.explain.edits import PromptEdits, edits, vocabulary
 from filter_service.explain.explanation import Case, Explanations
-from filter_service.explain.methods import METHODS, ByMasking, Method
+from filter_service.explain.methods import OFFERED, ByMasking, Method
 from filter_service.explain.perturbation import MaskedAnswers
 from filter_service.explain.phrases import Difference, difference
 from filter_service.explain.question import Question, boundary
@@ -145,7 +145,7 @@ def audit(
     class_name: str,
     image: Image,
     memories: Sequence[Memory] = (),
-    methods: Mapping[str, Method] = METHODS,
+    methods: Mapping[str, Method] = OFFERED,
     whole: bool = True,
     masks: int = perturbation.COUNT,
 ) -> Audit:

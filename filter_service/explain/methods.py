@@ -148,7 +148,12 @@ METHODS: dict[str, Method] = {
     "kernel-shap": ByMasking("kernel SHAP", perturbation.kernel_shap),
     "lime": ByMasking("LIME", perturbation.lime),
 }
-"""The default first."""
+"""The default first; what nobody should trust among them, too, so that it is measured."""
+
+_BEATEN = ("grad-cam", "occlusion", "raw-attention")
+OFFERED = {name: method for name, method in METHODS.items() if name not in _BEATEN}
+"""What a person may ask for: those that beat a map of the centre and one of the edges, in causal
+agreement and in deletion (docs/explanations-benchmark.md)."""
 
 
 def _maps(name: str, grids: np.ndarray, scores: np.ndarray) -> list[RelevanceMap]:
