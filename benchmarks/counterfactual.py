@@ -74,19 +74,19 @@ def load(engine: Engine, sessions: Sessions, z: FloatArray, m: FloatArray) -> in
         driver: Any = connection.connection.driver_connection
         register_vector(driver)
         rows = range(len(z))
-        _copy(
+        copy(
             driver,
             "images (id, digest, bytes)",
             "int8 bytea int8",
             ((i, i.to_bytes(32, "big"), 1) for i in rows),
         )
-        _copy(
+        copy(
             driver,
             "embeddings (encoder_id, image_id, frame, vector, exact_vector)",
             "int4 int8 int4 halfvec vector",
             ((encoder, i, 0, HalfVector(z[i]), Vector(z[i])) for i in rows),
         )
-        _copy(
+        copy(
             driver,
             "scores (encoder_id, class_id, image_id, margin, frame, exact)",
             "int4 int4 int8 float8 int4 bool",
@@ -96,7 +96,8 @@ def load(engine: Engine, sessions: Sessions, z: FloatArray, m: FloatArray) -> in
     return encoder
 
 
-def _copy(driver: psycopg.Connection, table: str, types: str, rows: Iterator[Any]) -> None:
+def copy(driver: psycopg.Connection, table: str, types: str, rows: Iterator[Any]) -> None:
+    """Fill a table by COPY in binary; `types` are those of its columns, by name."""
     with driver.cursor() as cursor, cursor.copy(f"COPY {table} FROM STDIN (FORMAT BINARY)") as copy:
         copy.set_types(types.split())
         for row in rows:
