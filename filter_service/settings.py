@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from filter_service.errors import InvalidSettings
+from filter_service.references import AllowList
 
 PILLOWS_LIMIT = 178_956_970  # pixels; Pillow opens nothing larger
 
@@ -91,6 +92,12 @@ class Settings(BaseSettings):
     webhook_private: bool = Field(
         False, description="Webhooks may go to private and loopback addresses, too."
     )
+
+    @field_validator("fetch_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        AllowList.of(hosts)
+        return hosts
 
     @property
     def images_at(self) -> str:

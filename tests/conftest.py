@@ -54,13 +54,13 @@ def template(admin: Engine, servers: Services) -> str:
 @pytest.fixture
 def empty_database_url(admin: Engine, servers: Services) -> Iterator[str]:
     """A database without any table."""
-    yield from _database(admin, servers, "template1")
+    yield from database_from(admin, servers, "template1")
 
 
 @pytest.fixture
 def database_url(admin: Engine, servers: Services, template: str) -> Iterator[str]:
     """A migrated, empty database."""
-    yield from _database(admin, servers, template)
+    yield from database_from(admin, servers, template)
 
 
 @pytest.fixture
@@ -97,7 +97,8 @@ def named(url: str, database: str) -> str:
     return make_url(url).set(database=database).render_as_string(hide_password=False)
 
 
-def _database(admin: Engine, servers: Services, template: str) -> Iterator[str]:
+def database_from(admin: Engine, servers: Services, template: str) -> Iterator[str]:
+    """A copy of a database, for as long as somebody wants it."""
     name = f"test_{next(_numbers)}"
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))

@@ -1,5 +1,7 @@
 """The settings: read from the environment, and a bad one is named."""
 
+import json
+
 import pytest
 
 from filter_service.errors import InvalidSettings
@@ -22,6 +24,23 @@ GOOD = {
     "max_bytes": "1000",
     "max_pixels": "1000",
     "max_frames": "8",
+    "web_host": "::1",
+    "web_port": "8080",
+    "public_url": "https://moderation.example.org",
+    "login_hours": "8",
+    "oidc_issuer": "https://login.example.org",
+    "oidc_client_id": "filter-service",
+    "oidc_client_secret": "secret",
+    "review_lease_seconds": "120",
+    "undo_seconds": "5",
+    "reveal_cap": "200",
+    "fetch_hosts": '["cdn.example.org", "*.images.example.org"]',
+    "fetch_seconds": "20",
+    "upload_files": "100",
+    "upload_bytes": "1000000",
+    "webhook_seconds": "5",
+    "webhook_hours": "24",
+    "webhook_private": "True",
 }
 
 
@@ -36,7 +55,12 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
     for name, value in GOOD.items():
         monkeypatch.setenv(f"FILTER_SERVICE_{name.upper()}", value)
     found = Settings.load().model_dump(mode="json")
-    assert {name: str(value).removesuffix(".0") for name, value in found.items()} == GOOD
+    given = {name: _as_given(value) for name, value in found.items()}
+    assert given == GOOD
+
+
+def _as_given(value: object) -> str:
+    return json.dumps(value) if isinstance(value, list) else str(value).removesuffix(".0")
 
 
 def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +79,9 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
         ("lease_seconds", "-1"),
         ("max_pixels", str(PILLOWS_LIMIT + 1)),
         ("max_frames", "0"),
+        ("web_port", "65536"),
+        ("undo_seconds", "-1"),
+        ("webhook_private", "perhaps"),
     ],
 )
 def test_a_bad_value_is_named_with_its_variable(
@@ -65,6 +92,12 @@ def test_a_bad_value_is_named_with_its_variable(
     with pytest.raises(InvalidSettings, match=variable) as caught:
         Settings.load()
     assert value in str(caught.value)
+
+
+def test_a_host_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FILTER_SERVICE_FETCH_HOSTS", '["http://example.org/path"]')
+    with pytest.raises(InvalidSettings, match="FETCH_HOSTS holds 'http:"):
+        Settings.load()
 
 
 def test_pillow_itself_opens_nothing_above_the_limit() -> None:

@@ -158,6 +158,15 @@ class Batch(Table):
     """What a platform submitted in one go."""
 
     __tablename__ = "batches"
+    __table_args__ = (
+        Index("batches_in_order", "submitted_at", "id"),
+        Index(
+            "batches_to_announce",
+            "submitted_at",
+            "id",
+            postgresql_where=text("announced_at IS NULL"),
+        ),
+    )
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     policy_id: Mapped[int] = mapped_column(ForeignKey("policies.id"))
     label: Mapped[str]
@@ -345,6 +354,10 @@ class ApiKey(Table):
     """A platform's key; only its digest is kept."""
 
     __tablename__ = "api_keys"
+    __table_args__ = (
+        # The ledger calls a platform by its key's name.
+        Index("one_key_of_name", "name", unique=True, postgresql_where=text("revoked_at IS NULL")),
+    )
     id: Mapped[small_id]
     name: Mapped[str]
     prefix: Mapped[str] = mapped_column(comment="Its first letters, by which people know it.")
@@ -369,7 +382,7 @@ class ReviewCase(Table):
 
     __tablename__ = "review_cases"
     __table_args__ = (
-        # No column that a claim or a heartbeat changes is indexed, so that both stay in the page.
+        # No column that a heartbeat changes is indexed, so that it stays in the page.
         Index("cases_in_order", text("severity DESC"), text("margin DESC"), "item_id"),
         Index(
             "cases_of_class",
@@ -379,6 +392,15 @@ class ReviewCase(Table):
             "item_id",
         ),
         Index("cases_of_batch", "batch_id", text("severity DESC"), text("margin DESC"), "item_id"),
+        Index(
+            "cases_of_policy",
+            "policy_id",
+            text("severity DESC"),
+            text("margin DESC"),
+            "item_id",
+        ),
+        Index("cases_of_stage", "stage", text("severity DESC"), text("margin DESC"), "item_id"),
+        Index("cases_held", "holder", postgresql_where=text("holder IS NOT NULL")),
         Index("cases_by_age", "opened_at", "item_id"),
         Index("cases_of_image", "image_id"),
         {
@@ -449,7 +471,10 @@ class ReviewOutcome(Table):
     """How an item's review ended, as it stands now; what came before is in reviews and ledger."""
 
     __tablename__ = "review_outcomes"
-    __table_args__ = (Index("outcomes_of_image", "image_id"),)
+    __table_args__ = (
+        Index("outcomes_of_image", "image_id"),
+        Index("outcomes_of_class", "class_name", "at"),
+    )
     item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), primary_key=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"))
     class_name: Mapped[str]
@@ -504,6 +529,10 @@ class ListEntry(Table):
     """An image that is always or never to be flagged, with everything that is like it."""
 
     __tablename__ = "list_entries"
+    __table_args__ = (
+        # The last removal is what a worker looks at to see whether the lists have changed.
+        Index("entries_removed", "removed_at", postgresql_where=text("removed_at IS NOT NULL")),
+    )
     id: Mapped[small_id]
     kind: Mapped[str] = mapped_column(comment="allow or block.")
     class_name: Mapped[str] = mapped_column(comment="That it is listed for.")
@@ -526,7 +555,8 @@ class Tally(Table):
     __table_args__ = (Index("tallies_in_order", "kind", "at"),)
     id: Mapped[big_id]
     kind: Mapped[str] = mapped_column(
-        comment="judged, flagged, undetermined, confirmed, overturned, seconds, waiting:STAGE."
+        comment="judged, flagged, undetermined, confirmed, overturned, sampled:DECISION, "
+        "seconds, timed, waiting:STAGE."
     )
     at: Mapped[now]
     class_name: Mapped[str] = mapped_column(server_default="", comment="Empty: of no class.")
@@ -534,13 +564,13 @@ class Tally(Table):
 
 
 class IdempotencyKey(Table):
-    """A request that was answered, so that asking again gives the same answer."""
+    """A request that began a batch, so that asking again finds it."""
 
     __tablename__ = "idempotency_keys"
     owner: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     request: Mapped[str] = mapped_column(Digest, comment="Of what was asked.")
-    batch_id: Mapped[uuid.UUID | None] = mapped_column(comment="Null while it is being accepted.")
+    batch_id: Mapped[uuid.UUID] = mapped_column(comment="Without a total while it is accepted.")
     created_at: Mapped[now]
 
 
@@ -552,7 +582,7 @@ class Fetch(Table):
     item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), primary_key=True)
     uri: Mapped[str]
     attempts: Mapped[short] = mapped_column(server_default="0")
-    due_at: Mapped[now] = mapped_column(comment="Free from then on.")
+    due_at: Mapped[now | None] = mapped_column(comment="Free from then on; null: given up.")
     problem: Mapped[str | None] = mapped_column(comment="Why the last attempt was put off.")
 
 
@@ -566,7 +596,11 @@ class WebhookEndpoint(Table):
     events: Mapped[list[str] | None] = mapped_column(ARRAY(VARCHAR), comment="Null: all.")
     created_by: Mapped[str]
     created_at: Mapped[now]
-    disabled_at: Mapped[datetime | None]
+    failing_since: Mapped[datetime | None] = mapped_column(
+        comment="No delivery has succeeded since then."
+    )
+    disabled_at: Mapped[datetime | None] = mapped_column(comment="It answered 410 Gone.")
+    removed_at: Mapped[datetime | None]
 
 
 class OutboxEvent(Table):
@@ -591,8 +625,15 @@ class Delivery(Table):
     __table_args__ = (
         Index(
             "deliveries_due",
+            "endpoint_id",
             "due_at",
             postgresql_where=text("delivered_at IS NULL AND given_up_at IS NULL"),
+        ),
+        Index(
+            "deliveries_in_vain",
+            "endpoint_id",
+            "event_id",
+            postgresql_where=text("delivered_at IS NULL"),
         ),
         Index(
             "deliveries_of_subject",

@@ -5,7 +5,9 @@ they are read one by one through the index on margins: exact, and quick because 
 many do, the HNSW index is walked from the query outwards until enough of them have been met.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from pgvector import HalfVector, Vector
 from sqlalchemy import select, text
@@ -31,18 +33,27 @@ _PLAN = text("""
            set_config('hnsw.max_scan_tuples', '20000', true)
 """)
 
-_FEW = """
+# What moderators said of a neighbour for this class; lists that decide do not speak here.
+_DECISION = """
+    (SELECT CASE WHEN NOT sampled THEN decision
+                 WHEN decision = 'confirmed' THEN 'rightly clear' ELSE 'missed' END
+     FROM review_outcomes
+     WHERE image_id = nearest.image_id AND class_name = :class_name AND review_id IS NOT NULL
+     ORDER BY at DESC LIMIT 1)
+"""
+
+_FEW = f"""
     WITH side AS MATERIALIZED (
         SELECT image_id, frame, margin FROM scores
-        WHERE encoder_id = {encoder} AND class_id = {class_id} AND margin {compared} :bound
-        ORDER BY margin {order} LIMIT {few}
+        WHERE encoder_id = {{encoder}} AND class_id = {{class_id}} AND margin {{compared}} :bound
+        ORDER BY margin {{order}} LIMIT {{few}}
     )
-    SELECT images.digest, halfvec_send(vector), vector_send(exact_vector), margin
+    SELECT images.digest, halfvec_send(vector), vector_send(exact_vector), margin, {_DECISION}
     FROM (
         SELECT side.image_id, margin, vector, exact_vector
         FROM side CROSS JOIN LATERAL (
             SELECT vector, exact_vector FROM embeddings
-            WHERE encoder_id = {encoder} AND image_id = side.image_id AND frame = side.frame
+            WHERE encoder_id = {{encoder}} AND image_id = side.image_id AND frame = side.frame
             LIMIT 1
         ) AS embedding
         ORDER BY vector <=> :z LIMIT :limit
@@ -56,7 +67,7 @@ _WALK = """
 """
 
 _MANY = f"""
-    SELECT images.digest, halfvec_send(vector), vector_send(exact_vector), margin
+    SELECT images.digest, halfvec_send(vector), vector_send(exact_vector), margin, {_DECISION}
     FROM (
         SELECT walk.image_id, margin, vector, exact_vector
         FROM ({_WALK}) AS walk CROSS JOIN LATERAL (
@@ -72,6 +83,15 @@ _MANY = f"""
 _SEARCH = f"""
     SELECT images.digest, frame, 1 - distance
     FROM ({_WALK} LIMIT :limit) AS nearest JOIN images ON images.id = image_id
+"""
+
+_NEAR = f"""
+    SELECT image_id, 1 - min(distance) FROM ({_WALK} LIMIT :limit) AS nearest GROUP BY image_id
+"""
+
+_AMONG = """
+    SELECT image_id, 1 - min(vector <=> :z) FROM embeddings
+    WHERE encoder_id = {encoder} AND image_id = ANY(:images) GROUP BY image_id
 """
 
 _PHRASES = """
@@ -96,6 +116,7 @@ class _Side:
 
     encoder: int
     class_id: int
+    class_name: str
     verdict: Verdict
     bound: float  # logits
 
@@ -146,7 +167,7 @@ class StoredMemory:
             class_id = self._class(session, policy, class_name)
             if class_id is None:
                 return []
-            asked = _Side(self._encoder, class_id, side, bound)
+            asked = _Side(self._encoder, class_id, class_name, side, bound)
             session.execute(_PLAN)
             found: list[Neighbour] = []
             if self._has_many(session, asked):
@@ -213,10 +234,36 @@ class StoredMemory:
     ) -> list[Neighbour]:
         rows = session.execute(
             text(side.sql(query, self._dim, self._few)),
-            {"bound": side.bound, "z": HalfVector(z), "limit": max(limit, RERANKED)},
+            {
+                "bound": side.bound,
+                "class_name": side.class_name,
+                "z": HalfVector(z),
+                "limit": max(limit, RERANKED),
+            },
         )
         found = [_neighbour(*row) for row in rows]
         return sorted(found, key=lambda n: -float(n.vector @ z))[:limit]
+
+
+def near(
+    session: Session, encoder_id: int, dim: int, z: FloatArray, limit: int
+) -> dict[int, float]:
+    """Images nearest to z, (d,) unit, by id, with their cosines; of `limit` frames at most."""
+    session.execute(_PLAN)
+    query = _NEAR.format(encoder=encoder_id, dim=dim)
+    return _cosines(session, query, {"z": HalfVector(z), "limit": limit})
+
+
+def among(
+    session: Session, encoder_id: int, z: FloatArray, images: Collection[int]
+) -> dict[int, float]:
+    """The cosines of these images with z, (d,) unit, by id; each is read."""
+    query = _AMONG.format(encoder=encoder_id)
+    return _cosines(session, query, {"z": HalfVector(z), "images": list(images)})
+
+
+def _cosines(session: Session, query: str, values: dict[str, Any]) -> dict[int, float]:
+    return {image: float(cosine) for image, cosine in session.execute(text(query), values)}
 
 
 def _compared(side: Verdict) -> str:
@@ -224,11 +271,13 @@ def _compared(side: Verdict) -> str:
     return "<" if side is Verdict.CLEAR else ">="
 
 
-def _neighbour(digest: bytes, half: bytes, exact: bytes | None, margin: float) -> Neighbour:
+def _neighbour(
+    digest: bytes, half: bytes, exact: bytes | None, margin: float, decision: str | None
+) -> Neighbour:
     return Neighbour(
         digest=bytes(digest).hex(),
         vector=unit(Float16s.parse(half)) if exact is None else Float32s.parse(exact),
         margin=margin,
         exact=exact is not None,
-        decision=None,  # moderators do not decide yet
+        decision=decision,
     )

@@ -181,28 +181,29 @@ CREATE TABLE tallies (
     amount double precision NOT NULL
 );
 COMMENT ON COLUMN tallies.kind IS
-    'judged, flagged, undetermined, confirmed, overturned, seconds, waiting:STAGE.';
+    'judged, flagged, undetermined, confirmed, overturned, sampled:DECISION, '
+    'seconds, timed, waiting:STAGE.';
 COMMENT ON COLUMN tallies.class_name IS 'Empty: of no class.';
 
 CREATE TABLE idempotency_keys (
     owner varchar NOT NULL,
     key varchar NOT NULL,
     request bytea NOT NULL CHECK (octet_length(request) = 32),
-    batch_id uuid,
+    batch_id uuid NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (owner, key)
 );
 COMMENT ON COLUMN idempotency_keys.request IS 'Of what was asked.';
-COMMENT ON COLUMN idempotency_keys.batch_id IS 'Null while it is being accepted.';
+COMMENT ON COLUMN idempotency_keys.batch_id IS 'Without a total while it is accepted.';
 
 CREATE TABLE fetches (
     item_id bigint PRIMARY KEY REFERENCES items,
     uri varchar NOT NULL,
     attempts smallint NOT NULL DEFAULT 0,
-    due_at timestamptz NOT NULL DEFAULT now(),
+    due_at timestamptz DEFAULT now(),
     problem varchar
 );
-COMMENT ON COLUMN fetches.due_at IS 'Free from then on.';
+COMMENT ON COLUMN fetches.due_at IS 'Free from then on; null: given up.';
 COMMENT ON COLUMN fetches.problem IS 'Why the last attempt was put off.';
 
 CREATE TABLE webhook_endpoints (
@@ -212,8 +213,12 @@ CREATE TABLE webhook_endpoints (
     events varchar[],
     created_by varchar NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
-    disabled_at timestamptz
+    failing_since timestamptz,
+    disabled_at timestamptz,
+    removed_at timestamptz
 );
+COMMENT ON COLUMN webhook_endpoints.failing_since IS 'No delivery has succeeded since then.';
+COMMENT ON COLUMN webhook_endpoints.disabled_at IS 'It answered 410 Gone.';
 COMMENT ON COLUMN webhook_endpoints.secret IS 'whsec_…; signing needs it as it is.';
 COMMENT ON COLUMN webhook_endpoints.events IS 'Null: all.';
 
@@ -257,6 +262,7 @@ COMMENT ON COLUMN delivery_attempts.status IS 'HTTP status; null: no answer.';
 INDEXES = """
 CREATE INDEX items_of_image ON items (image_id);
 CREATE INDEX login_failures_of_key ON login_failures (key, at);
+CREATE UNIQUE INDEX one_key_of_name ON api_keys (name) WHERE revoked_at IS NULL;
 CREATE UNIQUE INDEX one_decision_each ON reviews (item_id, person_id)
     WHERE undone_at IS NULL AND decision IN ('confirmed', 'overturned');
 CREATE INDEX reviews_of_item ON reviews (item_id, id);
@@ -265,16 +271,24 @@ CREATE INDEX reviews_to_settle ON reviews (effective_at)
 CREATE INDEX cases_by_age ON review_cases (opened_at, item_id);
 CREATE INDEX cases_in_order ON review_cases (severity DESC, margin DESC, item_id);
 CREATE INDEX cases_of_batch ON review_cases (batch_id, severity DESC, margin DESC, item_id);
+CREATE INDEX cases_held ON review_cases (holder) WHERE holder IS NOT NULL;
 CREATE INDEX cases_of_class ON review_cases (class_name, severity DESC, margin DESC, item_id);
 CREATE INDEX cases_of_image ON review_cases (image_id);
+CREATE INDEX cases_of_policy ON review_cases (policy_id, severity DESC, margin DESC, item_id);
+CREATE INDEX cases_of_stage ON review_cases (stage, severity DESC, margin DESC, item_id);
 CREATE INDEX outcomes_of_image ON review_outcomes (image_id);
+CREATE INDEX outcomes_of_class ON review_outcomes (class_name, at);
+CREATE INDEX entries_removed ON list_entries (removed_at) WHERE removed_at IS NOT NULL;
 CREATE INDEX appeals_of_item ON appeals (item_id);
 CREATE UNIQUE INDEX one_open_appeal ON appeals (item_id) WHERE closed_at IS NULL;
 CREATE INDEX tallies_in_order ON tallies (kind, at);
 CREATE INDEX fetches_due ON fetches (due_at);
 CREATE INDEX outbox_of_item ON outbox (item_id, id);
-CREATE INDEX deliveries_due ON deliveries (due_at)
+CREATE INDEX batches_to_announce ON batches (submitted_at, id) WHERE announced_at IS NULL;
+CREATE INDEX deliveries_due ON deliveries (endpoint_id, due_at)
     WHERE delivered_at IS NULL AND given_up_at IS NULL;
+CREATE INDEX deliveries_in_vain ON deliveries (endpoint_id, event_id)
+    WHERE delivered_at IS NULL;
 CREATE INDEX deliveries_of_subject ON deliveries (endpoint_id, subject, event_id)
     WHERE delivered_at IS NULL AND given_up_at IS NULL;
 CREATE INDEX attempts_of_event ON delivery_attempts (event_id, endpoint_id, id);
@@ -286,6 +300,7 @@ COMMENT ON COLUMN images.pdq IS
     'Perceptual hash of the first frame; null: not judged, or too plain.';
 ALTER TABLE batches ADD announced_at timestamptz;
 COMMENT ON COLUMN batches.announced_at IS 'Its end was told to webhooks.';
+CREATE INDEX batches_in_order ON batches (submitted_at, id);
 ALTER TABLE items ADD list_entry_id integer REFERENCES list_entries;
 COMMENT ON COLUMN items.list_entry_id IS 'The list that decided, against the model or not.';
 """
