@@ -1,0 +1,225 @@
+"""Commands of whoever runs the service: people and API keys."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from filter_service.cli.place import workplace
+
+if TYPE_CHECKING:
+    from filter_service.people import Role
+
+Login = Annotated[str, typer.Argument(help="The name that somebody signs in with.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+FromStdin = Annotated[
+    bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+]
+Generate = Annotated[
+    bool, typer.Option("--generate", help="Make a password and print it, this once.")
+]
+ACTOR = "service"  # whoever can run commands on the machine is the service itself
+ROWS = 500  # asked for at once
+
+users = typer.Typer(help="People who work here.", no_args_is_help=True)
+keys = typer.Typer(help="API keys of platforms.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(users, name="user")
+    app.add_typer(keys, name="key")
+
+
+@users.command("add")
+def add_user(  # noqa: PLR0913  (each is an option)
+    context: typer.Context,
+    login: Login,
+    *,
+    role: Annotated[str, typer.Option(help="admin, policy_editor, moderator, senior or auditor.")],
+    name: Annotated[str, typer.Option(help="As people call them.")] = "",
+    classes: Annotated[
+        str, typer.Option(help="Only these classes, with commas between; empty: all.")
+    ] = "",
+    cap: Annotated[
+        int | None, typer.Option(min=0, help="Unblurred images a day; else as the settings say.")
+    ] = None,
+    subject: Annotated[
+        str | None, typer.Option(help="Who this is at the identity provider.")
+    ] = None,
+    password_stdin: FromStdin = False,
+    generate: Generate = False,
+    no_password: Annotated[
+        bool, typer.Option("--no-password", help="Signs in at the identity provider only.")
+    ] = False,
+) -> None:
+    """Add somebody who works here; asks for their password unless told where it comes from."""
+    from filter_service import people
+
+    names = tuple(n.strip() for n in classes.split(",") if n.strip())
+    profile = people.Profile(_role(role), name, names or None, cap, subject)
+    password = None if no_password else _password(password_stdin, generate)
+    with workplace(context.obj) as place:
+        added = people.add_person(place.sessions, login, profile, password, ACTOR)
+    typer.echo(f"{added.login} is {added.role}", err=generate)
+    if generate:
+        typer.echo(password)
+
+
+@users.command("list")
+def list_users(context: typer.Context, json_: Json = False) -> None:
+    """List everybody, disabled people too, by log-in name."""
+    from filter_service import people
+
+    rows: list[dict[str, Any]] = []
+    with workplace(context.obj) as place:
+        last = ""
+        while found := people.everybody(place.sessions, last, ROWS):
+            last = found[-1].login
+            rows += (
+                {
+                    "login": p.login,
+                    "name": p.name,
+                    "role": p.role,
+                    "classes": p.classes,
+                    "cap": p.reveal_cap,
+                    "subject": p.subject,
+                    "created": p.created_at.isoformat(),
+                    "disabled": p.disabled_at.isoformat() if p.disabled_at else None,
+                }
+                for p in found
+            )
+    _print(rows, json_)
+
+
+@users.command("disable")
+def disable_user(context: typer.Context, login: Login) -> None:
+    """Let somebody in no more, and end their open sessions."""
+    from filter_service import people
+
+    with workplace(context.obj) as place:
+        people.disable_person(place.sessions, login, ACTOR)
+    typer.echo(f"{login} is disabled")
+
+
+@users.command("enable")
+def enable_user(context: typer.Context, login: Login) -> None:
+    """Let somebody in again who was disabled."""
+    from filter_service import people
+
+    with workplace(context.obj) as place:
+        people.enable_person(place.sessions, login, ACTOR)
+    typer.echo(f"{login} is enabled")
+
+
+@users.command("password")
+def change_password(
+    context: typer.Context,
+    login: Login,
+    password_stdin: FromStdin = False,
+    generate: Generate = False,
+) -> None:
+    """Give somebody another password, and end their open sessions."""
+    from filter_service import people
+
+    password = _password(password_stdin, generate)
+    with workplace(context.obj) as place:
+        people.set_password(place.sessions, login, password, ACTOR)
+    typer.echo(f"{login} has a new password", err=generate)
+    if generate:
+        typer.echo(password)
+
+
+@keys.command("add")
+def add_key(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="By which the ledger calls the platform.")],
+) -> None:
+    """Make a key and print it, this once."""
+    from filter_service import people
+
+    with workplace(context.obj) as place:
+        typer.echo(people.add_key(place.sessions, name, ACTOR))
+
+
+@keys.command("list")
+def list_keys(context: typer.Context, json_: Json = False) -> None:
+    """List the keys, revoked ones too, in the order in which they were made."""
+    from filter_service import people
+
+    rows: list[dict[str, Any]] = []
+    with workplace(context.obj) as place:
+        last = 0
+        while found := people.keys(place.sessions, last, ROWS):
+            last = found[-1].id
+            rows += (
+                {
+                    "id": k.id,
+                    "name": k.name,
+                    "starts with": k.prefix,
+                    "created": k.created_at.isoformat(),
+                    "by": k.created_by,
+                    "revoked": k.revoked_at.isoformat() if k.revoked_at else None,
+                }
+                for k in found
+            )
+    _print(rows, json_)
+
+
+@keys.command("revoke")
+def revoke_key(
+    context: typer.Context,
+    key: Annotated[int, typer.Argument(help="The id that `key list` shows.")],
+) -> None:
+    """Make a key open nothing any more."""
+    from filter_service import people
+
+    with workplace(context.obj) as place:
+        revoked = people.revoke_key(place.sessions, key, ACTOR)
+    typer.echo(f"{revoked.name} ({revoked.prefix}…) is revoked")
+
+
+def _role(name: str) -> "Role":
+    from filter_service.people import Role
+
+    known = [role for role in Role if role is not Role.SERVICE]
+    if name not in known:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}.")
+    return Role(name)
+
+
+def _password(from_stdin: bool, generate: bool) -> str:
+    """From one place: typed twice without echo unless told otherwise."""
+    from filter_service.people import passwords
+
+    if from_stdin and generate:
+        raise typer.BadParameter("Give --password-stdin or --generate, not both.")
+    if generate:
+        return passwords.generate()
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    typed: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    return typed
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """As a table, or as one line of JSON for each row."""
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row))
+    elif rows:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*rows[0])
+        for row in rows:
+            table.add_row(*(_cell(value) for value in row.values()))
+        Console().print(table)
+    else:
+        typer.echo("There is none yet: add the first.", err=True)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return ", ".join(value) if isinstance(value, list) else str(value)

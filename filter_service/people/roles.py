@@ -1,0 +1,58 @@
+"""What each role may do, and which classes somebody may see."""
+
+from enum import StrEnum
+
+from filter_service.db.tables import Person
+
+
+class Role(StrEnum):
+    """What somebody is here."""
+
+    ADMIN = "admin"
+    POLICY_EDITOR = "policy_editor"
+    MODERATOR = "moderator"
+    SENIOR = "senior"
+    AUDITOR = "auditor"
+    SERVICE = "service"  # a platform with an API key, never a person
+
+
+class Ability(StrEnum):
+    """What a role may do."""
+
+    SUBMIT = "submit"  # batches, and cancel and retry them
+    READ = "read"  # items, batches, explanations
+    SEARCH = "search"
+    REVEAL = "reveal"  # see an image unblurred
+    REVIEW = "review"  # claim and decide
+    REVIEW_SENIOR = "review as senior"  # escalated and disputed cases
+    APPEAL = "appeal"  # open an appeal
+    RULES = "rules"  # review rules and lists
+    RETRY = "retry"  # undetermined items
+    PEOPLE = "people"  # people, keys
+    WEBHOOKS = "webhooks"
+    AUDIT = "audit"  # ledger, everybody's reviews
+
+
+_READING = {Ability.READ, Ability.SEARCH, Ability.REVEAL}
+
+ABILITIES: dict[Role, frozenset[Ability]] = {
+    Role.ADMIN: frozenset(Ability),
+    Role.POLICY_EDITOR: frozenset(_READING | {Ability.RULES, Ability.RETRY}),
+    Role.MODERATOR: frozenset(_READING | {Ability.REVIEW}),
+    Role.SENIOR: frozenset(
+        _READING | {Ability.REVIEW, Ability.REVIEW_SENIOR, Ability.RETRY, Ability.RULES}
+    ),
+    Role.AUDITOR: frozenset(_READING | {Ability.AUDIT}),
+    Role.SERVICE: frozenset(
+        {Ability.SUBMIT, Ability.READ, Ability.SEARCH, Ability.APPEAL, Ability.WEBHOOKS}
+    ),
+}
+
+
+def may(person: Person, ability: Ability) -> bool:
+    return person.disabled_at is None and ability in ABILITIES[Role(person.role)]
+
+
+def sees(person: Person, class_name: str) -> bool:
+    """Whether this person may see images flagged for a class."""
+    return person.classes is None or class_name in person.classes

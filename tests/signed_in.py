@@ -1,0 +1,90 @@
+"""Tests of the web: a service on a real database, and clients who are signed in."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import gettempdir
+from types import ModuleType
+
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import func, select
+
+from filter_service import people
+from filter_service.db.session import Sessions
+from filter_service.db.tables import Login, Person
+from filter_service.errors import ModelUnavailable, UnknownPerson
+from filter_service.people import Profile, Role
+from filter_service.people.logins import open_session
+from filter_service.settings import Settings
+from filter_service.storage import Storage
+from filter_service.web import problems, shield
+from filter_service.web.access import cookie_name, csrf_token
+from filter_service.web.service import Seeker, Service, Sought
+
+
+class NullSeeker:
+    """There is no encoder to search with."""
+
+    def text(self, text: str) -> Sought:
+        raise ModelUnavailable(f"No encoder to look for {text!r} with: try again.")
+
+    def image(self, data: bytes) -> Sought:
+        raise ModelUnavailable(f"No encoder to look for {len(data)} bytes with: try again.")
+
+
+def web_service(
+    sessions: Sessions,
+    storage: Storage,
+    knock: Callable[[], object] = lambda: None,
+    seeker: Seeker | None = None,
+    **settings: object,
+) -> Service:
+    """What `create_app` wants; the knock does nothing unless given."""
+    known = {"data_dir": Path(gettempdir()) / "filter-service-tests", **settings}
+    return Service(Settings.load(**known), sessions, storage, knock, seeker or NullSeeker())
+
+
+def app_of(service: Service, *rooms: ModuleType) -> FastAPI:
+    """Some rooms only, behind the same errors and headers as `create_app` puts them."""
+    app = FastAPI()
+    app.state.service = service
+    problems.add_to(app)
+    shield.add_to(app)
+    for room in rooms:
+        app.include_router(room.router)
+    return app
+
+
+def somebody(sessions: Sessions, role: Role, login: str = "", **profile: object) -> Person:
+    """A person of a role, called like the role unless named; the one there is if called so."""
+    login = login or role.value
+    try:
+        return people.person_named(sessions, login)
+    except UnknownPerson:
+        wanted = replace(Profile(role), **profile)  # type: ignore[arg-type]
+        return people.add_person(sessions, login, wanted, None, "service")
+
+
+def client_of(
+    app: FastAPI, sessions: Sessions, role: Role, login: str = "", **profile: object
+) -> TestClient:
+    """A browser in which `somebody` is signed in; it sends the CSRF token as a header."""
+    person = somebody(sessions, role, login, **profile)
+    with sessions.begin() as session:
+        token = open_session(session, person, "testclient", "test", hours=1)
+    service: Service = app.state.service
+    client = TestClient(app, headers={"X-CSRF-Token": csrf_token(token)})
+    client.cookies.set(cookie_name(service.settings), token, domain="testserver.local")
+    return client
+
+
+def key_client(app: FastAPI, sessions: Sessions, name: str = "platform") -> TestClient:
+    """A platform with a new API key."""
+    secret = people.add_key(sessions, name, "service")
+    return TestClient(app, headers={"Authorization": f"Bearer {secret}"})
+
+
+def open_logins(sessions: Sessions) -> int:
+    with sessions.begin() as session:
+        return session.scalar(select(func.count()).select_from(Login)) or 0
