@@ -112,12 +112,25 @@ def read(path: Path, limits: Limits = Limits()) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
             raise UnreadableImage(f"{name} is {kind}; submit regular files only.")
-        _check_bytes(status.st_size, limits)
+        check_bytes(status.st_size, limits)
         with path.open("rb") as file:
             return file.read(status.st_size)
 
 
-def decode(data: bytes, limits: Limits = Limits(), at_least: int | None = None) -> Image:
+def check(data: bytes, limits: Limits = Limits()) -> None:
+    """Refuse what its size or its header gives away, as `decode` would; nothing is decoded."""
+    check_bytes(len(data), limits)
+    _hush()
+    with _translated("The image cannot be decoded"), _open(data) as picture:
+        _check_pixels(picture.width * picture.height, limits.max_pixels, "")
+
+
+def decode(
+    data: bytes,
+    limits: Limits = Limits(),
+    at_least: int | None = None,
+    only: int | None = None,
+) -> Image:
     """Decode a still image or an animation; raises UnreadableImage or ImageTooLarge, nothing else.
 
     Of more than `limits.max_frames` frames, that many are kept, evenly spread, the first and the
@@ -126,15 +139,19 @@ def decode(data: bytes, limits: Limits = Limits(), at_least: int | None = None) 
     which viewers do not show, are left out.
 
     `at_least` lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, which is faster, as long as
-    both sides stay at least twice that many pixels.
+    both sides stay at least twice that many pixels. `only` gives the frame of this number alone,
+    for those who draw it: none behind it is looked at.
     """
-    _check_bytes(len(data), limits)
+    check_bytes(len(data), limits)
     _hush()
     with _translated("The image cannot be decoded"), _open(data) as picture:
         width, height = picture.size
         _check_pixels(width * height, limits.max_pixels, "")
         count = _count(picture)
         numbers = _spread(count, limits.max_frames)
+        if only is not None:
+            count = min(count, only + 1)
+            numbers = (count - 1,)
         if at_least is not None:
             picture.draft(None, (2 * at_least, 2 * at_least))  # does nothing to other formats
         drafted = picture.size != (width, height)
@@ -175,7 +192,8 @@ def _hush() -> None:
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def _check_bytes(size: int, limits: Limits) -> None:
+def check_bytes(size: int, limits: Limits) -> None:
+    """Refuse a file by its size; raises UnreadableImage or ImageTooLarge."""
     if size == 0:
         raise UnreadableImage("The file is empty (0 bytes); submit a whole, readable image.")
     if size > limits.max_bytes:

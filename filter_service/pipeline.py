@@ -5,7 +5,7 @@ all call the same function.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from filter_service.explain.record import Explanation
 from filter_service.explain.relevance import Capture, capture
 from filter_service.explain.words import Words
 from filter_service.images import Image, Limits, decode
+from filter_service.perceptual import pdq
 from filter_service.policy import Policy
 from filter_service.scoring import FloatArray, PolicyVectors
 from filter_service.verdicts import KnownVectors, Outcome, judge, score, threshold_margin
@@ -39,18 +40,20 @@ class Subject:
     pixels: Tensor | None = None  # (frames, 3, h, w)
     drafted: bool = False  # the pixels come from a reduced decoding
     known: KnownVectors | None = None
+    pdq: str | None = None  # of the first frame; None: too plain, or not decoded now
 
 
 def prepare(data: bytes, encoder: Encoder, limits: Limits = STANDARD) -> Subject:
     """Decode and preprocess one image, in any thread; raises ImageError."""
     image = decode(data, limits, at_least=encoder.input_size)
+    subject = _subject(image, encoder)
     if not image.drafted:
-        return _subject(image, encoder)
+        return subject
 
     def load() -> Tensor:
         return _pixels(decode(data, limits), encoder)
 
-    return Subject(image.digest, image.numbers, load, _pixels(image, encoder), drafted=True)
+    return replace(subject, load=load)
 
 
 def moderate(
@@ -180,6 +183,7 @@ class _Bench:
             frames=track.subject.numbers,
             exact=exact,
             explanations=tuple(track.explanations),
+            pdq=track.subject.pdq,
         )
 
 
@@ -215,7 +219,14 @@ def _chunks(tracks: Sequence[_Track]) -> Iterator[list[_Track]]:
 
 def _subject(image: Image, encoder: Encoder) -> Subject:
     pixels = _pixels(image, encoder)
-    return Subject(image.digest, image.numbers, lambda: pixels, pixels, image.drafted)
+    return Subject(
+        digest=image.digest,
+        numbers=image.numbers,
+        load=lambda: pixels,
+        pixels=pixels,
+        drafted=image.drafted,
+        pdq=pdq(image.frames[0]),
+    )
 
 
 def _exact_pixels(track: _Track) -> Tensor:

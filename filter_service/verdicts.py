@@ -62,6 +62,7 @@ class Outcome:
     frames: tuple[int, ...] = ()  # frame number of each vector
     exact: tuple[bool, ...] = ()  # whether each vector is float32
     explanations: tuple["Explanation", ...] = field(default=())
+    pdq: str | None = None  # perceptual hash of the first frame; None: too plain, or known already
 
     @property
     def worst(self) -> Score | None:

@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text
 
 from filter_service import submissions
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Item, Queued, StoredExplanation
+from filter_service.db.tables import Item, Queued, ReviewCase, StoredExplanation
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 from filter_service.submissions import Submission
@@ -101,7 +101,9 @@ def check(sessions: Sessions, batch: object) -> None:
     with sessions.begin() as session:
         explained = select(StoredExplanation.item_id).order_by(StoredExplanation.item_id)
         flagged = select(Item.id).where(Item.verdict == Verdict.FLAGGED).order_by(Item.id)
+        waiting = select(ReviewCase.item_id).order_by(ReviewCase.item_id)
         assert list(session.scalars(explained)) == list(session.scalars(flagged))
+        assert list(session.scalars(waiting)) == list(session.scalars(flagged))
         assert session.scalar(select(func.count()).select_from(Queued)) == 0
         entries = session.execute(
             text(
@@ -113,5 +115,6 @@ def check(sessions: Sessions, batch: object) -> None:
         assert [tuple(e) for e in entries] == [
             ("explained", flags, flags),
             ("judged", ITEMS, ITEMS),
+            ("opened", flags, flags),
             ("submitted", ITEMS, ITEMS),
         ]

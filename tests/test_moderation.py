@@ -107,7 +107,7 @@ def test_what_happened_is_in_the_ledger(
     submit("-1", "2", "unreadable")
     drain(desk)
     assert events(sessions, "-1") == ["submitted", "judged"]
-    assert events(sessions, "2") == ["submitted", "judged", "explained"]
+    assert events(sessions, "2") == ["submitted", "judged", "explained", "opened"]
     assert events(sessions, "unreadable") == ["submitted", "failed"]
 
 
@@ -336,7 +336,7 @@ def test_a_retried_item_is_judged_anew(
     drain(desk)
     assert verdicts(sessions) == {"2": Verdict.FLAGGED}
     assert events(sessions, "2") == [
-        "submitted", "failed", "retried", "judged", "explained",
+        "submitted", "failed", "retried", "judged", "explained", "opened",
     ]  # fmt: skip
 
 

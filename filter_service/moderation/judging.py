@@ -4,16 +4,18 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from typing import Generic, Protocol, TypeVar
 
 from filter_service.db.policies import KnownPolicy, load_policy
 from filter_service.db.session import Sessions
 from filter_service.errors import ImageError, Transient
+from filter_service.moderation.consequences import Judged
 from filter_service.moderation.leases import Claimed, Leases
-from filter_service.moderation.recording import Judged, Source, record
+from filter_service.moderation.recording import Source, record
 from filter_service.policy import Policy
+from filter_service.reviews.matching import Matcher
 from filter_service.storage import Storage
 from filter_service.verdicts import KnownVectors, Outcome, Verdict
 
@@ -46,6 +48,11 @@ class Desk(Generic[S]):
     lease_seconds: float = 60.0
     policies: dict[int, KnownPolicy] = field(default_factory=dict)
 
+    @cached_property
+    def matcher(self) -> Matcher:
+        """The lists, read once and again when they change."""
+        return Matcher(self.encoder_id)
+
     def prepare(self, digest: str, known: KnownVectors | None) -> S:
         return self.judge.prepare(digest, partial(self.storage.get, digest), known)
 
@@ -74,7 +81,8 @@ def judge(desk: Desk[S], leases: Leases, batch: Sequence[Ready[S]]) -> int:
         policy = desk.policy(policy_id)
         answers = _answers(desk, policy.policy, items, known)
         known |= _vectors(answers.values())
-        recorded += _record(desk, leases, policy, [r.item for r in items], answers)
+        source = Source(leases.worker, leases.actor, desk.matcher, policy_id, policy)
+        recorded += _record(desk, leases, source, [r.item for r in items], answers)
     return recorded
 
 
@@ -142,7 +150,7 @@ def _vectors(answers: Iterable[Answer]) -> dict[str, KnownVectors]:
 def _record(
     desk: Desk[S],
     leases: Leases,
-    policy: KnownPolicy,
+    source: Source,
     items: Sequence[Claimed],
     answers: Mapping[str, Answer],
 ) -> int:
@@ -154,7 +162,6 @@ def _record(
             leases.postpone([item], str(answer))
         else:
             judged.append(Judged(item.item_id, item.batch_id, item.image_id, answer))
-    source = Source(leases.worker, leases.actor, desk.encoder_id, policy)
     with desk.sessions.begin() as session:
         recorded = record(session, judged, source)
     leases.forget(items)

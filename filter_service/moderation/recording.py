@@ -6,26 +6,34 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, cast, delete, func, insert, select, update
+from sqlalchemy import ARRAY, cast, delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from filter_service import ledger
-from filter_service.db.embeddings import keep_vectors
+from filter_service.db.embeddings import keep_vectors, known_vectors
 from filter_service.db.policies import KnownPolicy
-from filter_service.db.tables import Item, Queued, StoredExplanation, StoredScore
+from filter_service.db.tables import Image, Item, Queued, StoredExplanation, StoredScore
 from filter_service.ledger import Entry, Event
-from filter_service.verdicts import KnownVectors, Outcome, Verdict
+from filter_service.moderation.consequences import (
+    Judged,
+    Ruling,
+    follow,
+    rule,
+    tell_undetermined,
+)
+from filter_service.reviews.matching import Matcher, Seen
+from filter_service.verdicts import KnownVectors, Verdict
 
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """An item with what came out for its image."""
-
-    item_id: int
-    batch_id: uuid.UUID
-    image_id: int
-    outcome: Outcome
+# Two workers may have judged the same images: both lock them in the same order.
+_HASHES = text("""
+    WITH new AS (
+        SELECT images.id, hashed.pdq
+        FROM images JOIN unnest(:ids ::bigint[], :hashes ::text[]) AS hashed (id, pdq) USING (id)
+        WHERE images.pdq IS NULL ORDER BY images.id FOR NO KEY UPDATE OF images
+    )
+    UPDATE images SET pdq = new.pdq::bit(256) FROM new WHERE images.id = new.id
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +50,17 @@ class Source:
 
     worker: uuid.UUID
     actor: str
-    encoder_id: int
+    matcher: Matcher
+    policy_id: int
     policy: KnownPolicy
+
+    @property
+    def encoder_id(self) -> int:
+        return self.matcher.encoder_id
 
 
 def record(session: Session, judged: Sequence[Judged], source: Source) -> int:
-    """Write verdicts, vectors, scores, explanations and ledger entries; how many items.
+    """Write verdicts, vectors, scores, explanations, and all that follows; how many items.
 
     An item whose lease went to somebody else, or that was cancelled, is left out: whoever takes it
     off the queue is the one who records it, so its effect is there once.
@@ -55,11 +68,14 @@ def record(session: Session, judged: Sequence[Judged], source: Source) -> int:
     mine = _take_off(session, [j.item_id for j in judged], source.worker)
     kept = [j for j in judged if j.item_id in mine]
     if kept:
+        _keep_hashes(session, kept)
         _keep_vectors(session, kept, source)
         _keep_scores(session, kept, source)
-        session.execute(update(Item), [_verdict(j, source) for j in kept])
+        rulings = _rulings(session, kept, source)
+        session.execute(update(Item), [_verdict(r, source) for r in rulings])
         _keep_explanations(session, kept, source)
         ledger.append(session, (e for j in kept for e in _entries(j, source)))
+        follow(session, rulings, source.policy.policy, source.policy_id, source.actor)
     return len(kept)
 
 
@@ -69,17 +85,25 @@ def fail(session: Session, failed: Sequence[Failed], actor: str) -> None:
         return
     reasons = {f.item_id: f.reason for f in failed}
     session.execute(delete(Queued).where(Queued.item_id.in_(reasons)))
-    batches = dict(
-        session.execute(select(Item.id, Item.batch_id).where(Item.id.in_(reasons))).all()
-    )
+    found = select(Item.id, Item.batch_id, Item.source).where(Item.id.in_(reasons))
+    items = session.execute(found.order_by(Item.id)).all()
     session.execute(
         update(Item),
-        [{"id": i, **_undetermined(reason)} for i, reason in sorted(reasons.items())],
+        [
+            {
+                "id": i,
+                "verdict": Verdict.UNDETERMINED,
+                "reason": reason,
+                "judged_at": datetime.now(UTC),
+            }
+            for i, reason in sorted(reasons.items())
+        ],
     )
     ledger.append(
         session,
-        [Entry(Event.FAILED, actor, i, batches[i], {"reason": r}) for i, r in reasons.items()],
+        [Entry(Event.FAILED, actor, i, batch, {"reason": reasons[i]}) for i, batch, _ in items],
     )
+    tell_undetermined(session, [(i, batch, name, reasons[i]) for i, batch, name in items])
 
 
 def _take_off(session: Session, items: Iterable[int], worker: uuid.UUID) -> set[int]:
@@ -91,6 +115,38 @@ def _take_off(session: Session, items: Iterable[int], worker: uuid.UUID) -> set[
     )
     gone = delete(Queued).where(Queued.item_id.in_(mine)).returning(Queued.item_id)
     return set(session.scalars(gone))
+
+
+def _keep_hashes(session: Session, judged: Sequence[Judged]) -> None:
+    """The perceptual hash of every image that was decoded now and has none yet."""
+    hashes = {j.image_id: j.outcome.pdq for j in judged if j.outcome.pdq is not None}
+    if hashes:
+        session.execute(_HASHES, {"ids": list(hashes), "hashes": list(hashes.values())})
+
+
+def _rulings(session: Session, judged: Sequence[Judged], source: Source) -> list[Ruling]:
+    """What lists make of the items; what was not computed now is looked up, if it is asked for."""
+    lists = source.matcher.lists(session)
+    hashes: dict[int, str | None] = {}
+    vectors: dict[str, KnownVectors] = {}
+    if lists.hashed:
+        known = [j.image_id for j in judged if j.outcome.pdq is None]
+        stored = select(Image.id, Image.pdq).where(Image.id.in_(known))
+        hashes = dict(session.execute(stored).all())
+    if lists.placed:
+        known = [j.image_id for j in judged if j.outcome.vectors is None]
+        vectors = known_vectors(session, source.encoder_id, known)
+    rulings = []
+    for j in judged:
+        o = j.outcome
+        before = vectors.get(o.digest)
+        seen = Seen(
+            digest=o.digest,
+            pdq=o.pdq or hashes.get(j.image_id),
+            vectors=before.vectors if o.vectors is None and before else o.vectors,
+        )
+        rulings.append(rule(j, lists.hits(seen), source.policy.policy))
+    return rulings
 
 
 def _keep_vectors(session: Session, judged: Sequence[Judged], source: Source) -> None:
@@ -131,27 +187,19 @@ def _keep_scores(session: Session, judged: Sequence[Judged], source: Source) -> 
     )
 
 
-def _verdict(judged: Judged, source: Source) -> dict[str, Any]:
-    outcome = judged.outcome
-    if outcome.verdict is Verdict.UNDETERMINED:
-        return {"id": judged.item_id, **_undetermined(outcome.reason)}
-    worst = outcome.worst
+def _verdict(ruling: Ruling, source: Source) -> dict[str, Any]:
+    outcome, score = ruling.judged.outcome, ruling.score
+    undetermined = ruling.verdict is Verdict.UNDETERMINED
     return {
-        "id": judged.item_id,
-        "verdict": outcome.verdict,
+        "id": ruling.judged.item_id,
+        "verdict": ruling.verdict,
+        "reason": outcome.reason or "no reason was given" if undetermined else None,
         "judged_at": datetime.now(UTC),
-        "encoder_id": source.encoder_id,
-        "class_id": worst and source.policy.class_ids[worst.class_name],
-        "margin": worst and worst.margin,
-        "probability": worst and worst.probability,
-    }
-
-
-def _undetermined(reason: str | None) -> dict[str, Any]:
-    return {
-        "verdict": Verdict.UNDETERMINED,
-        "reason": reason or "no reason was given",
-        "judged_at": datetime.now(UTC),
+        "encoder_id": source.encoder_id if outcome.scores else None,
+        "class_id": ruling.class_name and source.policy.class_ids[ruling.class_name],
+        "margin": score and score.margin,
+        "probability": score and score.probability,
+        "list_entry_id": ruling.entry and ruling.entry.entry_id,
     }
 
 

@@ -1,0 +1,43 @@
+"""PDQ, the perceptual hash that moderation services exchange: near-duplicates differ in few bits.
+
+256 bits of the 16 lowest frequencies each way. Copies that were scaled or compressed again differ
+in some ten of them, unrelated pictures in about 128.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pdqhash
+import PIL.Image
+
+BITS = 256
+NEAR = 31  # bits; what the hash's authors take for the same picture
+PLAIN = 50  # of its quality, 0 to 100; below, its authors trust no match: the picture is too plain
+
+# It works on 64 x 64 luminance. Reduced to twice that first it takes 0.9 ms instead of 2 to 800,
+# and lies within some 5 bits of what others compute, who reduce to 512 x 512 (14 ms).
+SIDE = 128
+
+Bits = npt.NDArray[np.uint64]  # (..., 4), the hash in four words
+
+
+def pdq(frame: PIL.Image.Image) -> str | None:
+    """The hash of an RGB picture, as 256 digits 0 and 1; None if it is too plain to mean anything.
+
+    Plain pictures all have nearly the same hash, and would match each other.
+    """
+    small = frame.resize((SIDE, SIDE), PIL.Image.Resampling.BOX, reducing_gap=2.0)
+    bits, quality = pdqhash.compute(np.asarray(small))
+    return "".join(map(str, bits)) if quality >= PLAIN else None
+
+
+def packed(hashes: list[str]) -> Bits:
+    """Hashes as numbers, so that many are compared at once: n -> (n, 4)."""
+    digits = np.frombuffer("".join(hashes).encode(), np.uint8) - ord("0")
+    return np.packbits(digits.reshape(-1, BITS), axis=1).view(np.uint64)
+
+
+def differing(a: Bits, b: Bits) -> npt.NDArray[np.int16]:
+    """In how many bits hashes differ, (..., 4) and (..., 4) broadcast -> (...)."""
+    counts = np.bitwise_count(a ^ b).astype(np.int16)  # (..., 4)
+    # Added by hand: over so short an axis, sum() takes ten times as long.
+    return np.asarray(counts[..., 0] + counts[..., 1] + counts[..., 2] + counts[..., 3])

@@ -1,0 +1,310 @@
+"""What waits for review: the cases, who may see which, and in what order."""
+
+import base64
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, true, tuple_
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from filter_service import ledger
+from filter_service.db.session import Sessions
+from filter_service.db.tables import Image, Item, Person, Review, ReviewCase, StoredPolicy
+from filter_service.errors import InvalidRequest
+from filter_service.ledger import Entry, Event
+from filter_service.people import Ability, may
+from filter_service.policy import Severity
+
+LONGEST_PAGE = 200  # cases
+
+Held = Literal["free", "mine", "all"]
+Order = Literal["urgency", "age"]
+Columns = Select[*tuple[Any, ...]]
+
+
+class Stage(StrEnum):
+    """Whose decision a case waits for."""
+
+    FIRST = "first"
+    SECOND = "second"  # blind: somebody else's, who does not learn the first
+    SENIOR = "senior"  # escalated, or two people disagreed
+    APPEAL = "appeal"  # somebody's who has not decided it before
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which cases, and in what order."""
+
+    class_name: str | None = None
+    policy: str | None = None  # by name, in all its versions
+    batch: uuid.UUID | None = None
+    stage: Stage | None = None
+    held: Held = "free"  # "mine" holds what can still be undone, too; "all" what others hold
+    order: Order = "urgency"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An item that waits for somebody's decision, without anything that others decided."""
+
+    item_id: int
+    stage: Stage
+    sampled: bool  # a clear item; confirmed: rightly clear, overturned: it was missed
+    severity: int  # 0 low to 3 critical
+    margin: float  # logits above the threshold
+    class_name: str
+    policy_id: int
+    batch_id: uuid.UUID
+    image_id: int
+    digest: str
+    source: str
+    opened_at: datetime
+    holder: str | None  # log-in name of whoever works on it
+    pending: bool  # decided, and can still be undone
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some cases, and where to go on."""
+
+    cases: list[Case]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """An item that is to wait for review."""
+
+    item_id: int
+    batch_id: uuid.UUID
+    image_id: int
+    policy_id: int
+    class_name: str
+    severity: Severity
+    margin: float  # logits above the threshold of this class; below 0 for a clear item
+    sampled: bool = False
+    stage: Stage = Stage.FIRST
+
+
+def open_case(session: Session, opening: Opening, actor: str) -> None:
+    """Let one item wait for review."""
+    open_cases(session, [opening], actor)
+
+
+def open_cases(session: Session, openings: Sequence[Opening], actor: str) -> None:
+    """Let items wait for review; one that waits already stays as it is."""
+    if not openings:
+        return
+    rows = [
+        {
+            "item_id": o.item_id,
+            "stage": o.stage,
+            "sampled": o.sampled,
+            "severity": list(Severity).index(o.severity),
+            "margin": o.margin,
+            "class_name": o.class_name,
+            "policy_id": o.policy_id,
+            "batch_id": o.batch_id,
+            "image_id": o.image_id,
+        }
+        for o in openings
+    ]
+    new = upsert(ReviewCase).on_conflict_do_nothing().returning(ReviewCase.item_id)
+    added = set(session.scalars(new.values(rows)))
+    ledger.append(
+        session,
+        [
+            Entry(
+                Event.OPENED,
+                actor,
+                o.item_id,
+                o.batch_id,
+                {"stage": o.stage, "class": o.class_name, "sampled": o.sampled},
+            )
+            for o in openings
+            if o.item_id in added
+        ],
+    )
+
+
+def waiting(
+    sessions: Sessions, person: Person, wanted: Filter, after: str | None = None, limit: int = 50
+) -> Page:
+    """A page of the cases that a person may see; give `next` as `after` for those that follow."""
+    limit = max(1, min(limit, LONGEST_PAGE))
+    beyond = [] if after is None else [_beyond(wanted.order, after)]
+    with sessions.begin() as session:
+        query = _chosen(session, person, wanted, wanted.held).where(*beyond)
+        found = _load(session, query.limit(limit + 1), wanted.order)
+    cases = found[:limit]
+    return Page(cases, _cursor(wanted.order, cases[-1]) if len(found) > limit else None)
+
+
+def ahead(sessions: Sessions, person: Person, wanted: Filter, limit: int = 3) -> list[Case]:
+    """What this person is likely to get next, to be fetched beforehand; nothing is claimed."""
+    with sessions.begin() as session:
+        free = _chosen(session, person, wanted, "free").limit(limit)
+        return _load(session, free, wanted.order)
+
+
+def case_of(sessions: Sessions, item_id: int) -> Case | None:
+    """The case of an item, if it waits for review."""
+    with sessions.begin() as session:
+        return case_in(session, item_id)
+
+
+def visible(person: Person) -> ColumnElement[bool]:
+    """The cases that a person may see: those of their classes, escalated ones for seniors only."""
+    rules: list[ColumnElement[bool]] = [true()]
+    if person.classes is not None:
+        rules.append(ReviewCase.class_name.in_(person.classes))
+    if not may(person, Ability.REVIEW_SENIOR) and not may(person, Ability.AUDIT):
+        rules.append(ReviewCase.stage != Stage.SENIOR)
+    return and_(*rules)
+
+
+def is_free() -> ColumnElement[bool]:
+    """The cases that nobody holds and nobody has decided."""
+    return and_(ReviewCase.review_id.is_(None), ReviewCase.leased_until <= func.now())
+
+
+def untouched(person: Person) -> ColumnElement[bool]:
+    """The cases of items that this person has neither decided nor escalated nor skipped."""
+    return ~touched(person, ReviewCase.item_id)
+
+
+def touched(person: Person, item_id: Any) -> ColumnElement[bool]:  # noqa: ANN401
+    """Whether this person has decided, escalated or skipped an item."""
+    own = select(Review.id).where(
+        Review.item_id == item_id, Review.person_id == person.id, Review.undone_at.is_(None)
+    )
+    # The offset keeps Postgres from joining: it would sort the whole queue to do so, where looking
+    # up the few cases that are wanted takes no time.
+    return exists(own.offset(0))
+
+
+def _held_now() -> ColumnElement[bool]:
+    return and_(ReviewCase.review_id.is_(None), ReviewCase.leased_until > func.now())
+
+
+def _conditions(
+    session: Session, person: Person, wanted: Filter, held: Held
+) -> list[ColumnElement[bool]]:
+    conditions = [visible(person)]
+    if held == "mine":
+        conditions.append(ReviewCase.holder == person.id)
+        conditions.append(or_(_held_now(), ReviewCase.review_id.is_not(None)))
+    else:
+        conditions.append(untouched(person))
+        conditions.append(is_free() if held == "free" else ReviewCase.review_id.is_(None))
+    if wanted.class_name is not None:
+        conditions.append(ReviewCase.class_name == wanted.class_name)
+    if wanted.policy is not None:
+        # Asked beforehand: Postgres plans well only if it knows which these are.
+        versions = select(StoredPolicy.id).where(StoredPolicy.name == wanted.policy)
+        conditions.append(ReviewCase.policy_id.in_(session.scalars(versions).all()))
+    if wanted.batch is not None:
+        conditions.append(ReviewCase.batch_id == wanted.batch)
+    if wanted.stage is not None:
+        conditions.append(ReviewCase.stage == wanted.stage)
+    return conditions
+
+
+def _chosen(session: Session, person: Person, wanted: Filter, held: Held) -> Select[int]:
+    return (
+        select(ReviewCase.item_id)
+        .where(*_conditions(session, person, wanted, held))
+        .order_by(*_order(wanted.order))
+    )
+
+
+def next_case(
+    session: Session, person: Person, wanted: Filter, held: Literal["mine", "free"]
+) -> int | None:
+    """The first case in order that nobody is just taking, locked."""
+    query = _chosen(session, person, wanted, held).where(ReviewCase.review_id.is_(None))
+    return session.scalar(query.limit(1).with_for_update(of=ReviewCase, skip_locked=True))
+
+
+def _cases() -> Columns:
+    """Everything of a Case, in the order of its fields."""
+    working = or_(ReviewCase.leased_until > func.now(), ReviewCase.review_id.is_not(None))
+    return (
+        select(
+            ReviewCase.item_id,
+            ReviewCase.stage,
+            ReviewCase.sampled,
+            ReviewCase.severity,
+            ReviewCase.margin,
+            ReviewCase.class_name,
+            ReviewCase.policy_id,
+            ReviewCase.batch_id,
+            ReviewCase.image_id,
+            Image.digest,
+            Item.source,
+            ReviewCase.opened_at,
+            Person.login,
+            ReviewCase.review_id.is_not(None),
+        )
+        .join(Item, Item.id == ReviewCase.item_id)
+        .join(Image, Image.id == ReviewCase.image_id)
+        .outerjoin(Person, and_(Person.id == ReviewCase.holder, working))
+    )
+
+
+def _load(session: Session, items: Select[int], order: Order) -> list[Case]:
+    """The cases of some items; what belongs to them is looked up for no others."""
+    return _read(session, _cases().where(ReviewCase.item_id.in_(items)).order_by(*_order(order)))
+
+
+def case_in(session: Session, item_id: int) -> Case | None:
+    return next(iter(_read(session, _cases().where(ReviewCase.item_id == item_id))), None)
+
+
+def _read(session: Session, query: Columns) -> list[Case]:
+    rows: Iterable[Sequence[Any]] = session.execute(query)
+    return [Case(item_id, Stage(stage), *rest) for item_id, stage, *rest in rows]
+
+
+def _order(order: Order) -> list[Any]:
+    if order == "age":
+        return [ReviewCase.opened_at, ReviewCase.item_id]
+    return [ReviewCase.severity.desc(), ReviewCase.margin.desc(), ReviewCase.item_id]
+
+
+def _cursor(order: Order, last: Case) -> str:
+    key: list[object] = [last.severity, last.margin, last.item_id]
+    if order == "age":
+        key = [last.opened_at.isoformat(), last.item_id]
+    return base64.urlsafe_b64encode(json.dumps([order, *key]).encode()).decode()
+
+
+def _beyond(order: Order, cursor: str) -> ColumnElement[bool]:
+    try:
+        made_for, *key = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        if made_for != order:
+            raise ValueError(made_for)
+        if order == "age":
+            since, item_id = key
+            last = (datetime.fromisoformat(since), int(item_id))
+            return tuple_(ReviewCase.opened_at, ReviewCase.item_id) > last
+        severity, margin, item_id = int(key[0]), float(key[1]), int(key[2])
+    except (ValueError, TypeError, IndexError) as error:
+        raise InvalidRequest(
+            f"{cursor!r} is no place in this list: start again from its first page."
+        ) from error
+    # Both columns run downwards, so that the index finds the place; items of equal margin, few,
+    # are told apart one by one.
+    return and_(
+        tuple_(ReviewCase.severity, ReviewCase.margin) <= (severity, margin),
+        or_(
+            tuple_(ReviewCase.severity, ReviewCase.margin) < (severity, margin),
+            ReviewCase.item_id > item_id,
+        ),
+    )

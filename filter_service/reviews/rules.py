@@ -1,0 +1,162 @@
+"""Rules of the house: when a second look is asked for, and which clear items are drawn."""
+
+import hashlib
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.orm import Session
+
+from filter_service import ledger
+from filter_service.db.session import Sessions
+from filter_service.db.tables import Person, ReviewRule
+from filter_service.errors import InvalidRequest, NotAllowed, UnknownEntry
+from filter_service.ledger import Entry, Event
+from filter_service.people import Ability, may
+from filter_service.policy import Name
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+class Kind(StrEnum):
+    """What a rule asks for."""
+
+    SECOND_LOOK = "second_look"  # a blind decision by another person
+    CLEAR_SAMPLE = "clear_sample"  # clear items are reviewed, to estimate what is missed
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A share of some items, drawn at random but always the same ones."""
+
+    id: int
+    kind: Kind
+    class_name: str | None  # None: every class
+    margin_below: float | None  # only so many logits from the threshold; None: any
+    share: float  # of those, above 0 to 1
+    created_by: str
+    created_at: datetime
+
+
+class Weighed(Protocol):
+    """What a rule looks at."""
+
+    @property
+    def item_id(self) -> int: ...
+    @property
+    def class_name(self) -> str: ...
+    @property
+    def margin(self) -> float: ...
+
+
+def add_rule(
+    sessions: Sessions,
+    person: Person,
+    kind: Kind,
+    *,
+    class_name: str | None = None,
+    margin_below: float | None = None,
+    share: float = 1.0,
+) -> Rule:
+    """Ask for second looks or samples from now on."""
+    _require(person)
+    _check(class_name, margin_below, share)
+    rule = {
+        "kind": kind,
+        "class_name": class_name,
+        "margin_below": margin_below,
+        "share": share,
+    }
+    actor = f"person {person.login}"
+    with sessions.begin() as session:
+        row = session.scalars(
+            insert(ReviewRule).values(created_by=actor, **rule).returning(ReviewRule)
+        ).one()
+        ledger.append(session, [Entry(Event.RULE_ADDED, actor, details={"rule": row.id, **rule})])
+        return _rule(row)
+
+
+def remove_rule(sessions: Sessions, person: Person, rule_id: int) -> None:
+    """Ask no more; what was drawn already stays drawn."""
+    _require(person)
+    gone = (
+        update(ReviewRule)
+        .where(ReviewRule.id == rule_id, ReviewRule.removed_at.is_(None))
+        .values(removed_at=func.now())
+        .returning(ReviewRule.id)
+    )
+    with sessions.begin() as session:
+        if session.scalar(gone) is None:
+            raise UnknownEntry(f"There is no rule {rule_id} to remove: look at the list of rules.")
+        actor = f"person {person.login}"
+        ledger.append(session, [Entry(Event.RULE_REMOVED, actor, details={"rule": rule_id})])
+
+
+def active_rules(session: Session) -> list[Rule]:
+    """The rules that hold now, oldest first."""
+    rows = select(ReviewRule).where(ReviewRule.removed_at.is_(None)).order_by(ReviewRule.id)
+    return [_rule(row) for row in session.scalars(rows)]
+
+
+def asks_second_look(rules: Sequence[Rule], case: Weighed) -> bool:
+    """Whether the first decision about this case is to be checked by another person."""
+    return any(
+        rule.kind is Kind.SECOND_LOOK
+        and rule.class_name in (None, case.class_name)
+        and (rule.margin_below is None or abs(case.margin) < rule.margin_below)
+        and _drawn(rule, case.item_id)
+        for rule in rules
+    )
+
+
+def draws_clear(rules: Sequence[Rule], class_names: Collection[str], item_id: int) -> bool:
+    """Whether a clear item, judged for these classes, is to be reviewed all the same."""
+    return any(
+        rule.kind is Kind.CLEAR_SAMPLE
+        and (rule.class_name is None or rule.class_name in class_names)
+        and _drawn(rule, item_id)
+        for rule in rules
+    )
+
+
+def _drawn(rule: Rule, item_id: int) -> bool:
+    """At random, but the same for ever and everywhere, so that it can be checked afterwards."""
+    digest = hashlib.blake2b(f"{rule.id}/{item_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) < rule.share * 2**64
+
+
+def _require(person: Person) -> None:
+    if not may(person, Ability.RULES):
+        raise NotAllowed(
+            f"{person.login} may not change rules as {person.role}: ask a policy editor."
+        )
+
+
+def _check(class_name: str | None, margin_below: float | None, share: float) -> None:
+    if not 0 < share <= 1:
+        raise InvalidRequest(f"The share is {share}: give a number above 0 and at most 1.")
+    if margin_below is not None and not (math.isfinite(margin_below) and margin_below > 0):
+        raise InvalidRequest(f"The margin is {margin_below}: give logits above 0, or none for any.")
+    try:
+        _NAME.validate_python("any" if class_name is None else class_name)
+    except ValidationError as error:
+        raise InvalidRequest(
+            f"{class_name!r} names no class: use lower case, digits, - and _; none is every class."
+        ) from error
+
+
+def _rule(row: ReviewRule) -> Rule:
+    return Rule(
+        id=row.id,
+        kind=Kind(row.kind),
+        class_name=row.class_name,
+        margin_below=row.margin_below,
+        share=row.share,
+        created_by=row.created_by,
+        created_at=row.created_at,
+    )
