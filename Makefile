@@ -6,13 +6,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check format lock clean
+.PHONY: help demo console test check format lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
 
 demo: $(INSTALLED) ## Judge the bundled sample images: services, worker, table, pictures
 	@$(BIN)/filter-service demo
+
+console: $(INSTALLED) ## The moderators' console with the samples in it, and a demo log-in
+	@$(BIN)/filter-service console
 
 test: $(INSTALLED) ## Run the tests
 	@$(BIN)/python -m pytest

@@ -1,6 +1,7 @@
 """The only place that knows Celery: the app, its tasks and its schedule.
 
-A worker is `celery -A tasks worker`, the schedule `celery -A tasks beat`. Who submits items calls
+A worker that judges is `celery -A tasks worker`, one for everything else `celery -A tasks worker
+-Q chores --pool threads`, the schedule `celery -A tasks beat`. Who submits items calls
 `tasks.knock`.
 """
 

@@ -1,6 +1,7 @@
 """The composition root: the command line with Celery behind it."""
 
 import ctypes
+import json
 import logging
 import os
 import signal
@@ -44,7 +45,9 @@ class CeleryQueue:
         try:
             with Celery(broker=broker_url).connection_for_read() as connection:
                 connection.ensure_connection(max_retries=1, timeout=PATIENCE)
-                return len(Celery(broker=broker_url).control.ping(timeout=PATIENCE))
+                answers = Celery(broker=broker_url).control.ping(timeout=PATIENCE)
+                names = (name for answer in answers for name in answer)
+                return sum(not name.startswith("chores@") for name in names)
         except OperationalError as error:
             raise BrokerUnavailable(
                 f"The broker does not answer ({error}): check FILTER_SERVICE_BROKER_URL and "
@@ -55,22 +58,43 @@ class CeleryQueue:
         name = f"-n{uuid.uuid4()}"
         return _celery(settings, log, "worker", "--without-mingle", "--without-gossip", name)
 
+    def chores(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
+        from tasks.celery import CHORES_WORKER
+
+        name = f"-nchores@{uuid.uuid4()}"
+        return _celery(
+            settings, log, "worker", *CHORES_WORKER, "--without-mingle", "--without-gossip", name
+        )
+
+    def web(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
+        return _python(settings, log, "tasks", "serve")
+
     def schedule(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
         return _celery(settings, log, "beat", "--pidfile=")
 
 
 def _celery(settings: "Settings", log: Path | None, *arguments: str) -> "Popen[bytes]":
+    return _python(settings, log, "celery", "--quiet", "-A", "tasks", *arguments)
+
+
+def _python(settings: "Settings", log: Path | None, module: str, *arguments: str) -> "Popen[bytes]":
+    """Run a module in a process of its own, under these settings."""
     given = settings.model_dump(mode="json", exclude_none=True)
-    environment = {f"FILTER_SERVICE_{name.upper()}": str(v) for name, v in given.items()}
+    environment = {f"FILTER_SERVICE_{name.upper()}": _written(v) for name, v in given.items()}
     with log.open("ab") if log else nullcontext() as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "celery", "--quiet", "-A", "tasks", *arguments],
+            [sys.executable, "-m", module, *arguments],
             env={**os.environ, **environment},
             stdout=out,
             stderr=out,
             start_new_session=True,  # Ctrl-C reaches us, and we end them in order
             preexec_fn=_end_with_parent,  # noqa: PLW1509  (one call of libc, before any thread)
         )
+
+
+def _written(value: object) -> str:
+    """A setting as the environment has it: text as it is, lists as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _end_with_parent() -> None:

@@ -4,12 +4,17 @@ from typing import Any
 
 from celery import Celery
 
+from filter_service.chores import CHORES
 from filter_service.errors import InvalidSettings
 from filter_service.settings import Settings
 
 HANGING = 600  # seconds that a task may run on after its time before it is killed
+LATE = 10  # seconds that the clocks of schedule and chores may be apart
 
-app = Celery("filter_service", include=["tasks.work"])
+# A process without a model, of threads that mostly wait: for databases and other people's servers.
+CHORES_WORKER = ("-Q", "chores", "--pool", "threads", "--concurrency", str(len(CHORES)))
+
+app = Celery("filter_service", include=["tasks.work", "tasks.chores"])
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
@@ -46,7 +51,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
 
 
 def schedule(settings: Settings) -> dict[str, Any]:
-    """What happens by itself: a lost knock is made up for, and indexes are built.
+    """What happens by itself: a lost knock is made up for, indexes are built, chores are done.
 
     A message that nobody took before the next one came is stale.
     """
@@ -61,6 +66,15 @@ def schedule(settings: Settings) -> dict[str, Any]:
             "task": "tasks.index",
             "schedule": 60.0,
             "options": {"expires": 60.0},
+        },
+        **{
+            name: {
+                "task": "tasks.chore",
+                "args": [name],
+                "schedule": float(chore.seconds),
+                "options": {"queue": "chores", "expires": chore.seconds + LATE},
+            }
+            for name, chore in CHORES.items()
         },
     }
 

@@ -27,10 +27,15 @@ def stop(**_: object) -> None:
     _stopping.value = True
 
 
+def stopping() -> bool:
+    """Whether this worker was told to shut down."""
+    return bool(_stopping.value)
+
+
 @app.task(name="tasks.drain")  # type: ignore[untyped-decorator]
 def drain() -> None:
     """Judge what is queued."""
-    worker().drain(stop=lambda: bool(_stopping.value), knock=knock)
+    worker().drain(stop=stopping, knock=knock)
 
 
 @app.task(name="tasks.index")  # type: ignore[untyped-decorator]

@@ -1,6 +1,7 @@
 """docker-compose.yml and Dockerfile, as far as they can be checked without an engine."""
 
 import importlib
+import itertools
 import re
 import shlex
 import tomllib
@@ -15,6 +16,7 @@ from celery import Celery
 
 from filter_service.cli import app as command_line
 from filter_service.settings import Settings
+from tasks.celery import CHORES_WORKER
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -90,8 +92,10 @@ def test_every_command_exists(name: str) -> None:
         scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
         assert program in scripts
         node: Any = typer.main.get_command(command_line)
-        for word in arguments:
+        for word in itertools.takewhile(lambda word: not word.startswith("-"), arguments):
             node = node.commands[word]
+        options = {name for parameter in node.params for name in parameter.opts}
+        assert {word for word in arguments if word.startswith("--")} <= options
 
 
 def test_who_waits_for_health_waits_for_somebody_who_is_checked() -> None:
@@ -110,11 +114,27 @@ def test_what_keeps_running_is_checked_and_started_again() -> None:
     assert all(s["restart"] == "unless-stopped" and s["healthcheck"] for s in lasting)
 
 
-def test_the_workers_check_asks_the_worker_itself() -> None:
-    check = SERVICES["worker"]["healthcheck"]["test"][1].replace("$$", "$")
+@pytest.mark.parametrize(("name", "node"), [("worker", "celery"), ("chores", "chores")])
+def test_the_workers_check_asks_the_worker_itself(name: str, node: str) -> None:
+    check = SERVICES[name]["healthcheck"]["test"][1].replace("$$", "$")
     words = shlex.split(check)
     assert words[:5] == ["celery", "-A", "tasks", "inspect", "ping"]
-    assert "celery@$HOSTNAME" in words
+    assert f"{node}@$HOSTNAME" in words
+    assert node == "celery" or f"{node}@%h" in command(SERVICES[name])
+
+
+def test_chores_are_done_as_the_command_line_does_them() -> None:
+    words = command(SERVICES["chores"])
+    first = words.index("-Q")
+    assert [w for w in CHORES_WORKER if w in words[first:]] == list(CHORES_WORKER)
+    assert "-Q" not in command(SERVICES["worker"])  # the default queue only
+
+
+def test_the_page_is_published_to_this_machine_only() -> None:
+    [port] = SERVICES["web"]["ports"]
+    assert port.startswith("127.0.0.1:") and port.endswith(f":{Settings().web_port}")
+    assert [name for name, s in SERVICES.items() if "ports" in s] == ["web"]
+    assert "/ready" in SERVICES["web"]["healthcheck"]["test"][-1]
 
 
 def test_named_volumes_are_declared() -> None:

@@ -1,5 +1,6 @@
-"""The Celery side: what a knock is, what the schedule does, and how a worker goes."""
+"""The Celery side: what a knock is, what the schedule does, who does what, how a worker goes."""
 
+import ast
 import subprocess
 import sys
 import time
@@ -9,7 +10,8 @@ import psutil
 import pytest
 from sqlalchemy import func, select, text
 
-from filter_service import submissions
+from filter_service import submissions, webhooks
+from filter_service.cli.place import ended
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item
 from filter_service.errors import InvalidSettings
@@ -17,6 +19,7 @@ from filter_service.policy import ForbiddenClass, Policy
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 from filter_service.submissions import Submission
+from tasks.__main__ import CeleryQueue
 from tasks.celery import configuration
 from tests.served import ROOT, Service, environment, picture, write_model
 
@@ -71,6 +74,55 @@ app.loader.import_default_modules()
 print(scheduled - app.tasks.keys())
 """
     assert run(code, Settings(broker_url="redis://127.0.0.1:9/0")) == "set()"
+
+
+def test_who_judges_does_no_chores_and_who_does_chores_never_judges() -> None:
+    code = """
+from tasks import app
+from tasks.celery import CHORES_WORKER
+app.loader.import_default_modules()
+print(*app.amqp.queues.consume_from)
+app.amqp.queues.select(CHORES_WORKER[1])
+print(*app.amqp.queues.consume_from)
+queues = {e["task"]: e["options"].get("queue") for e in app.conf.beat_schedule.values()}
+print(queues)
+"""
+    judging, chores, scheduled = run(code, Settings(broker_url="redis://127.0.0.1:9/0")).split("\n")
+    assert (judging, chores) == ("filter_service", "chores")
+    assert ast.literal_eval(scheduled) == {
+        "tasks.drain": None,
+        "tasks.index": None,
+        "tasks.chore": "chores",
+    }
+
+
+def test_who_does_chores_loads_no_model() -> None:
+    code = "import sys, tasks.chores; print('torch' in sys.modules, 'open_clip' in sys.modules)"
+    assert run(code, Settings(broker_url="redis://127.0.0.1:9/0")) == "False False"
+
+
+def test_chores_are_done_by_a_process_of_their_own(
+    database_url: str, broker_url: str, sessions: Sessions, tmp_path: Path
+) -> None:
+    settings = Settings(
+        data_dir=tmp_path, database_url=database_url, broker_url=broker_url, webhook_private=True
+    )
+    endpoint, _ = webhooks.add_endpoint(
+        sessions, settings, "http://127.0.0.1:9/", None, "person ada"
+    )
+    webhooks.ping(sessions, endpoint.id, "person ada")
+    queue, log = CeleryQueue(), tmp_path / "log"
+    with ended([queue.chores(settings, log), queue.schedule(settings, log)]):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not tried(sessions, endpoint.id):
+            time.sleep(0.1)
+        judging = queue.workers(broker_url)
+    assert tried(sessions, endpoint.id), log.read_text()
+    assert judging == 0
+
+
+def tried(sessions: Sessions, endpoint: int) -> bool:
+    return bool(webhooks.deliveries(sessions, endpoint).deliveries[0].attempts)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of the death")

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from filter_service.cli import doctor, explaining, judging, operating, queueing
+from filter_service.cli import doctor, explaining, judging, operating, people, queueing, serving
 from filter_service.cli.place import Queue
 from filter_service.errors import FilterServiceError
 
@@ -18,7 +18,9 @@ queueing.add_to(app)
 judging.add_to(app)
 explaining.add_to(app)
 operating.add_to(app)
+serving.add_to(app)
 doctor.add_to(app)
+people.add_to(app)
 
 
 def run(queue: Queue) -> None:

@@ -11,7 +11,6 @@ from filter_service.cli.queueing import Json
 
 if TYPE_CHECKING:
     from filter_service.encoder import Encoder
-    from filter_service.scoring import FloatArray
 
 policies = typer.Typer(help="Check policy files.", no_args_is_help=True)
 
@@ -24,11 +23,16 @@ def classify(
     """Zero-shot: which of these labels fits each image best? No policy, no database."""
     import numpy as np
 
+    from filter_service.images import Limits, read
+    from filter_service.seeking import vector_of
+
     encoder = served_encoder()
     names = [label.strip() for label in labels.split(",") if label.strip()]
     texts = encoder.encode_texts(names)  # (labels, d)
     for path in images:
-        logits = encoder.head.scale * (texts @ _vector(encoder, path))  # (labels,)
+        logits = encoder.head.scale * (
+            texts @ vector_of(encoder, read(path), Limits())
+        )  # (labels,)
         shares = np.exp(logits - logits.max())
         shares /= shares.sum()
         ranked = sorted(zip(names, shares.tolist(), strict=True), key=lambda pair: -pair[1])
@@ -45,18 +49,17 @@ def search(
     json_: Json = False,
 ) -> None:
     """The stored images nearest to a text or to an image."""
-    from filter_service.db.embeddings import register_encoder
     from filter_service.db.vectors import StoredMemory
+    from filter_service.images import read
+    from filter_service.seeking import EncoderSeeker
 
-    encoder = served_encoder()
-    z = _vector(encoder, Path(what)) if Path(what).is_file() else encoder.encode_texts([what])[0]
+    file = Path(what)
     with workplace(context.obj) as place:
-        with place.sessions.begin() as session:
-            known = register_encoder(
-                session, encoder.fingerprint, encoder.name, encoder.dim, encoder.details
-            )
-        memory = StoredMemory(place.sessions, known, encoder.dim, encoder.head.scale)
-        hits = memory.search(z, limit)
+        seeker = EncoderSeeker(place.settings, place.sessions)
+        sought = seeker.image(read(file)) if file.is_file() else seeker.text(what)
+        dim = len(sought.vector)
+        memory = StoredMemory(place.sessions, sought.encoder_id, dim, sought.scale)
+        hits = memory.search(sought.vector, limit)
     for hit in hits:
         row: dict[str, Any] = {"digest": hit.digest, "similarity": hit.similarity}
         typer.echo(json.dumps(row) if json_ else f"{hit.similarity:.3f}  {hit.digest}")
@@ -87,19 +90,7 @@ def add_to(app: typer.Typer) -> None:
 
 def served_encoder() -> "Encoder":
     """The encoder that the settings name."""
-    from filter_service.encoder import load_encoder  # torch: only where a model is asked
+    from filter_service.seeking import load
     from filter_service.settings import Settings
 
-    s = Settings.load()
-    return load_encoder(s.model, s.pretrained, s.device, s.precision)
-
-
-def _vector(encoder: "Encoder", path: Path) -> "FloatArray":
-    """The first frame's vector: (d,)."""
-    import torch
-
-    from filter_service.images import decode, read
-
-    pixels = encoder.pixels(decode(read(path)).frames[0])  # (3, h, w)
-    vector: FloatArray = encoder.encode(torch.stack([pixels]))[0]
-    return vector
+    return load(Settings.load())

@@ -1,4 +1,4 @@
-"""Commands of the operator: demo, worker, up, db."""
+"""Commands of the operator: demo, console, worker, chores, up, db."""
 
 import contextlib
 import time
@@ -19,21 +19,37 @@ def demo(context: typer.Context) -> None:
     show(context.obj)
 
 
+def console(context: typer.Context) -> None:
+    """The demo's flagged samples in the moderators' console, with everything that it needs."""
+    from filter_service.demo.console import console
+
+    console(context.obj)
+
+
 def worker(context: typer.Context) -> None:
     """Run one worker until it is interrupted; a batch at hand is finished first."""
     with workplace(context.obj) as place:
         _until_interrupted([place.queue.worker(place.settings)])
 
 
+def chores(context: typer.Context) -> None:
+    """Run the process for everything but judging, until it is interrupted."""
+    with workplace(context.obj) as place:
+        _until_interrupted([place.queue.chores(place.settings)])
+
+
 def up(
     context: typer.Context,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
 ) -> None:
-    """Everything on one machine: embedded services, workers and the schedule."""
+    """Everything on one machine: embedded services, workers, chores, schedule and web page."""
     with workplace(context.obj) as place:
         typer.echo(f"Up, with everything in {place.settings.data_dir}; Ctrl-C stops it.")
-        processes = [place.queue.worker(place.settings) for _ in range(workers)]
-        _until_interrupted([*processes, place.queue.schedule(place.settings)])
+        queue, settings = place.queue, place.settings
+        processes = [queue.worker(settings) for _ in range(workers)]
+        for start in (queue.chores, queue.schedule, queue.web):
+            processes.append(start(settings))
+        _until_interrupted(processes)
 
 
 @database.command()
@@ -48,7 +64,7 @@ def upgrade(context: typer.Context) -> None:
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (demo, worker, up):
+    for command in (demo, console, worker, chores, up):
         app.command()(command)
     app.add_typer(database, name="db")
 

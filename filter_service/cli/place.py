@@ -25,6 +25,12 @@ class Queue(Protocol):
     def worker(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
         """Start a worker process; the settings name database and broker."""
 
+    def chores(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
+        """Start the process for everything but judging, which needs no model."""
+
+    def web(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
+        """Start the web process; it prints its address."""
+
     def schedule(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
         """Start the process that sweeps for items left behind."""
 

@@ -1,0 +1,63 @@
+"""The command that serves the console and the HTTP interface."""
+
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from filter_service.cli.place import Workplace, workplace
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+GRACE = 20  # seconds for requests at hand when it is asked to stop
+
+
+def serve(
+    context: typer.Context,
+    host: Annotated[
+        str | None, typer.Option(help="Where to listen; FILTER_SERVICE_WEB_HOST unless told.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Likewise; 0 is any that is free."),
+    ] = None,
+) -> None:
+    """The moderators' console and the platform's HTTP interface, until it is interrupted."""
+    import uvicorn
+
+    # uvicorn repeats the signal that stopped it: this way what is open is closed, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with workplace(context.obj) as place:
+        config = uvicorn.Config(
+            web_app(place),
+            host=place.settings.web_host if host is None else host,
+            port=place.settings.web_port if port is None else port,
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=GRACE,
+        )
+        listening = config.bind_socket()
+        address, number = listening.getsockname()[:2]
+        shown = f"[{address}]" if ":" in address else address
+        typer.echo(f"Serving http://{shown}:{number}/; Ctrl-C stops it.")
+        try:
+            uvicorn.Server(config).run(sockets=[listening])
+        except KeyboardInterrupt:
+            typer.echo("Stopped.")
+
+
+def web_app(place: Workplace) -> "FastAPI":
+    """The pages and the interface over an open database and image store."""
+    from filter_service.seeking import EncoderSeeker
+    from filter_service.web.app import create_app
+    from filter_service.web.service import Service
+
+    seeker = EncoderSeeker(place.settings, place.sessions)
+    service = Service(place.settings, place.sessions, place.storage, place.knock, seeker)
+    return create_app(service)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(serve)

@@ -1,0 +1,154 @@
+"""The log of deliveries: every event for an endpoint, every attempt at it, and sending it again."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Select, func, select, update
+
+from filter_service import ledger
+from filter_service.db.session import Sessions
+from filter_service.db.tables import Delivery, DeliveryAttempt, OutboxEvent
+from filter_service.errors import UnknownEntry
+from filter_service.ledger import Entry, Event
+from filter_service.webhooks.endpoints import known
+
+ATTEMPTS = 50  # shown of one delivery, the last ones
+
+
+class State(StrEnum):
+    """How far a delivery has come."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    GIVEN_UP = "given_up"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a delivery."""
+
+    at: datetime
+    status: int | None  # None: no answer
+    problem: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """One event on its way to an endpoint, or there."""
+
+    event_id: int
+    message_id: uuid.UUID  # webhook-id
+    type: str
+    subject: str
+    payload: dict[str, Any]
+    at: datetime  # when it happened
+    state: State
+    due_at: datetime | None  # the next attempt, while it waits
+    attempts: tuple[Attempt, ...]  # the newest first
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some deliveries; `next` is the `before` of those that follow, None at the end."""
+
+    deliveries: tuple[Delivered, ...]
+    next: int | None
+
+
+def deliveries(
+    sessions: Sessions,
+    endpoint_id: int,
+    before: int | None = None,
+    limit: int = 50,
+    state: State | None = None,
+) -> Page:
+    """What was sent to an endpoint or waits, the newest first. Raises UnknownEntry."""
+    query = _page(endpoint_id, before, limit, state)
+    with sessions.begin() as session:
+        known(session, endpoint_id)
+        rows = session.execute(query).all()
+        attempts: dict[int, list[Attempt]] = {}
+        tries = (
+            select(DeliveryAttempt)
+            .where(
+                DeliveryAttempt.endpoint_id == endpoint_id,
+                DeliveryAttempt.event_id.in_([event.id for _, event in rows]),
+            )
+            .order_by(DeliveryAttempt.event_id, DeliveryAttempt.id.desc())
+        )
+        for t in session.scalars(tries):
+            tried = attempts.setdefault(t.event_id, [])
+            if len(tried) < ATTEMPTS:
+                tried.append(Attempt(t.at, t.status, t.problem, t.seconds))
+    found = tuple(_delivered(d, event, attempts.get(event.id, [])) for d, event in rows[:limit])
+    return Page(found, found[-1].event_id if len(rows) > limit else None)
+
+
+def redeliver(sessions: Sessions, endpoint_id: int, message_id: uuid.UUID, actor: str) -> None:
+    """Send an event once more, whatever became of it, under its old id. Raises UnknownEntry."""
+    with sessions.begin() as session:
+        known(session, endpoint_id)
+        again = (
+            update(Delivery)
+            .where(
+                Delivery.endpoint_id == endpoint_id,
+                Delivery.event_id == OutboxEvent.id,
+                OutboxEvent.message_id == message_id,
+            )
+            .values(attempts=0, due_at=func.now(), delivered_at=None, given_up_at=None)
+            .returning(OutboxEvent.item_id, OutboxEvent.batch_id)
+        )
+        found = session.execute(again).one_or_none()
+        if found is None:
+            raise UnknownEntry(
+                f"Nothing with the webhook-id {message_id} was ever for webhook {endpoint_id}: "
+                "take an id from its deliveries."
+            )
+        details = {"webhook": endpoint_id, "message": str(message_id)}
+        ledger.append(session, [Entry(Event.REDELIVERED, actor, *found, details)])
+
+
+def _page(
+    endpoint_id: int, before: int | None, limit: int, state: State | None
+) -> Select[Delivery, OutboxEvent]:
+    """One row more than asked for, by which to see that more follow."""
+    query = (
+        select(Delivery, OutboxEvent)
+        .join(OutboxEvent, OutboxEvent.id == Delivery.event_id)
+        .where(Delivery.endpoint_id == endpoint_id)
+        .order_by(Delivery.event_id.desc())
+        .limit(limit + 1)
+    )
+    if before is not None:
+        query = query.where(Delivery.event_id < before)
+    match state:
+        case State.DELIVERED:
+            query = query.where(Delivery.delivered_at.is_not(None))
+        case State.GIVEN_UP:
+            query = query.where(Delivery.delivered_at.is_(None), Delivery.given_up_at.is_not(None))
+        case State.WAITING:
+            query = query.where(Delivery.delivered_at.is_(None), Delivery.given_up_at.is_(None))
+    return query
+
+
+def _delivered(row: Delivery, event: OutboxEvent, attempts: list[Attempt]) -> Delivered:
+    state = State.WAITING
+    if row.delivered_at is not None:
+        state = State.DELIVERED
+    elif row.given_up_at is not None:
+        state = State.GIVEN_UP
+    return Delivered(
+        event.id,
+        event.message_id,
+        event.type,
+        event.subject,
+        event.payload,
+        event.at,
+        state,
+        row.due_at if state is State.WAITING else None,
+        tuple(attempts),
+    )

@@ -1,0 +1,20 @@
+"""What the process without a model does: one chore whenever the schedule says so."""
+
+from functools import cache
+
+from filter_service.chores import Chores
+from filter_service.settings import Settings
+from tasks.celery import app
+from tasks.work import knock, stopping
+
+
+@app.task(name="tasks.chore")  # type: ignore[untyped-decorator]
+def chore(name: str) -> None:
+    """Do one chore."""
+    chores().do(name)
+
+
+@cache
+def chores() -> Chores:
+    """This process's chores, made by its first task."""
+    return Chores(Settings.load(), knock, stopping)
