@@ -29,6 +29,7 @@ import httpx
 import numpy as np
 from pgvector import HalfVector, Vector
 from pgvector.psycopg import register_vector
+from psycopg.types.enum import EnumInfo, register_enum
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
@@ -44,6 +45,7 @@ from filter_service.encoder import Encoder, load_encoder
 from filter_service.explain.record import Explanation
 from filter_service.images import decode
 from filter_service.local import services
+from filter_service.people import Profile, Role
 from filter_service.pipeline import moderate
 from filter_service.policy import Policy, Severity, read_policy
 from filter_service.scoring import FloatArray
@@ -121,7 +123,7 @@ def fill(engine: Engine, w: World) -> None:
         return now - timedelta(days=float(ages[i - 1]))
 
     def flag(i: int) -> Explanation:
-        return flags[chosen[i - 1]]
+        return flags[int(chosen[i - 1])]
 
     def verdict(i: int) -> Verdict:
         if i % FLAGGED == 0:
@@ -138,7 +140,7 @@ def fill(engine: Engine, w: World) -> None:
             batch(i),
             i,
             f"picture-{i}.jpg",
-            v.value,
+            v,
             None if seen else "the file could not be read",
             at(i),
             w.encoder_id if seen else None,
@@ -159,6 +161,9 @@ def fill(engine: Engine, w: World) -> None:
     with engine.connect() as connection:
         driver: Any = connection.connection.driver_connection
         register_vector(driver)
+        enum = EnumInfo.fetch(driver, "verdict")
+        assert enum is not None
+        register_enum(enum, driver, Verdict, mapping={v: v.value for v in Verdict})
         copy(
             driver,
             "images (id, digest, bytes)",
@@ -303,8 +308,7 @@ def _text(value: object) -> str:
 
 def signed_in(address: str, login: str, password: str) -> httpx.Client:
     client = httpx.Client(base_url=address, follow_redirects=True, timeout=60)
-    form = re.findall(r'name="(csrf_token)" value="([^"]*)"', client.get("/login").text)
-    fields = {"login": login, "password": password, **dict(form)}
+    fields = {"login": login, "password": password, "next": "/queue"}
     answer = client.post("/login", data=fields, headers={"Origin": address})
     assert "/login" not in str(answer.url), answer.text[:2000]
     return client
@@ -346,8 +350,8 @@ def pages(client: httpx.Client, w: World, items: int) -> dict[str, list[str]]:
         "queue, one class": [f"/queue?class={classes[k % len(classes)]}" for k in range(ASKED)],
         "queue, page after page": follow,
         "item": [f"/items/{rng.choice(waiting)}" for _ in range(ASKED)],
-        "search": [f"/search?text={words[k % len(words)]}" for k in range(ASKED)],
-        "search, like an item": [f"/search?item={rng.choice(waiting)}" for _ in range(ASKED)],
+        "search": [f"/search?q={words[k % len(words)]}" for k in range(ASKED)],
+        "search, like an item": [f"/search?like={rng.choice(waiting)}" for _ in range(ASKED)],
         "overview": ["/overview"] * ASKED,
         "undetermined": ["/undetermined"] * ASKED,
     }
@@ -375,7 +379,7 @@ def main() -> None:
             with owner.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.exec_driver_sql("VACUUM ANALYZE")
             password = secrets.token_urlsafe(16)
-            people.add_person(sessions, "anna", password=password, role=people.Role.ADMIN)
+            people.add_person(sessions, "anna", Profile(Role.ADMIN), password, "benchmark")
             located = settings.model_copy(
                 update={"database_url": found.database_url, "broker_url": found.broker_url}
             )

@@ -1,22 +1,23 @@
 """What a platform does: submit files, ask how they fare, cancel them, try failed ones again."""
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 
 from sqlalchemy import Select, delete, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
+from filter_service.db.arrivals import enqueue, keep_images
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Batch, Image, Item, Queued
-from filter_service.errors import UnknownBatch
+from filter_service.db.tables import Batch, Fetch, IdempotencyKey, Item, Queued
+from filter_service.errors import Conflict, InvalidRequest, UnknownBatch
 from filter_service.images import digest
 from filter_service.ledger import Entry, Event
 from filter_service.policy import Policy
@@ -31,11 +32,21 @@ Knock = Callable[[], object]  # tells some worker that there is work
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A file as it came: its bytes, or the sentence that says why there are none."""
+    """A file as it came: its bytes, where to fetch them, or why there are none."""
 
     source: str  # the file's name, for people
     data: bytes | None = None
     error: str | None = None
+    uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """Which request this is: sent again, it has the effect of one."""
+
+    owner: str  # whose key it is
+    key: str
+    request: str  # SHA-256 of everything that was asked, hex
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +69,7 @@ class Status:
         return self.total is not None and (self.waiting == 0 or self.cancelled_at is not None)
 
 
-def accept(
+def accept(  # noqa: PLR0913  (what may be left out is a parameter, too)
     sessions: Sessions,
     storage: Storage,
     knock: Knock,
@@ -68,27 +79,24 @@ def accept(
     label: str = "",
     priority: int = 0,
     actor: str = "platform",
+    once: Once | None = None,
 ) -> uuid.UUID:
     """Keep the files, queue an item for each, and knock; -> the batch.
 
     The bytes are kept before the rows that speak of them, some hundred files at a time: what was
-    accepted is judged even if this stops in the middle. A higher priority is judged sooner.
+    accepted is judged even if this stops in the middle. What has an address instead is queued when
+    its bytes were fetched. A higher priority is judged sooner.
+
+    With `once`, the same request again gives the same batch, and takes up one that was cut short
+    where it stopped. Raises InvalidRequest for another request under a key that was used, and
+    Conflict while somebody else is at it.
     """
-    with sessions.begin() as session:
-        policy_id = store_policy(session, policy)
-        batch = Batch(id=uuid.uuid4(), policy_id=policy_id, label=label, priority=priority)
-        session.add(batch)
-        ledger.append(session, [Entry(Event.SUBMITTED, actor, batch_id=batch.id)])
-    total = 0
-    kept = _keep_all(storage, files)
-    while chunk := list(islice(kept, CHUNK)):
-        with sessions.begin() as session:
-            _add(session, batch.id, chunk, actor)
-        knock()
-        total += len(chunk)
-    with sessions.begin() as session:
-        session.execute(update(Batch).where(Batch.id == batch.id).values(total=total))
-    return batch.id
+    with _alone(sessions, once):
+        begun = _begin(sessions, policy, label, priority, actor, once)
+        if not begun.finished:
+            rest = islice(files, begun.accepted, None)
+            _receive(sessions, knock, begun, _keep_all(storage, rest), actor)
+    return begun.batch
 
 
 def cancel(sessions: Sessions, batch: uuid.UUID, actor: str = "platform") -> int:
@@ -111,16 +119,45 @@ def cancel(sessions: Sessions, batch: uuid.UUID, actor: str = "platform") -> int
 
 
 def retry(sessions: Sessions, knock: Knock, batch: uuid.UUID, actor: str = "platform") -> int:
-    """Queue the undetermined items of a batch again, those without bytes excepted; how many."""
+    """Queue the undetermined items of a batch again, or fetch them; how many.
+
+    What came without bytes and without an address to fetch them from stays as it is.
+    """
     with sessions.begin() as session:
         found = _batch(session, batch)
     if found.cancelled_at is not None:
         return 0
     retried = 0
-    undetermined = _of(batch, Verdict.UNDETERMINED).where(Item.image_id.is_not(None))
+    fetchable = select(Fetch.item_id).where(Fetch.item_id == Item.id).exists()
+    undetermined = _of(batch, Verdict.UNDETERMINED).where(Item.image_id.is_not(None) | fetchable)
     for failed in _chunks(sessions, undetermined):
         with sessions.begin() as session:
             retried += _requeue(session, failed, found.priority, actor)
+        knock()
+    return retried
+
+
+def retry_items(
+    sessions: Sessions, knock: Knock, items: Sequence[int], actor: str = "platform"
+) -> int:
+    """Queue these items again as far as they are undetermined and can be judged; how many."""
+    wanted = (
+        select(Item, Batch.priority)
+        .join(Batch, Batch.id == Item.batch_id)
+        .where(
+            Item.id.in_(items),
+            Item.verdict == Verdict.UNDETERMINED,
+            Item.image_id.is_not(None),
+            Batch.cancelled_at.is_(None),
+        )
+        .order_by(Batch.priority, Item.id)
+    )
+    retried = 0
+    with sessions.begin() as session:
+        rows = session.execute(wanted).all()
+        for priority, same in groupby(rows, key=lambda row: row[1]):
+            retried += _requeue(session, [item for item, _ in same], priority, actor)
+    if retried:
         knock()
     return retried
 
@@ -184,11 +221,98 @@ def _chunks(sessions: Sessions, query: Select[Item]) -> Iterator[list[Item]]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Begun:
+    """A batch that takes items."""
+
+    batch: uuid.UUID
+    accepted: int  # its first items, which are there from an earlier try
+    finished: bool  # all of them are
+
+
+@contextmanager
+def _alone(sessions: Sessions, once: Once | None) -> Iterator[None]:
+    """Nobody else works on this request meanwhile; who is killed gives way at once.
+
+    The lock is a connection's, outside the pool: requests that hold one and wait for another would
+    block each other. Its transaction has no snapshot, and so stands in nobody's way.
+    """
+    if once is None:
+        yield
+        return
+    name = f"{once.owner}\n{once.key}"
+    with sessions.kw["bind"].connect() as connection:
+        connection.detach()
+        lock = func.pg_try_advisory_xact_lock(func.hashtextextended(name, 0))
+        if not connection.scalar(select(lock)):
+            raise Conflict(
+                f"The request with the idempotency key {once.key!r} is being worked on: wait for "
+                "its answer, or send it again in a few seconds."
+            )
+        yield
+
+
+def _begin(
+    sessions: Sessions, policy: Policy, label: str, priority: int, actor: str, once: Once | None
+) -> _Begun:
+    """A new batch, or the one that an earlier try of the same request has begun.
+
+    The key stands from the moment at which there is a batch: a process killed before that leaves
+    nothing, one killed later leaves a batch that the next try finds and completes.
+    """
+    with sessions.begin() as session:
+        if once is not None and (begun := _begun(session, once)):
+            return begun
+        policy_id = store_policy(session, policy)
+        batch = Batch(id=uuid.uuid4(), policy_id=policy_id, label=label, priority=priority)
+        session.add(batch)
+        if once is not None:
+            session.add(IdempotencyKey(**asdict(once), batch_id=batch.id))
+        ledger.append(session, [Entry(Event.SUBMITTED, actor, batch_id=batch.id)])
+    return _Begun(batch.id, accepted=0, finished=False)
+
+
+def _begun(session: Session, once: Once) -> _Begun | None:
+    known = session.get(IdempotencyKey, (once.owner, once.key))
+    if known is None:
+        return None
+    if known.request != once.request:
+        raise InvalidRequest(
+            f"The idempotency key {once.key!r} was used for another request: send what was sent "
+            "with it before, or take a new key."
+        )
+    batch = _batch(session, known.batch_id)
+    if batch.total is not None:
+        return _Begun(batch.id, batch.total, finished=True)
+    counted = select(func.count()).select_from(Item).where(Item.batch_id == batch.id)
+    return _Begun(batch.id, session.scalar(counted) or 0, finished=False)
+
+
+def _receive(
+    sessions: Sessions, knock: Knock, begun: _Begun, kept: Iterator["_Kept"], actor: str
+) -> None:
+    """Add what comes to a batch, some hundred items at a time, and close it."""
+    total = begun.accepted
+    while chunk := list(islice(kept, CHUNK)):
+        with sessions.begin() as session:
+            _add(session, begun.batch, chunk, actor)
+        knock()
+        total += len(chunk)
+    with sessions.begin() as session:
+        session.execute(update(Batch).where(Batch.id == begun.batch).values(total=total))
+
+
+@dataclass(frozen=True, slots=True)
 class _Kept:
     source: str
     digest: str = ""
     size: int = 0
     error: str | None = None
+    uri: str | None = None  # the bytes are still there
+
+    @property
+    def here(self) -> bool:
+        """Its bytes can be judged."""
+        return self.error is None and self.uri is None
 
 
 def _keep_all(storage: Storage, files: Iterable[Submission]) -> Iterator[_Kept]:
@@ -200,6 +324,8 @@ def _keep_all(storage: Storage, files: Iterable[Submission]) -> Iterator[_Kept]:
 
 
 def _keep(storage: Storage, file: Submission) -> _Kept:
+    if file.uri is not None and file.error is None:
+        return _Kept(file.source, uri=file.uri)
     if file.data is None:
         return _Kept(file.source, error=file.error or "the file could not be read")
     name = digest(file.data)
@@ -210,13 +336,14 @@ def _keep(storage: Storage, file: Submission) -> _Kept:
 def _add(session: Session, batch_id: uuid.UUID, chunk: list[_Kept], actor: str) -> None:
     """Images, items, queue and ledger of some files; a cancelled batch queues no more."""
     batch = _batch(session, batch_id, lock=True)
-    images = _images(session, {k.digest: k.size for k in chunk if k.error is None})
+    images = keep_images(session, {k.digest: k.size for k in chunk if k.here})
     rows = [_row(batch_id, kept, images.get(kept.digest)) for kept in chunk]
     added = insert(Item).returning(Item.id, sort_by_parameter_order=True)
     ids = list(session.scalars(added, rows))
     if batch.cancelled_at is None:
-        readable = [i for i, kept in zip(ids, chunk, strict=True) if kept.error is None]
-        _queue(session, readable, batch.priority)
+        readable = [i for i, kept in zip(ids, chunk, strict=True) if kept.here]
+        enqueue(session, readable, batch.priority)
+        _fetch_later(session, {i: k.uri for i, k in zip(ids, chunk, strict=True) if k.uri})
     ledger.append(session, _entries(batch_id, ids, chunk, actor))
 
 
@@ -234,32 +361,31 @@ def _row(batch: uuid.UUID, kept: _Kept, image: int | None) -> dict[str, object]:
 
 def _entries(batch: uuid.UUID, ids: list[int], chunk: list[_Kept], actor: str) -> Iterator[Entry]:
     for item, kept in zip(ids, chunk, strict=True):
-        details = {"digest": kept.digest} if kept.error is None else {}
+        details = {"digest": kept.digest} if kept.here else {}
         yield Entry(Event.SUBMITTED, actor, item, batch, details)
         if kept.error is not None:
             yield Entry(Event.FAILED, actor, item, batch, {"reason": kept.error})
 
 
-def _images(session: Session, sizes: dict[str, int]) -> dict[str, int]:
-    """The ids of images by digest; those that are new are added."""
-    if not sizes:
-        return {}
-    rows = [{"digest": digest, "bytes": size} for digest, size in sorted(sizes.items())]
-    session.execute(upsert(Image).on_conflict_do_nothing(index_elements=["digest"]), rows)
-    found = session.execute(select(Image.digest, Image.id).where(Image.digest.in_(sizes)))
-    return dict(found.all())
+def _fetch_later(session: Session, uris: dict[int, str]) -> None:
+    if rows := [{"item_id": item, "uri": uri} for item, uri in uris.items()]:
+        session.execute(insert(Fetch), rows)
 
 
-def _queue(session: Session, items: list[int], priority: int) -> None:
-    if rows := [{"item_id": item, "priority": priority} for item in items]:
-        session.execute(insert(Queued), rows)
+def _fetch_again(session: Session, items: list[int]) -> None:
+    """Let fetches that were given up start anew."""
+    anew = update(Fetch).where(Fetch.item_id.in_(items), Fetch.due_at.is_(None))
+    session.execute(anew.values(due_at=func.now(), attempts=0, problem=None))
 
 
 def _unqueue(session: Session, items: list[int]) -> list[int]:
-    """Take items off the queue, whoever holds them; -> those that were on it."""
-    locked = select(Queued.item_id).where(Queued.item_id.in_(items)).order_by(Queued.item_id)
-    gone = delete(Queued).where(Queued.item_id.in_(locked.with_for_update()))
-    return sorted(session.scalars(gone.returning(Queued.item_id)))
+    """Take items off the queue, whoever holds them, and fetch no more; -> those that waited."""
+    gone: list[int] = []
+    for table in (Fetch, Queued):  # in this order, or what was fetched meanwhile would be queued
+        locked = select(table.item_id).where(table.item_id.in_(items)).order_by(table.item_id)
+        taken = delete(table).where(table.item_id.in_(locked.with_for_update()))
+        gone += session.scalars(taken.returning(table.item_id))
+    return sorted(gone)
 
 
 def _requeue(session: Session, failed: list[Item], priority: int, actor: str) -> int:
@@ -269,13 +395,14 @@ def _requeue(session: Session, failed: list[Item], priority: int, actor: str) ->
         update(Item)
         .where(Item.id.in_(reasons), Item.verdict == Verdict.UNDETERMINED)
         .values(verdict=None, reason=None, judged_at=None)
-        .returning(Item.id, Item.batch_id)
+        .returning(Item.id, Item.batch_id, Item.image_id)
     )
-    rows = session.execute(again).all()
-    _queue(session, [item for item, _ in rows], priority)
+    rows = sorted(session.execute(again).all())
+    enqueue(session, [item for item, _, image in rows if image is not None], priority)
+    _fetch_again(session, [item for item, _, image in rows if image is None])
     entries = [
         Entry(Event.RETRIED, actor, item, batch, {"reason": reasons[item]})
-        for item, batch in sorted(rows)
+        for item, batch, _ in rows
     ]
     ledger.append(session, entries)
     return len(entries)

@@ -19,6 +19,8 @@ LIGHT = (
     "filter_service.ledger",
     "filter_service.db.tables",
     "filter_service.db.vectors",
+    "filter_service.seeking",
+    "filter_service.web.app",
     "tasks.work",
 )
 
@@ -48,8 +50,8 @@ def test_the_product_knows_no_celery(path: Path) -> None:
 @pytest.mark.parametrize("path", PRODUCT, ids=room)
 def test_torch_stays_in_its_rooms(path: Path) -> None:
     heads = {name.split(".")[0] for name in imports(path)}
-    # The command line asks for it inside the one body that judges an image by itself.
-    allowed = (*TORCH_ROOMS, "cli/judging.py")
+    # Searching asks for it inside the one body that makes a vector of an image.
+    allowed = (*TORCH_ROOMS, "seeking.py")
     assert not heads & {"torch", "torchvision", "timm"} or room(path).startswith(allowed)
 
 

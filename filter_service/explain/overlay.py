@@ -21,6 +21,7 @@ FULL = 20.0  # times its equal part of the margin: where a place reaches the ful
 FAINT = 2.0  # logits: margins below this count as this, so that noise is not drawn in full colour
 REACH = 1.25  # places around one that share its colour
 STRONGEST = 0.85  # opacity of the full colour
+UNSEEN = 0.35  # of its light is left to what the model did not see
 EVIDENCE, AGAINST = (232, 78, 20), (32, 104, 216)  # speaks for the class, against it
 INK, PALE, PAPER, OUTLINE = (28, 30, 34), (116, 120, 128), (252, 252, 250), (255, 255, 255)
 EMPTY = (234, 234, 230)
@@ -64,22 +65,62 @@ def overlay(
     region: FlipRegion | None = None,
 ) -> Image.Image:
     """The map over its picture, greyed: warm where it speaks for the class, blue where against."""
-    (width, height), (gh, gw) = picture.size, found.grid.shape
-    box = seen(width, height, preprocessing)
-    down = _weights(height, box.top, box.bottom, gh)
-    across = _weights(width, box.left, box.right, gw)
-    heat = down @ (found.grid.astype(np.float32) / full_colour(found, margin)) @ across.T  # (h, w)
+    heat, unseen = _heat(picture.size, found.grid, margin, preprocessing)
     drawn = Image.fromarray(_tinted(np.asarray(picture.convert("L"), np.float32), heat))
-    if region is not None and _is_part(region, found):
-        _outline(drawn, region, (gh, gw), box)
-    unseen = ~np.outer(down.any(axis=1), across.any(axis=1))  # (h, w)
-    drawn.paste(drawn.point(lambda level: level * 0.35), mask=Image.fromarray(unseen))
+    if region is not None and is_part(region, found):
+        _outline(drawn, region, found.grid.shape, seen(*picture.size, preprocessing))
+    drawn.paste(drawn.point(lambda level: level * UNSEEN), mask=Image.fromarray(unseen))
     return drawn
+
+
+def map_layer(
+    size: tuple[int, int], grid: Floats, margin: float, preprocessing: Mapping[str, Any]
+) -> Image.Image:
+    """The colours of `overlay` alone, to be laid over a picture of this shape: RGBA.
+
+    Nothing of the picture is in them, and `grid` may be a word's, whose whole is the margin.
+    """
+    heat, unseen = _heat(size, grid, margin, preprocessing)
+    layer = np.empty((*heat.shape, 4), np.uint8)  # (h, w, 4)
+    layer[..., :3] = np.where(heat[..., None] > 0, EVIDENCE, AGAINST)
+    layer[..., 3] = (255 * _strength(heat)).round()
+    layer[unseen] = (0, 0, 0, round(255 * (1 - UNSEEN)))
+    return Image.fromarray(layer)
+
+
+def region_layer(
+    size: tuple[int, int], region: FlipRegion, found: Map, preprocessing: Mapping[str, Any]
+) -> Image.Image:
+    """The outline of `overlay` alone, to be laid over a picture of this shape: RGBA."""
+    layer = Image.new("RGBA", size)
+    _outline(layer, region, found.grid.shape, seen(*size, preprocessing))
+    return layer
 
 
 def full_colour(found: Map, margin: float) -> float:
     """Logits at which a place of a map gets the full colour."""
-    return FULL * max(abs(margin), FAINT) / found.grid.size
+    return _full(found.grid.size, margin)
+
+
+def is_part(region: FlipRegion, found: Map) -> bool:
+    """There is an answer in a part of the image, not only in the whole."""
+    return region.flips and len(region.places) < found.grid.size
+
+
+def _full(places: int, margin: float) -> float:
+    return FULL * max(abs(margin), FAINT) / places
+
+
+def _heat(
+    size: tuple[int, int], grid: Floats, margin: float, preprocessing: Mapping[str, Any]
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Shares of the full colour at each pixel, and which pixels the model did not see: (h, w)."""
+    (width, height), (gh, gw) = size, grid.shape
+    box = seen(width, height, preprocessing)
+    down = _weights(height, box.top, box.bottom, gh)
+    across = _weights(width, box.left, box.right, gw)
+    heat = down @ (grid.astype(np.float32) / _full(grid.size, margin)) @ across.T
+    return heat, ~np.outer(down.any(axis=1), across.any(axis=1))
 
 
 def _weights(pixels: int, start: float, end: float, places: int) -> Floats:
@@ -100,14 +141,14 @@ def _tinted(grey: Floats, heat: Floats) -> npt.NDArray[np.uint8]:
     """Colours laid over a grey picture (h, w), which stays visible below: (h, w, 3)."""
     grey, heat = grey[..., None] / 255, heat[..., None]
     ground = 255 * (0.22 + 0.7 * grey)  # flatter, so that the colours stand out
-    strength = STRONGEST * np.abs(heat).clip(0, 1) ** 0.75
+    strength = _strength(heat)
     colours = np.where(heat > 0, EVIDENCE, AGAINST) * (0.62 + 0.38 * grey)
     return np.asarray(ground * (1 - strength) + colours * strength).round().astype(np.uint8)
 
 
-def _is_part(region: FlipRegion, found: Map) -> bool:
-    """There is an answer in a part of the image, not only in the whole."""
-    return region.flips and len(region.places) < found.grid.size
+def _strength(heat: Floats) -> Floats:
+    """Opacity of the colours."""
+    return np.asarray(STRONGEST * np.abs(heat).clip(0, 1) ** 0.75)
 
 
 def _outline(drawn: Image.Image, region: FlipRegion, shape: tuple[int, int], box: Box) -> None:
@@ -256,7 +297,7 @@ def _sentences(record: Explanation) -> list[str]:
         said.append(
             f"Without the {outlined}{share:.0%} of the image it would not be flagged "
             f"(margin {_signed(region.margin)} instead of {_signed(record.margin)})."
-            if _is_part(region, record.map)
+            if is_part(region, record.map)
             else "No part of the image decides by itself."
         )
     for text in record.texts[:1]:

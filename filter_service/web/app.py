@@ -4,7 +4,18 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from filter_service import __version__
-from filter_service.web import appealing, finding, hooks, intake, problems, shield, watching
+from filter_service.web import (
+    appealing,
+    documentation,
+    explaining,
+    finding,
+    hooks,
+    intake,
+    problems,
+    shield,
+    watching,
+)
+from filter_service.web.console import hooks as webhooks
 from filter_service.web.console import (
     item,
     login,
@@ -18,8 +29,8 @@ from filter_service.web.console import (
 from filter_service.web.pages import HERE
 from filter_service.web.service import Service
 
-INTERFACE = (intake, finding, hooks, appealing)
-CONSOLE = (login, queue, item, pictures, search, overview, rules, people)
+INTERFACE = (intake, explaining, finding, hooks, appealing)
+CONSOLE = (login, queue, item, pictures, search, overview, rules, people, webhooks)
 
 
 def create_app(service: Service) -> FastAPI:
@@ -32,11 +43,14 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     problems.add_to(app)
-    shield.add_to(app)
+    documentation.add_to(app)
+    watching.add_to(app)
+    shield.add_to(app)  # last, and so outside of the others
     for room in INTERFACE:
         app.include_router(room.router)
     for page in CONSOLE:
         app.include_router(page.router, include_in_schema=False)
-    app.include_router(watching.router, include_in_schema=False)
+    for room in (watching, documentation):
+        app.include_router(room.router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     return app

@@ -1,5 +1,86 @@
 """Appeals over HTTP: `/v1/items/{id}/appeals`."""
 
-from fastapi import APIRouter
+import uuid
+from typing import Annotated
 
-router = APIRouter(prefix="/v1")
+from fastapi import APIRouter, Depends, Path, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from filter_service.db.tables import Appeal
+from filter_service.people import Ability
+from filter_service.reviews import appeals
+from filter_service.web.access import Caller, able
+from filter_service.web.answers import AppealAnswer, AppealList
+from filter_service.web.paging import LARGEST_ID
+from filter_service.web.problems import answers
+from filter_service.web.service import Service, service
+from filter_service.web.sight import item_for
+
+router = APIRouter(prefix="/v1", responses=answers(401, 403, 404, 422, 503))
+Here = Annotated[Service, Depends(service)]
+Reader = Annotated[Caller, Depends(able(Ability.READ))]
+ItemId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
+
+
+class Statement(BaseModel):
+    """Why somebody disagrees."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    statement: str = Field(
+        min_length=1,
+        max_length=appeals.LONGEST_STATEMENT,
+        pattern=r"^[^\x00]*\S[^\x00]*$",
+        description="In the words of whoever submitted the image; moderators read it.",
+        examples=["This is a kitchen knife in an advertisement for cookware."],
+    )
+
+
+@router.post(
+    "/items/{item}/appeals",
+    status_code=201,
+    summary="Open an appeal",
+    responses=answers(400, 409) | {201: {"headers": {"Location": {"schema": {"type": "string"}}}}},
+)
+def open_appeal(
+    item: ItemId,
+    said: Statement,
+    by: Annotated[Caller, Depends(able(Ability.APPEAL))],
+    here: Here,
+    response: Response,
+) -> AppealAnswer:
+    """Somebody who has not decided about the item yet decides again; one appeal at a time."""
+    with here.sessions.begin() as session:
+        item_for(session, by, item)
+    opened = appeals.open_appeal(here.sessions, item, said.statement, by.actor)
+    response.headers["Location"] = f"/v1/appeals/{opened}"
+    return _answer(appeals.appeal(here.sessions, opened))
+
+
+@router.get("/items/{item}/appeals", summary="Appeals about an item")
+def appeals_of(item: ItemId, by: Reader, here: Here) -> AppealList:
+    """Open and closed ones, oldest first."""
+    with here.sessions.begin() as session:
+        item_for(session, by, item)
+    return AppealList(appeals=[_answer(a) for a in appeals.appeals_of(here.sessions, item)])
+
+
+@router.get("/appeals/{appeal}", summary="One appeal")
+def appeal(appeal: uuid.UUID, by: Reader, here: Here) -> AppealAnswer:
+    """Whether it is closed, and how it was decided."""
+    found = appeals.appeal(here.sessions, appeal)
+    with here.sessions.begin() as session:
+        item_for(session, by, found.item_id)
+    return _answer(found)
+
+
+def _answer(found: Appeal) -> AppealAnswer:
+    return AppealAnswer(
+        id=found.id,
+        item=found.item_id,
+        statement=found.statement,
+        opened_by=found.opened_by,
+        opened_at=found.opened_at,
+        closed_at=found.closed_at,
+        upheld=found.upheld,
+    )

@@ -1,5 +1,153 @@
 """Search over HTTP: `/v1/search`."""
 
-from fastapi import APIRouter
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated
 
-router = APIRouter(prefix="/v1")
+from fastapi import APIRouter, Depends, Query, Request
+from sqlalchemy import not_, select, true
+from sqlalchemy.orm import Session
+from starlette.exceptions import HTTPException
+
+from filter_service import images, ledger
+from filter_service.db.tables import Image, Item, PolicyClass
+from filter_service.db.vectors import Hit, StoredMemory
+from filter_service.ledger import Entry, Event
+from filter_service.people import Ability
+from filter_service.web.access import Caller, able
+from filter_service.web.answers import Found, FoundItem, Sightings
+from filter_service.web.intake import no_forms_of_strangers
+from filter_service.web.problems import answers
+from filter_service.web.service import Service, Sought, service
+from filter_service.web.sight import visible
+from filter_service.web.uploads import Limits, spooled
+
+router = APIRouter(
+    prefix="/v1",
+    dependencies=[Depends(no_forms_of_strangers)],
+    responses=answers(401, 403, 422, 503),
+)
+Here = Annotated[Service, Depends(service)]
+Searcher = Annotated[Caller, Depends(able(Ability.SEARCH))]
+Count = Annotated[int, Query(ge=1, le=100, description="At most so many.")]
+
+SHOWN = 5  # items of one image
+OVERHEAD = 64 * 1024  # bytes of a form around its image
+IMAGES = tuple(f"image/{form.lower()}" for form in images.FORMATS)
+BINARY = {"type": "string", "format": "binary"}
+BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {"image": BINARY},
+            }
+        },
+        **{kind: {"schema": BINARY} for kind in IMAGES},
+    },
+}
+
+
+@router.get("/search", summary="Search by words")
+def by_text(
+    by: Searcher,
+    here: Here,
+    text: Annotated[
+        str,
+        Query(min_length=1, max_length=500, pattern=r"^[^\x00]*$", examples=["a red car"]),
+    ],
+    limit: Count = 20,
+) -> Sightings:
+    """The stored images nearest to a text, in the served model's own space."""
+    return _found(here, by, here.seeker.text(text), limit, {"text": text})
+
+
+async def sent_image(request: Request, here: Here) -> AsyncIterator[bytes]:
+    """The bytes of an image, as the body or as the file of a form."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in ("multipart/form-data", *IMAGES):
+        raise HTTPException(415, f"{kind or 'no type'!r} is not taken: send an image, or a form.")
+    most = here.settings.max_bytes
+    async for parts in spooled(request, Limits(files=1, bytes=most + OVERHEAD)):
+        files = [p for p in parts if p.filename is not None or p.name == "body"]
+        if not files:
+            raise HTTPException(422, "The form holds no file: send the image as the file `image`.")
+        images.check_bytes(files[0].size, images.Limits.of(here.settings))
+        yield files[0].read()
+
+
+@router.post(
+    "/search",
+    summary="Search by an image",
+    responses=answers(400, 413, 415),
+    openapi_extra={"requestBody": BODY},
+)
+def by_image(
+    by: Searcher, data: Annotated[bytes, Depends(sent_image)], here: Here, limit: Count = 20
+) -> Sightings:
+    """The stored images nearest to one that is sent and not kept."""
+    told = {"image": images.digest(data)}
+    return _found(here, by, here.seeker.image(data), limit, told)
+
+
+def _found(
+    here: Service, by: Caller, sought: Sought, limit: int, told: dict[str, str]
+) -> Sightings:
+    memory = StoredMemory(here.sessions, sought.encoder_id, len(sought.vector), sought.scale)
+    hits = memory.search(sought.vector, limit)
+    with here.sessions.begin() as session:
+        ledger.append(session, [Entry(Event.SEARCHED, by.actor, details=told)])
+        hidden = _hidden(session, by, hits)
+        items = _items(session, hits)
+    return Sightings(
+        images=[
+            Found(
+                digest=hit.digest,
+                frame=hit.frame,
+                similarity=hit.similarity,
+                items=items[hit.digest],
+            )
+            for hit in hits
+            if hit.digest not in hidden
+        ]
+    )
+
+
+def _hidden(session: Session, by: Caller, hits: Sequence[Hit]) -> set[str]:
+    """Images that stand for a class which is closed to whoever searches."""
+    if by.person is None or by.person.classes is None:
+        return set()
+    query = (
+        select(Image.digest)
+        .join(Item, Item.image_id == Image.id)
+        .where(Image.digest.in_([h.digest for h in hits]), not_(visible(by)))
+    )
+    return set(session.scalars(query))
+
+
+def _items(session: Session, hits: Sequence[Hit]) -> dict[str, list[FoundItem]]:
+    """The newest items of each image: some images were submitted a thousand times."""
+    newest = (
+        select(Item.id, Item.batch_id, Item.source, Item.verdict, Item.class_id)
+        .where(Item.image_id == Image.id)
+        .order_by(Item.id.desc())
+        .limit(SHOWN)
+        .correlate(Image)
+        .lateral()
+    )
+    rows = session.execute(
+        select(Image.digest, newest, PolicyClass.name)
+        .select_from(Image)
+        .join(newest, true())
+        .outerjoin(PolicyClass, PolicyClass.id == newest.c.class_id)
+        .where(Image.digest.in_([h.digest for h in hits]))
+        .order_by(newest.c.id.desc())
+    )
+    found: dict[str, list[FoundItem]] = defaultdict(list)
+    for digest, item, batch, source, verdict, _, class_name in rows:
+        found[digest].append(
+            FoundItem(id=item, batch=batch, source=source, verdict=verdict, class_name=class_name)
+        )
+    return found

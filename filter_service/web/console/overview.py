@@ -1,5 +1,201 @@
-"""How the service fares, and what could not be judged."""
+"""How it goes: what waits, what is flagged and overturned, and what could not be judged."""
 
-from fastapi import APIRouter
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Request
+from fastapi.responses import RedirectResponse, Response
+from sqlalchemy import Select, select
+
+from filter_service import people, submissions
+from filter_service.db.session import Sessions
+from filter_service.db.tables import Batch, Item, Person
+from filter_service.people import ABILITIES, Ability
+from filter_service.reviews import tallies
+from filter_service.reviews.tallies import Day, Overturned, Waiting
+from filter_service.verdicts import Verdict
+from filter_service.web import charts
+from filter_service.web.access import Caller, able
+from filter_service.web.console.queue import somebody
+from filter_service.web.pages import render
+from filter_service.web.pages import span as lasting
+from filter_service.web.paging import LARGEST_ID, cursor, key_of
+from filter_service.web.service import Service, service
+from filter_service.webhooks.endpoints import Endpoint, endpoints
 
 router = APIRouter()
+
+DAYS = tallies.DAYS
+CHARTS = 12  # classes whose course is drawn; the table has all of them
+ROWS = 50  # undetermined items of one page
+LATEST = 5  # of them on the overview
+
+Here = Annotated[Service, Depends(service)]
+Reader = Annotated[Caller, Depends(able(Ability.READ))]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """Everything that is counted about one class."""
+
+    name: str
+    days: dict[date, Day]
+    flagged: int
+    share: float  # of all that was judged on the days that are drawn
+    waiting: int
+    overturned: Overturned
+    seconds: float | None  # mean time to decide
+
+    @property
+    def shares(self) -> dict[date, float]:
+        return {day: found.share for day, found in self.days.items()}
+
+    @property
+    def course(self) -> str:
+        """The chart in a sentence."""
+        if not self.days:
+            return f"Nothing was flagged for {self.name} in the last {DAYS} days."
+        highest = max(self.days.values(), key=lambda d: d.share)
+        return (
+            f"{self.flagged:,} items, {charts.written(self.share)} of what was judged; most on "
+            f"{highest.day:%d %B} with {charts.written(highest.share)}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the overview draws."""
+
+    waiting: Waiting
+    rows: list[ClassRow]
+    judged: dict[date, int]
+    undetermined: int
+
+    @property
+    def days(self) -> list[date]:
+        """On which something was flagged, the newest first."""
+        return sorted({day for row in self.rows for day in row.days}, reverse=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An item that could not be judged."""
+
+    item: Item
+    batch: Batch
+
+    @property
+    def can_retry(self) -> bool:
+        return self.item.image_id is not None and self.batch.cancelled_at is None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedPage:
+    """Some of them, newest first, and the cursor of those that follow."""
+
+    rows: list[Failed]
+    next: str | None
+
+
+@router.get("/overview")
+def overview(request: Request, here: Here, caller: Reader) -> Response:
+    """Waiting, flagged, overturned, undetermined, one's own reveals, and what is in trouble."""
+    person = somebody(caller)
+    may = ABILITIES[caller.role]
+    cap = person.reveal_cap
+    return render(
+        request,
+        "overview.html",
+        figures=figures(here.sessions, person),
+        today=datetime.now(UTC).date(),
+        span=DAYS,
+        drawn=CHARTS,
+        charts=charts,
+        lasting=lasting,
+        revealed=people.revealed_today(here.sessions, person) if Ability.REVEAL in may else None,
+        cap=here.settings.reveal_cap if cap is None else cap,
+        failed=failed(here.sessions, None, LATEST).rows,
+        in_trouble=_in_trouble(here.sessions) if Ability.WEBHOOKS in may else [],
+    )
+
+
+@router.get("/undetermined")
+def undetermined(
+    request: Request, here: Here, caller: Reader, after: str | None = None, retried: int = -1
+) -> Response:
+    """Items that could not be judged, with the reasons, newest first."""
+    somebody(caller)
+    return render(
+        request,
+        "undetermined.html",
+        page=failed(here.sessions, after, ROWS),
+        after=after or "",
+        may_retry=Ability.RETRY in ABILITIES[caller.role],
+        retried=retried,
+    )
+
+
+@router.post("/undetermined/retry")
+def retry(
+    here: Here,
+    caller: Annotated[Caller, Depends(able(Ability.RETRY))],
+    item: Annotated[list[Annotated[int, Form(ge=1, le=LARGEST_ID)]], Form(max_length=ROWS)],
+    after: Annotated[str, Form()] = "",
+) -> Response:
+    """Judge one of them, or all that were shown, again."""
+    retried = submissions.retry_items(here.sessions, here.knock, item, caller.actor)
+    place = f"&after={cursor(*key_of(after, int))}" if after else ""
+    return RedirectResponse(f"/undetermined?retried={retried}{place}", status_code=303)
+
+
+def figures(sessions: Sessions, person: Person) -> Figures:
+    """Everything that is counted, of the classes that this person may see."""
+    classes = person.classes
+    waiting = tallies.waiting_now(sessions, classes)
+    flagged: defaultdict[str, dict[date, Day]] = defaultdict(dict)
+    for day in tallies.flagged_by_day(sessions, classes, DAYS):
+        flagged[day.class_name][day.day] = day
+    judged = tallies.judged_by_day(sessions, DAYS)
+    overturned = tallies.overturned_by_class(sessions, classes, DAYS)
+    seconds = tallies.seconds_to_decide(sessions, classes, DAYS)
+    rows = []
+    for name in {*flagged, *waiting.by_class, *overturned, *seconds}:
+        number = sum(d.flagged for d in flagged[name].values())
+        rows.append(
+            ClassRow(
+                name=name,
+                days=flagged[name],
+                flagged=number,
+                share=number / max(1, sum(judged.values())),
+                waiting=waiting.by_class.get(name, 0),
+                overturned=overturned.get(name, Overturned(0, 0)),
+                seconds=seconds.get(name),
+            )
+        )
+    rows.sort(key=lambda row: (-row.flagged, row.name))
+    failures = tallies.undetermined_by_day(sessions, DAYS)
+    return Figures(waiting, rows, judged, sum(failures.values()))
+
+
+def failed(sessions: Sessions, after: str | None, limit: int) -> FailedPage:
+    """Undetermined items, newest first."""
+    query: Select[Item, Batch] = (
+        select(Item, Batch)
+        .join(Batch, Batch.id == Item.batch_id)
+        .where(Item.verdict == Verdict.UNDETERMINED)
+        .order_by(Item.id.desc())
+        .limit(limit + 1)
+    )
+    if after:
+        query = query.where(Item.id < key_of(after, int)[0])
+    with sessions.begin() as session:
+        rows = [Failed(item, batch) for item, batch in session.execute(query)]
+    more = len(rows) > limit
+    return FailedPage(rows[:limit], cursor(rows[limit - 1].item.id) if more else None)
+
+
+def _in_trouble(sessions: Sessions) -> list[Endpoint]:
+    """Webhook endpoints that nothing reaches."""
+    return [e for e in endpoints(sessions) if e.failing_since or e.disabled_at]

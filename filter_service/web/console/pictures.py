@@ -1,5 +1,337 @@
-"""Images as the pages show them: blurred unless revealed, and maps."""
+"""Pictures over HTTP: blurred for everybody who may see the item, and what is drawn over them."""
 
-from fastapi import APIRouter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
-router = APIRouter()
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from PIL.Image import Image as Picture
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from filter_service import people
+from filter_service.db.tables import (
+    Image,
+    Item,
+    PolicyClass,
+    StoredEncoder,
+    StoredExplanation,
+    StoredScore,
+)
+from filter_service.errors import ImageError, NotAllowed, UnknownEntry
+from filter_service.explain import overlay
+from filter_service.explain.record import Explanation
+from filter_service.images import Limits
+from filter_service.people import Ability
+from filter_service.web import drawing
+from filter_service.web.access import Caller, able
+from filter_service.web.paging import LARGEST_ID
+from filter_service.web.service import Service, service
+from filter_service.web.sight import item_for, may_see, visible
+
+router = APIRouter(prefix="/pictures")
+
+VERSION = "1"  # of how pictures are drawn; another one makes browsers ask again
+MONTH = "private, max-age=2592000"
+NONE_KEPT = "The bytes of this file are not here: it could not be read, or they were deleted."
+BROKEN = "This image cannot be decoded, or its bytes are missing."
+
+Here = Annotated[Service, Depends(service)]
+Reader = Annotated[Caller, Depends(able(Ability.READ))]
+ItemId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
+ClassName = Annotated[str | None, Query(alias="class", max_length=64)]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Which frame of which image stands for an item."""
+
+    digest: str | None  # None: nothing was kept
+    frame: int
+    classes: frozenset[str]  # that the item is flagged for, as far as it was explained
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An explanation with what is needed to draw it over its picture."""
+
+    digest: str
+    record: Explanation
+    preprocessing: dict[str, Any]
+    tag: str = field(repr=False)  # names this record among all
+
+
+@router.get("/image/{digest}/blurred")
+def image_blurred(
+    request: Request,
+    here: Here,
+    caller: Reader,
+    digest: Annotated[str, Path(pattern="^[0-9a-f]{64}$")],
+) -> Response:
+    """A neighbour or a precedent, by its digest."""
+    with here.sessions.begin() as session:
+        shown = _of_image(session, caller, digest)
+    return _blurred(request, here, shown, drawing.SHOWN)
+
+
+@router.get("/{item_id}/blurred")
+def item_blurred(
+    request: Request, here: Here, caller: Reader, item_id: ItemId, class_name: ClassName = None
+) -> Response:
+    """So few grey points of the image that nothing can be recognised."""
+    with here.sessions.begin() as session:
+        shown = _of_item(session, caller, item_id, class_name)
+    return _blurred(request, here, shown, drawing.SHOWN)
+
+
+@router.get("/{item_id}/thumbnail")
+def thumbnail(request: Request, here: Here, caller: Reader, item_id: ItemId) -> Response:
+    """The same, small, for lists."""
+    with here.sessions.begin() as session:
+        shown = _of_item(session, caller, item_id, None)
+    return _blurred(request, here, shown, drawing.THUMBNAIL)
+
+
+@router.get("/{item_id}/original")
+def original(
+    here: Here,
+    caller: Annotated[Caller, Depends(able(Ability.REVEAL))],
+    item_id: ItemId,
+    class_name: ClassName = None,
+) -> Response:
+    """The image itself, encoded anew, for a person who has revealed it."""
+    with here.sessions.begin() as session:
+        shown = _of_item(session, caller, item_id, class_name)
+        _require_revealed(session, caller, item_id, shown)
+    if shown.digest is None:
+        return _plain(NONE_KEPT)
+    try:
+        picture = drawing.original(here.storage, shown.digest, shown.frame, _limits(here))
+    except ImageError:
+        return _plain(BROKEN)
+    return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
+
+@router.get("/{item_id}/map")
+def evidence(
+    request: Request, here: Here, caller: Reader, item_id: ItemId, class_name: ClassName = None
+) -> Response:
+    """The map that passed its test, as a transparent layer: warm for the class, blue against."""
+    found = _explained(here, caller, item_id, class_name)
+    record = found.record
+    if record.map is None or not record.faithful:
+        raise UnknownEntry(
+            f"The map of item {item_id} for {record.class_name!r} is not shown: "
+            f"{record.no_map or 'it did no better than chance when it was tested.'}"
+        )
+    grid, margin = record.map.grid, record.margin
+    return _layer(
+        request,
+        here,
+        found,
+        "map",
+        lambda s: overlay.map_layer(s, grid, margin, found.preprocessing),
+    )
+
+
+@router.get("/{item_id}/region")
+def region(
+    request: Request, here: Here, caller: Reader, item_id: ItemId, class_name: ClassName = None
+) -> Response:
+    """The outline of the part without which the image would not be flagged."""
+    found = _explained(here, caller, item_id, class_name)
+    where, over = found.record.region, found.record.map
+    if where is None or over is None or not overlay.is_part(where, over):
+        raise UnknownEntry(
+            f"No part of item {item_id} decides about {found.record.class_name!r} by itself, so "
+            "there is no region to outline."
+        )
+    return _layer(
+        request,
+        here,
+        found,
+        "region",
+        lambda s: overlay.region_layer(s, where, over, found.preprocessing),
+    )
+
+
+@router.get("/{item_id}/word/{n}")
+def word(
+    request: Request,
+    here: Here,
+    caller: Reader,
+    item_id: ItemId,
+    n: Annotated[int, Path(ge=0, le=10_000)],
+    class_name: ClassName = None,
+) -> Response:
+    """Where the n-th word of all the explanation's prompts, from 0, finds its evidence."""
+    found = _explained(here, caller, item_id, class_name)
+    words = [(prompt, w) for prompt in found.record.words for w in prompt.words]
+    grid = words[n][1].grid if n < len(words) else None
+    if grid is None or not found.record.faithful:  # parts of a map that failed are no better
+        raise UnknownEntry(
+            f"Item {item_id} has no regions for word {n} of {found.record.class_name!r}: they "
+            "are kept where the method gives them, and shown where the map passed its test."
+        )
+    prompt = words[n][0]
+    margin = prompt.logit - prompt.empty  # one scale for all the words of a prompt
+    return _layer(
+        request,
+        here,
+        found,
+        f"word-{n}",
+        lambda s: overlay.map_layer(s, grid, margin, found.preprocessing),
+    )
+
+
+def _of_item(session: Session, caller: Caller, item_id: int, class_name: str | None) -> Shown:
+    """Raises UnknownItem or NotAllowed."""
+    item = item_for(session, caller, item_id)
+    digest = session.scalar(select(Image.digest).where(Image.id == item.image_id))
+    frames = _frames(session, item)
+    worst = session.scalar(select(PolicyClass.name).where(PolicyClass.id == item.class_id))
+    frame = frames.get(class_name or worst or "")
+    if frame is None:
+        frame = session.scalar(
+            select(StoredScore.frame).where(
+                StoredScore.encoder_id == item.encoder_id,
+                StoredScore.class_id == item.class_id,
+                StoredScore.image_id == item.image_id,
+            )
+        )
+    return Shown(digest, frame or 0, frozenset(frames))
+
+
+def _frames(session: Session, item: Item) -> dict[str, int]:
+    """Which frame each explanation of an item is about, by class."""
+    if item.encoder_id is None:
+        return {}
+    frame = StoredExplanation.record["frame"].as_integer()
+    query = (
+        select(PolicyClass.name, frame)
+        .join(PolicyClass, PolicyClass.id == StoredExplanation.class_id)
+        .where(
+            StoredExplanation.item_id == item.id, StoredExplanation.encoder_id == item.encoder_id
+        )
+    )
+    return {name: number or 0 for name, number in session.execute(query)}
+
+
+def _of_image(session: Session, caller: Caller, digest: str) -> Shown:
+    """An image that came with some item that the caller may see."""
+    query = (
+        select(Item.id)
+        .join(Image, Image.id == Item.image_id)
+        .where(Image.digest == digest, visible(caller))
+        .limit(1)
+    )
+    item_id = session.scalar(query)
+    if item_id is None:
+        raise UnknownEntry(
+            f"There is no image {digest} that {caller.actor} may see: look for it by a search."
+        )
+    return _of_item(session, caller, item_id, None)
+
+
+def _require_revealed(session: Session, caller: Caller, item_id: int, shown: Shown) -> None:
+    if caller.person is None or not people.has_revealed(session, caller.person, item_id):
+        raise NotAllowed(
+            f"{caller.actor} has not revealed item {item_id} today: reveal it first, so that the "
+            "look is written down."
+        )
+    if closed := sorted(name for name in shown.classes if not may_see(caller, name)):
+        raise NotAllowed(
+            f"Item {item_id} shows {', '.join(closed)}, too, which {caller.actor} may not see: an "
+            "admin can change that."
+        )
+
+
+def _explained(here: Service, caller: Caller, item_id: int, class_name: str | None) -> Explained:
+    """The explanation for one class, or for the worst; raises UnknownEntry."""
+    with here.sessions.begin() as session:
+        item = item_for(session, caller, item_id)
+        query = (
+            select(StoredExplanation, PolicyClass.name, StoredEncoder.details["preprocessing"])
+            .join(PolicyClass, PolicyClass.id == StoredExplanation.class_id)
+            .join(StoredEncoder, StoredEncoder.id == StoredExplanation.encoder_id)
+            .where(
+                StoredExplanation.item_id == item_id,
+                StoredExplanation.encoder_id == item.encoder_id,
+                PolicyClass.id == item.class_id
+                if class_name is None
+                else PolicyClass.name == class_name,
+            )
+        )
+        row = session.execute(query).one_or_none()
+        digest = session.scalar(select(Image.digest).where(Image.id == item.image_id))
+    if row is None or digest is None:
+        raise UnknownEntry(f"Item {item_id} has no explanation for {class_name or 'its class'!r}.")
+    stored, name, preprocessing = row
+    if not may_see(caller, name):
+        raise NotAllowed(f"{caller.actor} may not see {name!r}: an admin can change that.")
+    record = Explanation.model_validate(stored.record)
+    tag = f"{item_id}-{stored.class_id}-{stored.encoder_id}-{stored.created_at.timestamp():.0f}"
+    return Explained(digest, record, preprocessing, tag)
+
+
+def _blurred(request: Request, here: Service, shown: Shown, longest: int) -> Response:
+    if shown.digest is None:
+        return _plain(NONE_KEPT, longest)
+    tag = f"{shown.digest[:32]}-{shown.frame}-{longest}"
+    if unchanged := _unchanged(request, tag):
+        return unchanged
+    try:
+        known = drawing.points(here.storage, shown.digest, shown.frame, _limits(here))
+    except ImageError:
+        return _plain(BROKEN, longest)
+    return _kept(drawing.blurred(known, longest), "image/jpeg", tag)
+
+
+def _layer(
+    request: Request,
+    here: Service,
+    found: Explained,
+    kind: str,
+    draw: Callable[[drawing.Size], Picture],
+) -> Response:
+    """Drawn in the shape of the picture that it is laid over; nothing of it is in the layer."""
+    tag = f"{found.tag}-{kind}"
+    if unchanged := _unchanged(request, tag):
+        return unchanged
+    try:
+        known = drawing.points(here.storage, found.digest, found.record.frame, _limits(here))
+    except ImageError as error:
+        raise UnknownEntry(f"There is no picture to draw over: {error}") from error
+    drawn = draw(drawing.fitted(known.size, drawing.SHOWN))
+    return _kept(drawing.layer(drawn), "image/webp", tag)
+
+
+def _limits(here: Service) -> Limits:
+    return Limits.of(here.settings)
+
+
+def _plain(text: str, longest: int = drawing.SHOWN) -> Response:
+    """In place of a picture; asked for again next time, since it may come back."""
+    return Response(
+        drawing.sentence(text, longest),
+        media_type="image/jpeg",
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+def _kept(picture: bytes, kind: str, tag: str) -> Response:
+    return Response(picture, media_type=kind, headers=_caching(tag))
+
+
+def _unchanged(request: Request, tag: str) -> Response | None:
+    """The answer to a browser that has this very picture."""
+    known = request.headers.get("if-none-match", "")
+    return Response(status_code=304, headers=_caching(tag)) if _etag(tag) in known else None
+
+
+def _caching(tag: str) -> dict[str, str]:
+    return {"Cache-Control": MONTH, "ETag": _etag(tag)}
+
+
+def _etag(tag: str) -> str:
+    return f'"{tag}-{VERSION}"'

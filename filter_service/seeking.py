@@ -1,0 +1,72 @@
+"""Turning words or an image into a vector of the served encoder, which is loaded when asked."""
+
+import threading
+from typing import TYPE_CHECKING
+
+from filter_service.db.embeddings import register_encoder
+from filter_service.db.session import Sessions
+from filter_service.errors import ModelUnavailable, Permanent
+from filter_service.images import Limits, decode
+from filter_service.settings import Settings
+from filter_service.web.service import Sought
+
+if TYPE_CHECKING:
+    from filter_service.encoder import Encoder
+    from filter_service.scoring import FloatArray
+
+
+def load(settings: Settings) -> "Encoder":
+    """The encoder that the settings name."""
+    from filter_service.encoder import load_encoder  # torch: only where a model is asked
+
+    return load_encoder(settings.model, settings.pretrained, settings.device, settings.precision)
+
+
+def vector_of(encoder: "Encoder", data: bytes, limits: Limits) -> "FloatArray":
+    """The vector of an image's first frame: (d,) unit; raises ImageError."""
+    import torch  # likewise
+
+    pixels = encoder.pixels(decode(data, limits).frames[0])  # (3, h, w)
+    vector: FloatArray = encoder.encode(torch.stack([pixels]))[0]
+    return vector
+
+
+class EncoderSeeker:
+    """The encoder behind the search (`web.service.Seeker`), loaded by whoever searches first.
+
+    One at a time loads and asks it: a second copy would cost as much memory again, and each pass
+    takes all cores.
+    """
+
+    def __init__(self, settings: Settings, sessions: Sessions) -> None:
+        self._settings = settings
+        self._sessions = sessions
+        self._limits = Limits.of(settings)
+        self._turn = threading.Lock()
+        self._known: tuple[Encoder, int] | None = None
+
+    def text(self, text: str) -> Sought:
+        """Raises Transient when no encoder can be had just now."""
+        with self._turn:
+            encoder, encoder_id = self._loaded()
+            return Sought(encoder_id, encoder.encode_texts([text])[0], encoder.head.scale)
+
+    def image(self, data: bytes) -> Sought:
+        """Raises ImageError for what is no image, Transient as above."""
+        with self._turn:
+            encoder, encoder_id = self._loaded()
+            vector = vector_of(encoder, data, self._limits)
+            return Sought(encoder_id, vector, encoder.head.scale)
+
+    def _loaded(self) -> "tuple[Encoder, int]":
+        if self._known is None:
+            try:
+                encoder = load(self._settings)
+            except Permanent as error:  # the operator can mend it, who searches cannot
+                raise ModelUnavailable(f"Nothing can be searched for: {error}") from error
+            with self._sessions.begin() as session:
+                found = register_encoder(
+                    session, encoder.fingerprint, encoder.name, encoder.dim, encoder.details
+                )
+            self._known = encoder, found
+        return self._known

@@ -1,0 +1,224 @@
+"""What the interface answers with, as its description says."""
+
+import uuid
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+from sqlalchemy import Select, select
+
+from filter_service.db.tables import (
+    Batch,
+    Image,
+    Item,
+    PolicyClass,
+    ReviewOutcome,
+    StoredPolicy,
+)
+from filter_service.submissions import Status
+from filter_service.verdicts import Verdict
+
+
+class PolicyName(BaseModel):
+    """One version of a policy."""
+
+    name: str
+    digest: str
+
+
+class Progress(BaseModel):
+    """How many items of a batch are in which state."""
+
+    clear: int
+    flagged: int
+    undetermined: int
+    waiting: int = Field(description="Queued or being fetched; cancelled ones, too.")
+
+    @classmethod
+    def of(cls, status: Status) -> "Progress":
+        return cls(
+            clear=status.clear,
+            flagged=status.flagged,
+            undetermined=status.undetermined,
+            waiting=status.waiting,
+        )
+
+
+class BatchAnswer(BaseModel):
+    """What was submitted in one go."""
+
+    id: uuid.UUID
+    label: str
+    policy: PolicyName
+    priority: int
+    submitted_at: datetime
+    cancelled_at: datetime | None
+    total: int | None = Field(description="Items; null while they still arrive.")
+
+    @classmethod
+    def of(cls, batch: Batch, policy: PolicyName) -> "BatchAnswer":
+        return cls(
+            id=batch.id,
+            label=batch.label,
+            policy=policy,
+            priority=batch.priority,
+            submitted_at=batch.submitted_at,
+            cancelled_at=batch.cancelled_at,
+            total=batch.total,
+        )
+
+
+class BatchWithProgress(BatchAnswer):
+    """A batch, and how far it has come."""
+
+    progress: Progress
+    finished: bool = Field(description="Nothing more will happen to it by itself.")
+
+
+class BatchPage(BaseModel):
+    """Batches, the newest first."""
+
+    batches: list[BatchAnswer]
+    next: str | None = Field(description="Give it as `after` for the next page; null: no more.")
+
+
+class Accepted(BaseModel):
+    """A batch that is judged from now on; `Location` leads to it."""
+
+    batch: uuid.UUID
+
+
+class Cancelled(BaseModel):
+    """How many items were taken back."""
+
+    cancelled: int
+
+
+class Retried(BaseModel):
+    """How many undetermined items were queued again."""
+
+    retried: int
+
+
+class ReviewAnswer(BaseModel):
+    """How moderators decided, as it stands now."""
+
+    decision: str = Field(description="confirmed or overturned.")
+    at: datetime
+
+
+class ItemAnswer(BaseModel):
+    """One submission of one image, and its verdict."""
+
+    id: int
+    batch: uuid.UUID
+    source: str = Field(description="The file's name or address, as submitted.")
+    digest: str | None = Field(description="SHA-256 of the bytes; null: none were had.")
+    verdict: Verdict | None = Field(description="Null: it waits, or was cancelled.")
+    reason: str | None = Field(description="Why it is undetermined.")
+    class_name: str | None = Field(description="The class with the worst score.")
+    margin: float | None = Field(description="Of that class, in logits.")
+    probability: float | None = Field(description="Of that class.")
+    judged_at: datetime | None
+    review: ReviewAnswer | None
+
+
+class ItemPage(BaseModel):
+    """Items in the order in which they came."""
+
+    items: list[ItemAnswer]
+    next: str | None = Field(description="Give it as `after` for the next page; null: no more.")
+
+
+class ExplanationAnswer(BaseModel):
+    """The record of why an item was flagged for one class, as it was written then."""
+
+    class_name: str
+    faithful: bool = Field(description="The map passed its test; one that did not is not drawn.")
+    created_at: datetime
+    record: dict[str, Any]
+
+
+class FoundItem(BaseModel):
+    """An item of an image that was found."""
+
+    id: int
+    batch: uuid.UUID
+    source: str
+    verdict: Verdict | None
+    class_name: str | None
+
+
+class Found(BaseModel):
+    """A stored image near to what was looked for."""
+
+    digest: str
+    frame: int = Field(description="Which frame of it, from 0.")
+    similarity: float = Field(description="Cosine of the two vectors.")
+    items: list[FoundItem] = Field(description="Its newest items.")
+
+
+class Sightings(BaseModel):
+    """Stored images, the nearest first."""
+
+    images: list[Found]
+
+
+class AppealAnswer(BaseModel):
+    """Somebody disagrees with a verdict."""
+
+    id: uuid.UUID
+    item: int
+    statement: str
+    opened_by: str
+    opened_at: datetime
+    closed_at: datetime | None = Field(description="Null: it waits for a decision.")
+    upheld: bool | None = Field(description="The flag stands.")
+
+
+class AppealList(BaseModel):
+    """Everything that was said against one verdict, oldest first."""
+
+    appeals: list[AppealAnswer]
+
+
+def item_rows() -> Select[Item, str, str, str, datetime]:
+    """The columns that an answer about items is made of."""
+    columns = (Item, Image.digest, PolicyClass.name, ReviewOutcome.decision, ReviewOutcome.at)
+    return (
+        select(*columns)
+        .outerjoin(Image, Image.id == Item.image_id)
+        .outerjoin(PolicyClass, PolicyClass.id == Item.class_id)
+        .outerjoin(ReviewOutcome, ReviewOutcome.item_id == Item.id)
+    )
+
+
+def item_answers(rows: Iterable[Any]) -> list[ItemAnswer]:
+    return [
+        ItemAnswer(
+            id=item.id,
+            batch=item.batch_id,
+            source=item.source,
+            digest=digest,
+            verdict=item.verdict,
+            reason=item.reason,
+            class_name=class_name,
+            margin=item.margin,
+            probability=item.probability,
+            judged_at=item.judged_at,
+            review=None if decision is None else ReviewAnswer(decision=decision, at=at),
+        )
+        for item, digest, class_name, decision, at in rows
+    ]
+
+
+def batch_rows() -> Select[Batch, str, str]:
+    """Likewise of batches."""
+    return select(Batch, StoredPolicy.name, StoredPolicy.digest).join(
+        StoredPolicy, StoredPolicy.id == Batch.policy_id
+    )
+
+
+def policy_name(name: str, digest: str) -> PolicyName:
+    return PolicyName(name=name, digest=digest)

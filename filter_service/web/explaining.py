@@ -1,0 +1,155 @@
+"""Explanations over HTTP: the stored records, and what is drawn from them without a model."""
+
+import io
+from typing import Annotated, Any
+
+import PIL.Image
+from fastapi import APIRouter, Depends, Path, Response
+from sqlalchemy import select
+
+from filter_service import ledger, people
+from filter_service.db.tables import Image, Item, PolicyClass, StoredEncoder, StoredExplanation
+from filter_service.errors import FilterServiceError, NotAllowed, NotExplainable
+from filter_service.explain.overlay import card, overlay
+from filter_service.explain.record import Explanation
+from filter_service.images import Limits, decode
+from filter_service.ledger import Entry, Event
+from filter_service.people import Ability
+from filter_service.web.access import Caller, able
+from filter_service.web.answers import ExplanationAnswer
+from filter_service.web.paging import LARGEST_ID
+from filter_service.web.problems import answers
+from filter_service.web.service import Service, service
+from filter_service.web.sight import item_for, may_see
+
+router = APIRouter(prefix="/v1", responses=answers(401, 403, 404, 422, 503))
+Here = Annotated[Service, Depends(service)]
+Reader = Annotated[Caller, Depends(able(Ability.READ))]
+ItemId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
+ClassName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+
+LARGEST = 1024  # pixels of a drawn picture's longer side
+PICTURE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
+}
+
+
+@router.get("/items/{item}/explanations", summary="Why an item was flagged")
+def explanations(item: ItemId, by: Reader, here: Here) -> list[ExplanationAnswer]:
+    """One record for each class that it was flagged for, as written when it was judged."""
+    query = (
+        select(StoredExplanation, PolicyClass.name)
+        .join(PolicyClass, PolicyClass.id == StoredExplanation.class_id)
+        .where(StoredExplanation.item_id == item)
+        .order_by(PolicyClass.position, StoredExplanation.encoder_id)
+    )
+    with here.sessions.begin() as session:
+        item_for(session, by, item)
+        return [
+            ExplanationAnswer(
+                class_name=name,
+                faithful=found.faithful,
+                created_at=found.created_at,
+                record=found.record,
+            )
+            for found, name in session.execute(query)
+            if may_see(by, name)
+        ]
+
+
+@router.get(
+    "/items/{item}/explanations/{class_name}/overlay",
+    summary="The map over its picture",
+    response_class=Response,
+    responses=PICTURE,
+)
+def drawn_overlay(item: ItemId, class_name: ClassName, by: Reader, here: Here) -> Response:
+    """Warm where the image speaks for the class, blue where against, the flip region outlined.
+
+    A map that failed its test is not drawn. People reveal the image in the console first.
+    """
+    told = _Told.of(here, by, item, class_name)
+    record = told.record
+    if record.map is None or not record.faithful:
+        raise NotExplainable(
+            f"The map of item {item} for {class_name!r} is not drawn: "
+            f"{record.no_map or 'it did no better than chance when it was tested.'}"
+        )
+    picture = told.picture(here)
+    return _png(overlay(picture, record.map, record.margin, told.preprocessing, record.region))
+
+
+@router.get(
+    "/items/{item}/explanations/{class_name}/card",
+    summary="Everything about a flag on one sheet",
+    response_class=Response,
+    responses=PICTURE,
+)
+def drawn_card(item: ItemId, class_name: ClassName, by: Reader, here: Here) -> Response:
+    """Picture, map if it passed its test, words, nearest other image, and the test's result."""
+    told = _Told.of(here, by, item, class_name)
+    # The nearest other image is another item's, which a person may not have been shown.
+    other = told.neighbour(here) if by.person is None else None
+    return _png(card(told.picture(here), told.record, told.preprocessing, other))
+
+
+class _Told:
+    """An explanation with what its drawing needs."""
+
+    def __init__(self, digest: str, record: Explanation, preprocessing: dict[str, Any]) -> None:
+        self.digest = digest
+        self.record = record
+        self.preprocessing = preprocessing
+
+    @classmethod
+    def of(cls, here: Service, by: Caller, item: int, class_name: str) -> "_Told":
+        """Raises for what is not there or not for them to see; that they look is written down."""
+        query = (
+            select(Image.digest, StoredExplanation.record, StoredEncoder.details)
+            .select_from(StoredExplanation)
+            .join(Item, Item.id == StoredExplanation.item_id)
+            .join(Image, Image.id == Item.image_id)
+            .join(PolicyClass, PolicyClass.id == StoredExplanation.class_id)
+            .join(StoredEncoder, StoredEncoder.id == StoredExplanation.encoder_id)
+            .where(StoredExplanation.item_id == item, PolicyClass.name == class_name)
+            .order_by(StoredExplanation.created_at.desc())
+            .limit(1)
+        )
+        with here.sessions.begin() as session:
+            found = item_for(session, by, item)
+            row = session.execute(query).one_or_none()
+            if row is None or not may_see(by, class_name):
+                raise NotExplainable(f"Item {item} has no explanation for {class_name!r}.")
+            if by.person is None:
+                seen = Entry(Event.REVEALED, by.actor, item, found.batch_id, {"class": class_name})
+                ledger.append(session, [seen])
+            elif not people.has_revealed(session, by.person, item):
+                raise NotAllowed(
+                    f"{by.actor} has not revealed item {item} today: reveal it in the console "
+                    "first, which counts it."
+                )
+        digest, record, details = row
+        return cls(digest, Explanation.model_validate(record), details["preprocessing"])
+
+    def picture(self, here: Service) -> PIL.Image.Image:
+        """The frame that was flagged, small enough to draw on; raises ImageError."""
+        data = here.storage.get(self.digest)
+        (frame,) = decode(data, Limits.of(here.settings), only=self.record.frame).frames
+        frame.thumbnail((LARGEST, LARGEST))
+        return frame
+
+    def neighbour(self, here: Service) -> PIL.Image.Image | None:
+        """The nearest counterfactual image, if its bytes are at hand."""
+        if not self.record.images:
+            return None
+        try:
+            data = here.storage.get(self.record.images[0].digest)
+            return decode(data, Limits.of(here.settings), only=0).frames[0]
+        except FilterServiceError:  # the card says so
+            return None
+
+
+def _png(picture: PIL.Image.Image) -> Response:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return Response(file.getvalue(), media_type="image/png")

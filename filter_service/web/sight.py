@@ -1,0 +1,35 @@
+"""Which items somebody may see: those flagged for a class that is closed to them are not."""
+
+from sqlalchemy import ColumnElement, or_, select, true
+from sqlalchemy.orm import Session
+
+from filter_service.db.tables import Item, PolicyClass
+from filter_service.errors import NotAllowed, UnknownItem
+from filter_service.people import sees
+from filter_service.verdicts import Verdict
+from filter_service.web.access import Caller
+
+
+def visible(caller: Caller) -> ColumnElement[bool]:
+    """The condition on items; platforms see all that was submitted."""
+    if caller.person is None or caller.person.classes is None:
+        return true()
+    open_to_them = select(PolicyClass.id).where(PolicyClass.name.in_(caller.person.classes))
+    return or_(Item.verdict.is_distinct_from(Verdict.FLAGGED), Item.class_id.in_(open_to_them))
+
+
+def may_see(caller: Caller, class_name: str) -> bool:
+    return caller.person is None or sees(caller.person, class_name)
+
+
+def item_for(session: Session, caller: Caller, item_id: int) -> Item:
+    """An item; raises UnknownItem or NotAllowed."""
+    item = session.get(Item, item_id)
+    if item is None:
+        raise UnknownItem(f"There is no item {item_id}: the items of a batch name theirs.")
+    if session.scalar(select(Item.id).where(Item.id == item_id, visible(caller))) is None:
+        raise NotAllowed(
+            f"Item {item_id} was flagged for a class that {caller.actor} may not see: an admin "
+            "can change that."
+        )
+    return item

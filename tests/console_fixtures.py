@@ -1,0 +1,106 @@
+"""Fixtures of the console's tests: judged samples, a console over them, a browser.
+
+A file of tests that wants them says `pytest_plugins = ["tests.console_fixtures"]`.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+from sqlalchemy import Engine, text
+
+from filter_service import submissions
+from filter_service.db.session import connect, sessions_of
+from filter_service.demo.samples import FOLDER as SAMPLES
+from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.local import Services
+from filter_service.policy import read_policy
+from filter_service.seeking import EncoderSeeker
+from filter_service.settings import Settings
+from filter_service.storage import Storage
+from filter_service.submissions import Submission
+from filter_service.web.app import create_app
+from filter_service.worker import Worker
+from tests.conftest import database_from, named
+from tests.console_world import World, copies, labelled
+from tests.signed_in import web_service
+
+JUDGED = "judged_demo"
+FORBIDDEN, ORDINARY, COPIES = 32, 6, 4  # samples; copies of the first forbidden one
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+NO_CHROMIUM = "there is no chromium on the PATH"
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def judged(
+    admin: Engine, servers: Services, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A database named JUDGED with samples that the bundled model has judged; -> its folder."""
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {JUDGED} TEMPLATE {template}"))
+    folder = tmp_path_factory.mktemp("judged")
+    url = named(servers.database_url, JUDGED)
+    settings = Settings(data_dir=folder, database_url=url, device="cpu")
+    forbidden = labelled(True)[:FORBIDDEN]
+    chosen = [*forbidden, *labelled(False)[:ORDINARY]]
+    files = [Submission(name, (SAMPLES / name).read_bytes()) for name in chosen]
+    broken = [
+        Submission("notes.jpg", b"These are notes, and no picture."),
+        Submission("half.jpg", files[0].data[:5000]),
+    ]
+    with closing(Worker(settings)) as worker:
+        submissions.accept(
+            worker.sessions,
+            Storage(settings.images_at),
+            lambda: None,
+            [*files, *copies(forbidden[0], COPIES), *broken],
+            read_policy(POLICY),
+            label="demo",
+        )
+        worker.drain(stop=lambda: False, knock=lambda: None)
+    return folder
+
+
+@contextmanager
+def world_over(
+    admin: Engine, servers: Services, judged: Path, **settings: object
+) -> Iterator[World]:
+    """A console over a copy of what was judged, with the model to search with."""
+    for url in database_from(admin, servers, JUDGED):
+        engine = connect(url)
+        storage = Storage(str(judged / "images"))
+        sessions = sessions_of(engine)
+        seeker = EncoderSeeker(Settings(data_dir=judged, device="cpu"), sessions)
+        service = web_service(sessions, storage, seeker=seeker, data_dir=judged, **settings)
+        yield World(create_app(service), service)
+        engine.dispose()
+
+
+@pytest.fixture
+def world(admin: Engine, servers: Services, judged: Path) -> Iterator[World]:
+    with world_over(admin, servers, judged) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real browser without a window."""
+    if CHROMIUM is None:
+        pytest.skip(NO_CHROMIUM)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
