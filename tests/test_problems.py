@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 
 import pytest
 from fastapi import Depends, FastAPI
@@ -150,6 +151,19 @@ def test_every_answer_is_shielded(client: TestClient, address: str) -> None:
     assert headers["referrer-policy"] == "same-origin"
     assert headers["cache-control"] == ("no-cache" if "static" in address else "no-store")
     assert "strict-transport-security" not in headers
+
+
+@pytest.mark.parametrize("path", ["/login", "/mine"])
+def test_a_form_of_strangers_comes_to_an_end(client: TestClient, path: str) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b"a" * 2**16
+
+    kind = {"Content-Type": "application/x-www-form-urlencoded", "Origin": "http://testserver"}
+    answer = client.post(path, content=endless(), headers=kind)
+    assert answer.status_code == 413
+    assert "1,048,576 bytes" in answer.json()["detail"]
+    assert "default-src" in answer.headers["Content-Security-Policy"]
 
 
 def test_https_is_remembered(sessions: Sessions, storage: Storage) -> None:

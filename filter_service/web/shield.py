@@ -1,7 +1,8 @@
-"""Headers of every answer: a strict Content-Security-Policy, and nothing sniffed or framed."""
+"""Around every request: a strict Content-Security-Policy on the answer, and no endless body."""
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from filter_service.web.service import Service
@@ -29,12 +30,15 @@ HEADERS = {
 }
 ONE_YEAR = "max-age=31536000"  # seconds that a browser remembers to come by https only
 PUBLIC = "/static/"  # everything else is somebody's own
+LARGEST_FORM = 2**20  # bytes; forms are read before anybody knows whose they are
+IMAGES = ("/v1/batches", "/v1/search", "/search")  # they count for themselves
 
 
 def add_to(app: FastAPI) -> None:
-    """Put the headers on every answer."""
+    """Put the headers on every answer, and an end to every body."""
     service: Service = app.state.service
     secure = (service.settings.public_url or "").startswith("https://")
+    app.add_middleware(_Measured)
     app.add_middleware(_Shield, secure=secure)
 
 
@@ -56,3 +60,26 @@ class _Shield:
             await send(message)
 
         await self._app(scope, receive, shielded if scope["type"] == "http" else send)
+
+
+class _Measured:
+    """Refuses what is too long while it still arrives, also where no length was told."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        got = 0
+
+        async def measured() -> Message:
+            nonlocal got
+            message = await receive()
+            got += len(message.get("body", b""))
+            if got > LARGEST_FORM:
+                raise HTTPException(
+                    413, f"The request has more than {LARGEST_FORM:,} bytes: send a shorter one."
+                )
+            return message
+
+        counted = scope["type"] == "http" and scope["path"] not in IMAGES
+        await self._app(scope, measured if counted else receive, send)
