@@ -428,3 +428,26 @@ def test_the_outcome_is_of_the_image(sessions: Sessions, ada: Person) -> None:
         assert found is not None
         image = session.get(Image, found.image_id)
         assert image is not None and image.digest == case.digest
+
+
+def test_a_decision_that_cannot_take_effect_stops_no_other(
+    sessions: Sessions, ada: Person, owner: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = cases_of(sessions, [Wanted(), Wanted()])
+    refuse = f"""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'not this one'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON review_outcomes FOR EACH ROW
+        WHEN (NEW.item_id = {first}) EXECUTE FUNCTION refuse();
+    """
+    with owner.begin() as connection:
+        connection.execute(text(refuse))
+    say(sessions, ada, first)
+    say(sessions, ada, second)
+    assert settle(sessions) == 1
+    assert (outcome(sessions, first), outcome(sessions, second)) == (None, CONFIRMED)
+    assert "could not take effect" in caplog.text
+    with owner.begin() as connection:
+        connection.execute(text("DROP TRIGGER refuse ON review_outcomes"))
+    assert settle(sessions) == 1
+    assert outcome(sessions, first) == CONFIRMED

@@ -1,5 +1,6 @@
 """How decisions take effect: a second look, a senior, or an outcome that the platform is told."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session
 from filter_service import ledger
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Appeal, Review, ReviewCase, ReviewOutcome
+from filter_service.errors import DatabaseUnavailable
 from filter_service.ledger import Entry, Event
 from filter_service.reviews import tallies
 from filter_service.reviews.cases import Case, Stage, free, lock
@@ -21,6 +23,8 @@ from filter_service.verdicts import Verdict
 from filter_service.webhooks import EventType, announce
 
 ACTOR = "service"
+
+logger = logging.getLogger(__name__)
 
 
 class Decision(StrEnum):
@@ -58,7 +62,18 @@ def settle(sessions: Sessions, limit: int = 500) -> int:
     with sessions.begin() as session:
         ids = list(session.scalars(due))
         rules = active_rules(session) if ids else []
-    return sum(_take_effect(sessions, review_id, rules) for review_id in ids)
+    return sum(_attempt(sessions, review_id, rules) for review_id in ids)
+
+
+def _attempt(sessions: Sessions, review_id: int, rules: Sequence[Rule]) -> bool:
+    """A decision that cannot take effect, through a fault of ours, must not stop those behind."""
+    try:
+        return _take_effect(sessions, review_id, rules)
+    except DatabaseUnavailable:
+        raise
+    except Exception:
+        logger.exception("Decision %d could not take effect; it is tried again.", review_id)
+        return False
 
 
 @dataclass(frozen=True, slots=True)
