@@ -157,7 +157,7 @@ def test_a_refusal_names_what_is_missing(kind: str) -> None:
     assert REFUSED[kind] in missing(tower)
 
 
-@pytest.mark.parametrize("kind", set(REFUSED) - {"parallel"})
+@pytest.mark.parametrize("kind", [kind for kind in REFUSED if kind != "parallel"])
 def test_a_refused_tower_still_encodes(kind: str) -> None:
     seen = capture(tiny(kind), pixels(kind))
     with pytest.raises(NotExplainable):
