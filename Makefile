@@ -17,8 +17,8 @@ demo: $(INSTALLED) ## Judge the bundled sample images: services, worker, table, 
 console: $(INSTALLED) ## The moderators' console with the samples in it, and a demo log-in
 	@$(BIN)/filter-service console
 
-test: $(INSTALLED) ## Run the tests
-	@$(BIN)/python -m pytest
+test: $(INSTALLED) ## Run the tests, file by file on all cores, up to four
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(INSTALLED) ## Linters and types
 	$(BIN)/ruff check
