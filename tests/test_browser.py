@@ -104,8 +104,9 @@ def test_no_byte_of_the_original_comes_before_the_reveal(world: "World", page: P
     decide(page, "o")
     page.wait_for_load_state("networkidle")
     images = Path(world.service.settings.images_at)
-    pieces = {f.read_bytes()[-66:-2] for f in images.rglob("*") if f.is_file()}  # after headers
-    assert pieces and all(len(piece) == 64 for piece in pieces)
+    files = [f.read_bytes() for f in images.rglob("*") if f.is_file()]
+    pieces = {data[-66:-2] for data in files if len(data) > 1_000}  # behind headers and tables
+    assert len(pieces) > 30
     assert len([path for path, _ in world.sent if path.startswith("/pictures/")]) > 4
     assert not [path for path, _ in world.sent if path.endswith("/original")]
     assert not [path for path, body in world.sent if any(p in body for p in pieces)]
