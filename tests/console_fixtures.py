@@ -5,7 +5,7 @@ A file of tests that wants them says `pytest_plugins = ["tests.console_fixtures"
 
 import shutil
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,22 +13,17 @@ from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy import Engine, text
 
 from filter_service import submissions
-from filter_service.db.session import connect, sessions_of
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.local import Services
 from filter_service.policy import read_policy
-from filter_service.seeking import EncoderSeeker
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 from filter_service.submissions import Submission
-from filter_service.web.app import create_app
 from filter_service.worker import Worker
-from tests.conftest import database_from, named
-from tests.console_world import World, copies, labelled
-from tests.signed_in import web_service
+from tests.conftest import named
+from tests.console_world import JUDGED, World, copies, labelled, world_over
 
-JUDGED = "judged_demo"
 FORBIDDEN, ORDINARY, COPIES = 32, 6, 4  # samples; copies of the first forbidden one
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NO_CHROMIUM = "there is no chromium on the PATH"
@@ -59,7 +54,7 @@ def judged(
     files = [Submission(name, (SAMPLES / name).read_bytes()) for name in chosen]
     broken = [
         Submission("notes.jpg", b"These are notes, and no picture."),
-        Submission("half.jpg", files[0].data[:5000]),
+        Submission("half.jpg", (SAMPLES / forbidden[0]).read_bytes()[:5000]),
     ]
     with closing(Worker(settings)) as worker:
         submissions.accept(
@@ -72,21 +67,6 @@ def judged(
         )
         worker.drain(stop=lambda: False, knock=lambda: None)
     return folder
-
-
-@contextmanager
-def world_over(
-    admin: Engine, servers: Services, judged: Path, **settings: object
-) -> Iterator[World]:
-    """A console over a copy of what was judged, with the model to search with."""
-    for url in database_from(admin, servers, JUDGED):
-        engine = connect(url)
-        storage = Storage(str(judged / "images"))
-        sessions = sessions_of(engine)
-        seeker = EncoderSeeker(Settings(data_dir=judged, device="cpu"), sessions)
-        service = web_service(sessions, storage, seeker=seeker, data_dir=judged, **settings)
-        yield World(create_app(service), service)
-        engine.dispose()
 
 
 @pytest.fixture

@@ -16,18 +16,26 @@ import PIL.Image
 import uvicorn
 from fastapi import FastAPI
 from playwright.sync_api import BrowserContext
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 from starlette.types import Message, Receive, Scope, Send
 
-from filter_service.db.session import Sessions
+from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.db.tables import Item, Person
 from filter_service.demo.samples import FOLDER as SAMPLES
+from filter_service.local import Services
 from filter_service.people import Role
 from filter_service.people.logins import open_session
+from filter_service.seeking import EncoderSeeker
+from filter_service.settings import Settings
+from filter_service.storage import Storage
 from filter_service.submissions import Submission
 from filter_service.web.access import cookie_name
+from filter_service.web.app import create_app
 from filter_service.web.service import Service
-from tests.signed_in import somebody
+from tests.conftest import database_from
+from tests.signed_in import somebody, web_service
+
+JUDGED = "judged_demo"  # the database that `tests.console_fixtures` fills once
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,24 @@ class World:
         finally:
             server.should_exit = True
             thread.join(timeout=10)
+
+
+@contextmanager
+def world_over(
+    admin: Engine, servers: Services, judged: Path, **settings: object
+) -> Iterator[World]:
+    """A console over a copy of what was judged, with the model to search with."""
+    for url in database_from(admin, servers, JUDGED):
+        engine = connect(url)
+        sessions = sessions_of(engine)
+        storage = Storage(str(judged / "images"))
+        seeker = EncoderSeeker(Settings(data_dir=judged, device="cpu"), sessions)
+        settings["data_dir"] = judged
+        service = web_service(sessions, storage, lambda: None, seeker, **settings)
+        try:
+            yield World(create_app(service), service)
+        finally:
+            engine.dispose()
 
 
 def labelled(forbidden: bool) -> list[str]:
