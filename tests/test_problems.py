@@ -176,6 +176,7 @@ def test_the_description_is_a_page_without_scripts(client: TestClient) -> None:
     page = client.get("/docs").text
     assert "POST /v1/batches" in page
     assert "<script" not in page
+    assert "<code>undetermined</code>" in page and "`" not in page
     assert not re.search(r'(src|href)="(https?:)?//', page)
 
 

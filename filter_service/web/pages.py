@@ -8,6 +8,7 @@ from pathlib import Path
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from filter_service import people
 from filter_service.people import ABILITIES, Ability
@@ -70,6 +71,7 @@ def templates() -> Environment:
     environment.filters |= {
         "ago": ago,
         "clock": clock,
+        "coded": coded,
         "number": number,
         "percent": percent,
         "signed": signed,
@@ -131,6 +133,15 @@ def span(seconds: float) -> str:
 def clock(at: datetime) -> str:
     """A moment as people read it, in UTC."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def coded(text: str) -> Markup:
+    """A docstring's text, in which `backticks` stand around code."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
+        for number, part in enumerate(parts)
+    )
 
 
 def signed(value: float, digits: int = 1) -> str:
