@@ -20,6 +20,7 @@ from filter_service.db.tables import Batch, Fetch, IdempotencyKey, Item, Queued
 from filter_service.errors import Conflict, InvalidRequest, UnknownBatch
 from filter_service.images import digest
 from filter_service.ledger import Entry, Event
+from filter_service.moderation.consequences import tell_undetermined
 from filter_service.policy import Policy
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
@@ -345,6 +346,13 @@ def _add(session: Session, batch_id: uuid.UUID, chunk: list[_Kept], actor: str) 
         enqueue(session, readable, batch.priority)
         _fetch_later(session, {i: k.uri for i, k in zip(ids, chunk, strict=True) if k.uri})
     ledger.append(session, _entries(batch_id, ids, chunk, actor))
+    failed = [
+        (item, batch_id, k.source, k.error)
+        for item, k in zip(ids, chunk, strict=True)
+        if k.error is not None
+    ]
+    if failed:
+        tell_undetermined(session, failed)
 
 
 def _row(batch: uuid.UUID, kept: _Kept, image: int | None) -> dict[str, object]:

@@ -12,9 +12,11 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Image, Item, Queued, StoredPolicy
 from filter_service.errors import UnknownBatch
 from filter_service.policy import ForbiddenClass, Policy
+from filter_service.reviews.tallies import undetermined_by_day
 from filter_service.storage import Storage
 from filter_service.submissions import CHUNK, Submission
 from filter_service.verdicts import Verdict
+from tests.some_cases import listening, told_to_platforms
 
 POLICY = Policy(
     name="shop",
@@ -102,6 +104,15 @@ def test_an_unreadable_file_is_undetermined_with_its_reason(
     (item,) = submissions.items(sessions, batch)
     assert (item.verdict, item.reason) == (Verdict.UNDETERMINED, UNREADABLE.error)
     assert events(sessions, item) == ["submitted", "failed"]
+
+
+def test_an_unreadable_file_is_counted_and_told(sessions: Sessions, accept: Accept) -> None:
+    listening(sessions)
+    (item,) = submissions.items(sessions, accept(UNREADABLE))
+    assert list(undetermined_by_day(sessions).values()) == [1]
+    (told,) = told_to_platforms(sessions)
+    assert (told.type, told.item_id) == ("item.undetermined", item.id)
+    assert told.payload["reason"] == UNREADABLE.error
 
 
 def test_a_batch_of_nothing_but_unreadable_files_is_finished(
