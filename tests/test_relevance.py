@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from filter_service.encoder import Encoder
 from filter_service.errors import NotExplainable
-from filter_service.explain.relevance import capture, relevance
+from filter_service.explain.relevance import RelevanceMap, capture
 from filter_service.scoring import FloatArray
 from tests.tiny import tiny
 
@@ -38,6 +39,14 @@ def directions(kind: str, n: int = 3, classes: int = 2) -> FloatArray:
     dim = tiny(kind).encode(pixels(kind, 1)).shape[1]
     u = np.random.default_rng(2).normal(size=(n, classes, dim))
     return np.asarray(10.0 * u / np.linalg.norm(u, axis=-1, keepdims=True), dtype=np.float32)
+
+
+def relevance(
+    encoder: Encoder, pixels: Tensor, directions: FloatArray
+) -> tuple[FloatArray, list[RelevanceMap]]:
+    """Embeddings (n, d) of (n, 3, h, w) pixels, and their maps for known directions (n, c, d)."""
+    seen = capture(encoder, pixels)
+    return seen.z, seen.maps(range(len(seen.z)), directions)
 
 
 def state(model: nn.Module) -> str:

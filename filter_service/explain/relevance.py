@@ -118,14 +118,6 @@ def checked_scores(
     return np.asarray(scores)
 
 
-def relevance(
-    encoder: "Encoder", pixels: Tensor, directions: FloatArray
-) -> tuple[FloatArray, list[RelevanceMap]]:
-    """Embeddings (n, d) of (n, 3, h, w) pixels, and their maps for known directions (n, c, d)."""
-    seen = capture(encoder, pixels)
-    return seen.z, seen.maps(range(len(seen.z)), directions)
-
-
 def explainer_of(encoder: "Encoder") -> Explainer:
     """How this encoder's maps are made; raises NotExplainable."""
     tower: Any = encoder.model.visual
