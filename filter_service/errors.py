@@ -23,6 +23,9 @@
         ├── UnsafeAddress       nothing is fetched from there
         ├── UnknownModel        open_clip cannot load what was asked for
         ├── NotExplainable      no such explanation for this architecture
+        ├── AnotherEncoder      the record names an encoder that is not the one at hand
+        ├── BrokenLedger        what was sealed is not what is there now
+        ├── InvalidStatement    a statement of reasons breaks a rule of the database it is for
         ├── DatabaseOutdated    migrations are missing
         └── ImageError          this one image cannot be judged: it becomes *undetermined*
             ├── UnreadableImage
@@ -91,6 +94,18 @@ class UnknownModel(Permanent):
 
 class NotExplainable(Permanent):
     """What was asked cannot be explained on this architecture."""
+
+
+class AnotherEncoder(Permanent):
+    """The record names an encoder that is not the one at hand."""
+
+
+class BrokenLedger(Permanent):
+    """What was sealed is not what is there now; the message names the first place."""
+
+
+class InvalidStatement(Permanent):
+    """A statement of reasons breaks a rule of the database it is for."""
 
 
 class UnknownPerson(Permanent):

@@ -1,12 +1,11 @@
 """A policy: named, immutable, known by its digest; read from YAML and checked field by field."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import (
@@ -14,12 +13,15 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import ErrorDetails
 
+from filter_service.canonical import canonical
 from filter_service.errors import InvalidPolicy
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
@@ -49,6 +51,16 @@ class _Strict(BaseModel):
     # No number may be NaN or infinite: a NaN probability would never reach its threshold.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    # Fields of after the first release: unset they are left out, and older digests stay the same.
+    LATER: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_new_and_unset(
+        self, serialize: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        document: dict[str, Any] = serialize(self)
+        return {k: v for k, v in document.items() if v is not None or k not in self.LATER}
+
 
 class Calibration(_Strict):
     """Turns a margin into a probability: sigmoid(a * margin + b)."""
@@ -57,8 +69,16 @@ class Calibration(_Strict):
     b: float = Field(description="Offset, logits.")
 
 
+class Preserved(_Strict):
+    """How long the images of a sealed class are kept, which nobody may look at meanwhile."""
+
+    days: int = Field(ge=1, le=36_500, description="From the verdict on; then they are deleted.")
+
+
 class ForbiddenClass(_Strict):
     """One thing the policy forbids: any of its prompts counts."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"sealed"})
 
     name: Name = Field(description="Lower case, digits, - and _; at most 64.")
     prompts: tuple[Text, ...] = Field(
@@ -79,6 +99,11 @@ class ForbiddenClass(_Strict):
     )
     calibration: Calibration | None = Field(
         None, description="Fitted on reviewed data; without it records say 'uncalibrated'."
+    )
+    sealed: Preserved | None = Field(
+        None,
+        description="What must be preserved and never shown: no explanation, no neighbours, no "
+        "pictures; only custodians know of it.",
     )
 
 
@@ -109,10 +134,7 @@ class Policy(_Strict):
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the canonical content: two policies that read the same are the same."""
-        canonical = json.dumps(
-            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-        )
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return hashlib.sha256(canonical(self.model_dump(mode="json")).encode()).hexdigest()
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with other fields has another digest."""

@@ -93,6 +93,23 @@ class Settings(BaseSettings):
         False, description="Webhooks may go to private and loopback addresses, too."
     )
 
+    ledger_key: Path | None = Field(
+        None, description="File of the key that signs checkpoints; empty is data_dir/ledger.key."
+    )
+    ledger_name: str | None = Field(
+        None, description="The log's name in its checkpoints, such as moderation.example.org/log."
+    )
+    ledger_url: str | None = Field(
+        None,
+        description="Any fsspec address to publish the sealed ledger at, best one that whoever "
+        "has the database cannot write to; empty is data_dir/log.",
+    )
+    seal_rows: int = Field(1_000, ge=1, description="Entries that wait before they are sealed.")
+    seal_seconds: float = Field(10.0, gt=0, description="Or so long, if they are fewer.")
+    four_eyes: bool = Field(
+        False, description="A policy becomes active only when somebody else agrees."
+    )
+
     @field_validator("fetch_hosts")
     @classmethod
     def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
@@ -103,6 +120,16 @@ class Settings(BaseSettings):
     def images_at(self) -> str:
         """Where image bytes are kept: an fsspec address or a path."""
         return self.storage_url or str((self.data_dir / "images").absolute())
+
+    @property
+    def ledger_at(self) -> str:
+        """Where the sealed ledger is published: an fsspec address or a path."""
+        return self.ledger_url or str((self.data_dir / "log").absolute())
+
+    @property
+    def ledger_key_at(self) -> Path:
+        """The file of the key that signs checkpoints."""
+        return self.ledger_key or self.data_dir / "ledger.key"
 
     @classmethod
     def load(cls, **overrides: object) -> Self:

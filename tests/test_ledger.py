@@ -9,9 +9,9 @@ from filter_service.db.session import Sessions
 from filter_service.ledger import Entry, Event
 
 CHANGES = [
-    "UPDATE ledger SET actor = 'somebody else'",
+    "UPDATE ledger SET event = 'another'",
     "DELETE FROM ledger",
-    "TRUNCATE ledger",
+    "TRUNCATE ledger CASCADE",
 ]
 
 

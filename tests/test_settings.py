@@ -41,6 +41,12 @@ GOOD = {
     "webhook_seconds": "5",
     "webhook_hours": "24",
     "webhook_private": "True",
+    "ledger_key": "/secrets/ledger.key",
+    "ledger_name": "moderation.example.org/log",
+    "ledger_url": "s3://elsewhere/log",
+    "seal_rows": "500",
+    "seal_seconds": "5",
+    "four_eyes": "True",
 }
 
 

@@ -87,6 +87,7 @@ def test_the_bytes_are_kept_under_their_digest(
     accept(file("a.jpg", b"the bytes"))
     with sessions.begin() as session:
         digest = session.scalars(select(Image.digest)).one()
+    assert digest is not None
     assert storage.get(digest) == b"the bytes"
 
 

@@ -4,7 +4,16 @@ import sys
 
 import typer
 
-from filter_service.cli import doctor, explaining, judging, operating, people, queueing, serving
+from filter_service.cli import (
+    auditing,
+    doctor,
+    explaining,
+    judging,
+    operating,
+    people,
+    queueing,
+    serving,
+)
 from filter_service.cli.place import Queue
 from filter_service.errors import FilterServiceError
 
@@ -21,6 +30,7 @@ operating.add_to(app)
 serving.add_to(app)
 doctor.add_to(app)
 people.add_to(app)
+auditing.add_to(app)
 
 
 def run(queue: Queue) -> None:

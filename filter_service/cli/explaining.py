@@ -253,9 +253,12 @@ def _judged(place: Workplace, number: int, class_name: str | None) -> _Judged:
             raise typer.BadParameter(f"There is no class {class_name!r}, only {', '.join(known)}.")
         worst = None if item.class_id is None else session.get_one(PolicyClass, item.class_id).name
         encoder = session.get_one(StoredEncoder, item.encoder_id)
+        digest = session.get_one(Image, item.image_id).digest
+        if digest is None:
+            raise NotExplainable(f"Item {number} was erased: there is nothing left to explain.")
         return _Judged(
             number=number,
-            digest=session.get_one(Image, item.image_id).digest,
+            digest=digest,
             policy=policy,
             class_name=class_name or worst or known[0],
             encoder_id=encoder.id,

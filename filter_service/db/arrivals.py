@@ -16,7 +16,7 @@ def keep_images(session: Session, sizes: Mapping[str, int]) -> dict[str, int]:
     rows = [{"digest": digest, "bytes": size} for digest, size in sorted(sizes.items())]
     session.execute(upsert(Image).on_conflict_do_nothing(index_elements=["digest"]), rows)
     found = session.execute(select(Image.digest, Image.id).where(Image.digest.in_(sizes)))
-    return dict(found.all())
+    return {digest: image for digest, image in found if digest is not None}
 
 
 def enqueue(session: Session, items: Iterable[int], priority: int) -> None:

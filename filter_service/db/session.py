@@ -9,6 +9,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from filter_service.canonical import canonical
 from filter_service.errors import DatabaseOutdated, DatabaseUnavailable
 
 ROLE = "filter_service_app"
@@ -27,6 +28,7 @@ def connect(database_url: str, role: str | None = ROLE) -> Engine:
     engine = create_engine(
         url,
         pool_pre_ping=True,
+        json_serializer=canonical,  # digests are taken of what is stored
         connect_args={
             "application_name": "filter_service",
             # Compiling a query takes longer than any query here runs.

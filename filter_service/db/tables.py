@@ -25,11 +25,12 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     func,
+    outerjoin,
     text,
 )
-from sqlalchemy.dialects.postgresql import BIT, DOUBLE_PRECISION, JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import BIT, DOUBLE_PRECISION, JSON, JSONB, TIMESTAMP
 from sqlalchemy.dialects.postgresql.base import ischema_names
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.types import UserDefinedType
 
@@ -105,6 +106,7 @@ small_id = Annotated[int, mapped_column(Identity(always=True), primary_key=True)
 sha256 = Annotated[str, mapped_column(Digest, unique=True)]
 now = Annotated[datetime, mapped_column(server_default=func.now())]
 short = Annotated[int, mapped_column(SmallInteger)]
+exact_json = Annotated[dict[str, Any], mapped_column(JSON, comment="Text, as it was committed to.")]
 
 
 class Image(Table):
@@ -112,9 +114,14 @@ class Image(Table):
 
     __tablename__ = "images"
     id: Mapped[big_id]
-    digest: Mapped[sha256]
+    digest: Mapped[str | None] = mapped_column(
+        Digest, unique=True, comment="Null: erased, with everything that was computed of it."
+    )
     bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[now]
+    bytes_gone_at: Mapped[datetime | None] = mapped_column(
+        comment="The storage keeps them no more: erased, or their time was over."
+    )
     pdq: Mapped[str | None] = mapped_column(
         BIT(256), comment="Perceptual hash of the first frame; null: not judged, or too plain."
     )
@@ -186,6 +193,9 @@ class Item(Table):
         Index("items_of_verdict", "batch_id", "verdict", "id"),
         Index("items_not_clear", "verdict", "id", postgresql_where=text("verdict <> 'clear'")),
         Index("items_of_image", "image_id"),
+        Index(
+            "items_that_supersede", "supersedes", postgresql_where=text("supersedes IS NOT NULL")
+        ),
     )
     id: Mapped[big_id]
     batch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("batches.id"))
@@ -205,6 +215,10 @@ class Item(Table):
     list_entry_id: Mapped[int | None] = mapped_column(
         ForeignKey("list_entries.id"), comment="The list that decided, against the model or not."
     )
+    supersedes: Mapped[int | None] = mapped_column(
+        ForeignKey("items.id"), comment="The item that was judged anew, under another policy."
+    )
+    content_date: Mapped[date | None] = mapped_column(comment="When its user put it up.")
 
 
 class Queued(Table):
@@ -273,14 +287,14 @@ class StoredScore(Table):
 
 
 class StoredExplanation(Table):
-    """The record of why one item was flagged for one class."""
+    """The record of why one item was flagged for one class; the ledger holds its digest."""
 
     __tablename__ = "explanations"
     item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), primary_key=True)
     class_id: Mapped[int] = mapped_column(ForeignKey("policy_classes.id"), primary_key=True)
     encoder_id: Mapped[int] = mapped_column(ForeignKey("encoders.id"), primary_key=True)
     faithful: Mapped[bool]
-    record: Mapped[dict[str, Any]]
+    record: Mapped[exact_json]
     created_at: Mapped[now]
 
 
@@ -293,7 +307,7 @@ class StoredPhrase(Table):
     vector: Mapped[FloatArray] = mapped_column(Float32s)
 
 
-class LedgerEntry(Table):
+class LedgerRow(Table):
     """One thing that happened; rows are added and never changed, which triggers enforce."""
 
     __tablename__ = "ledger"
@@ -304,10 +318,80 @@ class LedgerEntry(Table):
     id: Mapped[big_id]
     at: Mapped[now]
     event: Mapped[str]
-    actor: Mapped[str]
     item_id: Mapped[int | None] = mapped_column(BigInteger)
     batch_id: Mapped[uuid.UUID | None]
-    details: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    commitment: Mapped[str] = mapped_column(Digest, comment="SHA-256 of salt and payload.")
+
+
+class LedgerPayload(Table):
+    """Who did it and what it was about: what may have to be erased stays outside the tree."""
+
+    __tablename__ = "ledger_payloads"
+    entry_id: Mapped[int] = mapped_column(ForeignKey("ledger.id"), primary_key=True)
+    salt: Mapped[bytes]
+    actor: Mapped[str]
+    details: Mapped[exact_json]
+
+
+class LedgerEntry(Table):
+    """An entry with its payload, to be read; actor and details are None once they are erased."""
+
+    __table__ = outerjoin(LedgerRow.__table__, LedgerPayload.__table__)
+    id: Mapped[int] = column_property(LedgerRow.__table__.c.id)
+    at: Mapped[datetime]
+    event: Mapped[str]
+    item_id: Mapped[int | None]
+    batch_id: Mapped[uuid.UUID | None]
+    commitment: Mapped[str]
+    actor: Mapped[str]
+    details: Mapped[dict[str, Any]]
+
+
+class Unsealed(Table):
+    """An entry that waits for its place in the tree; the row goes when it has one."""
+
+    __tablename__ = "ledger_unsealed"
+    entry_id: Mapped[int] = mapped_column(ForeignKey("ledger.id"), primary_key=True)
+
+
+class Sealed(Table):
+    """The place of an entry in the tree: leaves are counted from 0."""
+
+    __tablename__ = "ledger_sealed"
+    position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    entry_id: Mapped[int] = mapped_column(ForeignKey("ledger.id"), unique=True)
+
+
+class Tile(Table):
+    """Up to 256 hashes of one level of the tree, side by side (C2SP tlog-tiles)."""
+
+    __tablename__ = "ledger_tiles"
+    level: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    hashes: Mapped[bytes] = mapped_column(comment="32 bytes each; the last tile grows.")
+
+
+class StoredCheckpoint(Table):
+    """A signed statement of what the tree was at one size."""
+
+    __tablename__ = "ledger_checkpoints"
+    __table_args__ = (
+        Index("checkpoints_to_publish", "size", postgresql_where=text("published_at IS NULL")),
+    )
+    size: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    root: Mapped[str] = mapped_column(Digest)
+    note: Mapped[str] = mapped_column(comment="C2SP tlog-checkpoint, signed.")
+    at: Mapped[now]
+    published_at: Mapped[datetime | None] = mapped_column(comment="Outside the database.")
+
+
+class Signer(Table):
+    """A key that signs checkpoints, by its public part; the newest signs, the others did."""
+
+    __tablename__ = "ledger_signers"
+    id: Mapped[small_id]
+    vkey: Mapped[str] = mapped_column(unique=True, comment="C2SP signed-note verifier key.")
+    added_at: Mapped[now]
 
 
 class Person(Table):
@@ -664,3 +748,133 @@ class DeliveryAttempt(Table):
     status: Mapped[int | None] = mapped_column(comment="HTTP status; null: no answer.")
     problem: Mapped[str | None]
     seconds: Mapped[float]
+
+
+class Activation(Table):
+    """A version of a policy that became, or is to become, the one that its name means."""
+
+    __tablename__ = "policy_activations"
+    __table_args__ = (
+        Index("activations_of_name", "name", "id"),
+        Index(
+            "one_proposal_of_name",
+            "name",
+            unique=True,
+            postgresql_where=text("activated_at IS NULL AND withdrawn_at IS NULL"),
+        ),
+        Index("activations_at_work", "id", postgresql_where=text("done_at IS NULL")),
+    )
+    id: Mapped[small_id]
+    name: Mapped[str]
+    policy_id: Mapped[int] = mapped_column(ForeignKey("policies.id"))
+    before_id: Mapped[int | None] = mapped_column(
+        ForeignKey("policies.id"), comment="The version that it takes the place of."
+    )
+    flags: Mapped[str] = mapped_column(comment="keep, reevaluate or reopen: what becomes of them.")
+    reason: Mapped[str]
+    proposed_by: Mapped[str]
+    proposed_at: Mapped[now]
+    activated_by: Mapped[str | None] = mapped_column(comment="Somebody else, with four eyes.")
+    activated_at: Mapped[datetime | None]
+    withdrawn_by: Mapped[str | None]
+    withdrawn_at: Mapped[datetime | None]
+    batch_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("batches.id"), comment="Of the items that are judged anew."
+    )
+    reached: Mapped[int] = mapped_column(
+        BigInteger, server_default="0", comment="The last item that was seen to."
+    )
+    touched: Mapped[int] = mapped_column(server_default="0", comment="Items judged anew, reopened.")
+    done_at: Mapped[datetime | None]
+
+
+class RetentionRule(Table):
+    """How long something is kept of items of one class and outcome."""
+
+    __tablename__ = "retention_rules"
+    id: Mapped[small_id]
+    class_name: Mapped[str | None] = mapped_column(comment="Null: every class.")
+    outcome: Mapped[str | None] = mapped_column(
+        comment="clear, flagged, undetermined, confirmed or overturned; null: any."
+    )
+    parts: Mapped[list[str]] = mapped_column(
+        ARRAY(VARCHAR), comment="bytes, embeddings, explanations."
+    )
+    days: Mapped[int] = mapped_column(comment="After the last thing that happened to the item.")
+    created_by: Mapped[str]
+    created_at: Mapped[now]
+    removed_at: Mapped[datetime | None]
+
+
+class LegalHold(Table):
+    """Nothing of this item's image may be deleted until the hold is released."""
+
+    __tablename__ = "legal_holds"
+    __table_args__ = (
+        Index(
+            "one_hold_of_item",
+            "item_id",
+            unique=True,
+            postgresql_where=text("released_at IS NULL"),
+        ),
+    )
+    id: Mapped[small_id]
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"))
+    reason: Mapped[str]
+    created_by: Mapped[str]
+    created_at: Mapped[now]
+    released_by: Mapped[str | None]
+    released_at: Mapped[datetime | None]
+
+
+class Erasure(Table):
+    """A request to forget an image: what is left of it to do, and the receipt."""
+
+    __tablename__ = "erasures"
+    __table_args__ = (Index("erasures_of_item", "item_id"),)
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"))
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"))
+    digest: Mapped[str | None] = mapped_column(
+        Digest, comment="Until the storage has forgotten it too."
+    )
+    reason: Mapped[str]
+    requested_by: Mapped[str]
+    requested_at: Mapped[now]
+    done_at: Mapped[datetime | None]
+    receipt: Mapped[dict[str, Any] | None]
+
+
+class SealedItem(Table):
+    """An item of a class whose images nobody sees: kept for the time its policy says."""
+
+    __tablename__ = "sealed_items"
+    __table_args__ = (
+        Index("sealed_until", "preserve_until"),
+        Index("sealed_of_image", "image_id"),
+    )
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"))
+    class_name: Mapped[str]
+    sealed_at: Mapped[now]
+    preserve_until: Mapped[datetime]
+
+
+class Statement(Table):
+    """A statement of reasons as it was issued for one decision."""
+
+    __tablename__ = "statements"
+    __table_args__ = (
+        Index("statements_in_order", "issued_at", "puid"),
+        Index("statements_of_item", "item_id"),
+    )
+    puid: Mapped[uuid.UUID] = mapped_column(primary_key=True, comment="Of the decision.")
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"))
+    review_id: Mapped[int | None] = mapped_column(
+        ForeignKey("reviews.id"), comment="Null: no person decided."
+    )
+    language: Mapped[str]
+    issued_at: Mapped[now]
+    document: Mapped[exact_json]
+    notice: Mapped[str] = mapped_column(comment="For the user who is affected, with redress.")
+    exported_at: Mapped[datetime | None] = mapped_column(comment="Written for the database's.")

@@ -153,7 +153,11 @@ class Leases:
             .order_by(Item.id)
         )
         self._held.update(ids)
-        return [Claimed(*row) for row in rows]
+        return [
+            Claimed(item, batch, image, digest, policy)
+            for item, batch, image, digest, policy in rows
+            if digest is not None  # erasing an image takes its items off the queue
+        ]
 
     def _mine(self, items: Iterable[int]) -> Select[int]:
         """Rows are always locked in the order of their items, so that nobody waits in a circle."""

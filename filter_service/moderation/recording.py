@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import ARRAY, cast, delete, func, insert, select, text, update
@@ -11,9 +12,17 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from filter_service import ledger
+from filter_service.canonical import canonical
 from filter_service.db.embeddings import keep_vectors, known_vectors
 from filter_service.db.policies import KnownPolicy
-from filter_service.db.tables import Image, Item, Queued, StoredExplanation, StoredScore
+from filter_service.db.tables import (
+    Image,
+    Item,
+    Queued,
+    StoredEncoder,
+    StoredExplanation,
+    StoredScore,
+)
 from filter_service.ledger import Entry, Event
 from filter_service.moderation.consequences import (
     Judged,
@@ -74,7 +83,8 @@ def record(session: Session, judged: Sequence[Judged], source: Source) -> int:
         rulings = _rulings(session, kept, source)
         session.execute(update(Item), [_verdict(r, source) for r in rulings])
         _keep_explanations(session, kept, source)
-        ledger.append(session, (e for j in kept for e in _entries(j, source)))
+        encoder = session.get_one(StoredEncoder, source.encoder_id).fingerprint
+        ledger.append(session, (e for j in kept for e in _entries(j, source, encoder)))
         follow(session, rulings, source.policy.policy, source.policy_id, source.actor)
     return len(kept)
 
@@ -219,7 +229,7 @@ def _keep_explanations(session: Session, judged: Sequence[Judged], source: Sourc
         session.execute(insert(StoredExplanation), rows)
 
 
-def _entries(judged: Judged, source: Source) -> Iterator[Entry]:
+def _entries(judged: Judged, source: Source, encoder: str) -> Iterator[Entry]:
     outcome = judged.outcome
     about = (source.actor, judged.item_id, judged.batch_id)
     if outcome.verdict is Verdict.UNDETERMINED:
@@ -230,13 +240,19 @@ def _entries(judged: Judged, source: Source) -> Iterator[Entry]:
         "verdict": outcome.verdict,
         "digest": outcome.digest,
         "policy": source.policy.policy.digest,
-        "encoder_id": source.encoder_id,
+        "encoder": encoder,
         "class": worst and worst.class_name,
         "margin": worst and worst.margin,
+        "probability": worst and worst.probability,
+        "flags": {s.class_name: s.margin for s in outcome.scores if s.flagged},
     }
     yield Entry(Event.JUDGED, *about, details)
     for explanation in outcome.explanations:
-        faithful = explanation.faithful
-        yield Entry(
-            Event.EXPLAINED, *about, {"class": explanation.class_name, "faithful": faithful}
-        )
+        record = canonical(explanation.model_dump(mode="json"))  # as the database will hold it
+        explained = {
+            "class": explanation.class_name,
+            "encoder": encoder,
+            "faithful": explanation.faithful,
+            "record": sha256(record.encode()).hexdigest(),
+        }
+        yield Entry(Event.EXPLAINED, *about, explained)

@@ -3,7 +3,7 @@
 from datetime import date
 from typing import Any
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -57,12 +57,13 @@ def revealed_today(sessions: Sessions, person: Person) -> dict[str, int]:
 
 
 def _looked(person: Person, item_id: int) -> Any:  # noqa: ANN401  (an expression of SQLAlchemy's)
-    return exists().where(
+    looks = select(LedgerEntry.id).where(
         LedgerEntry.item_id == item_id,
         LedgerEntry.event == Event.REVEALED.value,
         LedgerEntry.actor == f"person {person.login}",
         LedgerEntry.at >= func.current_date(),
     )
+    return looks.exists()
 
 
 def _check(session: Session, person: Person, cap: int | None, today: date) -> None:

@@ -13,6 +13,7 @@ class Role(StrEnum):
     MODERATOR = "moderator"
     SENIOR = "senior"
     AUDITOR = "auditor"
+    CUSTODIAN = "custodian"  # the only one who knows what sealed classes hold
     SERVICE = "service"  # a platform with an API key, never a person
 
 
@@ -30,19 +31,24 @@ class Ability(StrEnum):
     RETRY = "retry"  # undetermined items
     PEOPLE = "people"  # people, keys
     WEBHOOKS = "webhooks"
-    AUDIT = "audit"  # ledger, everybody's reviews
+    AUDIT = "audit"  # ledger, decision records, everybody's reviews
+    EXPORT = "export"  # rows, statements of reasons, transparency figures
+    POLICIES = "policies"  # propose and activate versions
+    RETAIN = "retain"  # retention rules, legal holds, erasure
+    CUSTODY = "custody"  # what is locked away
 
 
 _READING = {Ability.READ, Ability.SEARCH, Ability.REVEAL}
 
 ABILITIES: dict[Role, frozenset[Ability]] = {
-    Role.ADMIN: frozenset(Ability),
-    Role.POLICY_EDITOR: frozenset(_READING | {Ability.RULES, Ability.RETRY}),
+    Role.ADMIN: frozenset(set(Ability) - {Ability.CUSTODY}),
+    Role.POLICY_EDITOR: frozenset(_READING | {Ability.RULES, Ability.RETRY, Ability.POLICIES}),
     Role.MODERATOR: frozenset(_READING | {Ability.REVIEW}),
     Role.SENIOR: frozenset(
         _READING | {Ability.REVIEW, Ability.REVIEW_SENIOR, Ability.RETRY, Ability.RULES}
     ),
-    Role.AUDITOR: frozenset(_READING | {Ability.AUDIT}),
+    Role.AUDITOR: frozenset(_READING | {Ability.AUDIT, Ability.EXPORT}),
+    Role.CUSTODIAN: frozenset({Ability.CUSTODY}),
     Role.SERVICE: frozenset(
         {Ability.SUBMIT, Ability.READ, Ability.SEARCH, Ability.APPEAL, Ability.WEBHOOKS}
     ),

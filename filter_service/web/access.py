@@ -101,7 +101,11 @@ _DOING = {
     Ability.RETRY: "retry items",
     Ability.PEOPLE: "manage people and keys",
     Ability.WEBHOOKS: "manage webhooks",
-    Ability.AUDIT: "read everybody's reviews",
+    Ability.AUDIT: "read the ledger and everybody's reviews",
+    Ability.EXPORT: "export",
+    Ability.POLICIES: "activate policies",
+    Ability.RETAIN: "erase, hold or change how long things are kept",
+    Ability.CUSTODY: "see what is locked away",
 }
 
 

@@ -183,7 +183,7 @@ class AppealList(BaseModel):
     appeals: list[AppealAnswer]
 
 
-def item_rows() -> Select[Item, str, str, str, datetime]:
+def item_rows() -> Select[Item, str | None, str, str, datetime]:
     """The columns that an answer about items is made of."""
     columns = (Item, Image.digest, PolicyClass.name, ReviewOutcome.decision, ReviewOutcome.at)
     return (

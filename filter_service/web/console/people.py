@@ -28,8 +28,9 @@ ROLES = {  # those of people, and what they are for
     Role.MODERATOR: "reviews and decides",
     Role.SENIOR: "decides escalated cases, edits rules and lists",
     Role.POLICY_EDITOR: "edits rules and lists, retries",
-    Role.AUDITOR: "reads everything, changes nothing",
-    Role.ADMIN: "does everything",
+    Role.AUDITOR: "reads everything but what is sealed, changes nothing",
+    Role.CUSTODIAN: "keeps what is sealed, and sees nothing else",
+    Role.ADMIN: "does everything but open what is sealed",
 }
 PAGE = 50
 

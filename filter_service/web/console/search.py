@@ -328,11 +328,12 @@ def _vector_of(session: Session, caller: Caller, item_id: int) -> tuple[Sought, 
         .limit(1)
     )
     row = session.execute(query).one_or_none()
-    if row is None or item.encoder_id is None:
+    if row is None or row[1] is None or item.encoder_id is None:
         raise UnknownItem(
-            f"Item {item_id} has no stored vector, since it was not judged: search by its file."
+            f"Item {item_id} has no stored vector, since it was not judged or was deleted since: "
+            "search by its file."
         )
-    stored, name = row
+    stored, name = row[0], row[1]
     exact = stored.exact_vector
     vector = unit(stored.vector) if exact is None else exact
     return Sought(item.encoder_id, vector, 1.0), name

@@ -1,0 +1,15 @@
+"""One way to write a value down, so that two who write the same value write the same bytes."""
+
+import json
+from typing import Any
+
+
+def canonical(value: Any) -> str:  # noqa: ANN401  (whatever JSON can hold)
+    """JSON with sorted keys and no space; ValueError for NaN and infinities.
+
+    It is what digests and commitments are taken of, and what the database stores of every value,
+    so that `json` columns hold the very text that was committed to.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )

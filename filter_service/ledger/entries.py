@@ -1,0 +1,166 @@
+"""What is written down: an entry that can be sealed, and beside it a payload that can be erased."""
+
+import secrets
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from filter_service.canonical import canonical
+from filter_service.db.tables import LedgerEntry
+
+SALT = 32  # bytes: as many as the digest, so that nobody can guess what was erased
+
+
+class Event(StrEnum):
+    """What can happen: to an item, or to what decides about items."""
+
+    SUBMITTED = "submitted"
+    CANCELLED = "cancelled"
+    JUDGED = "judged"
+    EXPLAINED = "explained"
+    FAILED = "failed"  # it became undetermined
+    RETRIED = "retried"
+    FETCHED = "fetched"
+    LOCKED_AWAY = "locked away"  # flagged for a class that is sealed
+    SEALED_READ = "sealed read"  # somebody looked at what is locked away
+    OPENED = "opened"  # a case waits for review
+    CLAIMED = "claimed"
+    RELEASED = "released"
+    HANDED_OVER = "handed over"
+    REVEALED = "revealed"  # somebody saw the image unblurred
+    DECIDED = "decided"
+    UNDONE = "undone"
+    SETTLED = "settled"  # a decision took effect
+    APPEALED = "appealed"
+    APPEAL_CLOSED = "appeal closed"
+    STATED = "stated"  # a statement of reasons was issued
+    LISTED = "listed"
+    UNLISTED = "unlisted"
+    LIST_DECIDED = "list decided"
+    RULE_ADDED = "rule added"
+    RULE_REMOVED = "rule removed"
+    POLICY_PROPOSED = "policy proposed"  # to be activated
+    POLICY_WITHDRAWN = "policy withdrawn"
+    POLICY_ACTIVATED = "policy activated"
+    REEVALUATED = "re-evaluated"  # judged again, as another item, under another policy
+    REOPENED = "reopened"  # put before a person again, for another policy
+    RETENTION_ADDED = "retention added"
+    RETENTION_REMOVED = "retention removed"
+    HELD = "held"  # nothing of it may be deleted
+    HOLD_RELEASED = "hold released"
+    EXPIRED = "expired"  # part of it was deleted when its time was over
+    ERASED = "erased"
+    SIGNED_IN = "signed in"
+    PERSON_ADDED = "person added"
+    PERSON_CHANGED = "person changed"
+    KEY_ADDED = "key added"
+    KEY_REVOKED = "key revoked"
+    WEBHOOK_ADDED = "webhook added"
+    WEBHOOK_REMOVED = "webhook removed"
+    REDELIVERED = "redelivered"
+    SEARCHED = "searched"
+    EXPORTED = "exported"
+    RECORD_READ = "record read"  # an auditor opened the decision record
+    REPLAYED = "replayed"
+    SIGNER_ADDED = "signer added"  # a key that signs checkpoints from now on
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that happened, and who did it: a person, or the part of the service."""
+
+    event: Event
+    actor: str
+    item_id: int | None = None
+    batch_id: uuid.UUID | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+_APPEND = text("""
+    WITH new AS MATERIALIZED (
+        SELECT nextval('ledger_id_seq') AS id, given.*
+        FROM unnest(
+            :events ::varchar[], :items ::bigint[], :batches ::uuid[],
+            :commitments ::bytea[], :salts ::bytea[], :actors ::varchar[], :details ::varchar[]
+        ) AS given (event, item_id, batch_id, commitment, salt, actor, details)
+    ), entries AS (
+        INSERT INTO ledger (id, event, item_id, batch_id, commitment)
+        OVERRIDING SYSTEM VALUE
+        SELECT id, event, item_id, batch_id, commitment FROM new
+    ), waiting AS (
+        INSERT INTO ledger_unsealed (entry_id) SELECT id FROM new
+    )
+    INSERT INTO ledger_payloads (entry_id, salt, actor, details)
+    SELECT id, salt, actor, details::json FROM new
+""")
+
+
+def append(session: Session, entries: Iterable[Entry]) -> None:
+    """Add entries in the caller's transaction, so that they stand exactly if it happened."""
+    given = list(entries)
+    if not given:
+        return
+    salts = [secrets.token_bytes(SALT) for _ in given]
+    details = [canonical(e.details) for e in given]
+    rows = zip(salts, given, details, strict=True)
+    session.execute(
+        _APPEND,
+        {
+            "events": [e.event.value for e in given],
+            "items": [e.item_id for e in given],
+            "batches": [e.batch_id for e in given],
+            "commitments": [commitment(salt, payload(e.actor, told)) for salt, e, told in rows],
+            "salts": salts,
+            "actors": [e.actor for e in given],
+            "details": details,
+        },
+    )
+
+
+def of_item(session: Session, item_id: int) -> list[LedgerEntry]:
+    """Everything that happened to one item, oldest first."""
+    entries = select(LedgerEntry).where(LedgerEntry.item_id == item_id).order_by(LedgerEntry.id)
+    return list(session.scalars(entries))
+
+
+def payload(actor: str, details: str) -> bytes:
+    """What an entry commits to: who did it, and the details as the database holds them."""
+    return f'{{"actor":{canonical(actor)},"details":{details}}}'.encode()
+
+
+def commitment(salt: bytes, payload: bytes) -> bytes:
+    """SHA-256 over salt and payload: once both are erased it says nothing about either."""
+    return sha256(salt + payload).digest()
+
+
+def leaf(
+    entry_id: int,
+    at: datetime,
+    event: str,
+    item_id: int | None,
+    batch_id: uuid.UUID | None,
+    commitment: bytes,
+) -> bytes:
+    """The bytes of an entry that the tree is built over: canonical JSON of every column."""
+    return canonical(
+        {
+            "at": stamp(at),
+            "batch": batch_id and str(batch_id),
+            "commitment": commitment.hex(),
+            "event": event,
+            "id": entry_id,
+            "item": item_id,
+        }
+    ).encode()
+
+
+def stamp(at: datetime) -> str:
+    """A moment to the microsecond, in UTC, always as long: 2026-01-31T23:59:59.000000Z."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
