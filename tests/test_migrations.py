@@ -1,5 +1,6 @@
 """The schema: migrations give exactly the declared tables, in any order of arrival."""
 
+import json
 import shutil
 from multiprocessing import get_context
 from pathlib import Path
@@ -7,13 +8,16 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, Text, cast, select, text
 
 import filter_service
 from filter_service.db import schema
 from filter_service.db.session import connect, sessions_of
-from filter_service.db.tables import Table
+from filter_service.db.tables import LedgerPayload, LedgerRow, Table, Unsealed
 from filter_service.errors import DatabaseOutdated, DatabaseUnavailable
+from filter_service.ledger.entries import commitment, payload
+
+DETAILS = cast(LedgerPayload.details, Text)
 
 
 def test_migrations_and_tables_agree(owner: Engine) -> None:
@@ -68,3 +72,26 @@ def test_an_installed_package_carries_its_migrations(
     shutil.copytree(schema.migrations(), package / "migrations")
     monkeypatch.setattr(filter_service, "__file__", str(package / "__init__.py"))
     assert schema.migrations() == package / "migrations"
+
+
+def test_entries_of_before_commit_to_what_they_said(empty_database_url: str) -> None:
+    schema.upgrade(empty_database_url, "0002")
+    engine = connect(empty_database_url, role=None)
+    details = {"reason": 'a "tab"\t, an ä and a \x7f', "margin": 1e-07, "none": None}
+    with engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO ledger (event, actor, details) VALUES ('failed', :actor, :details)"),
+            {"actor": 'worker "\\1"', "details": json.dumps(details)},
+        )
+    schema.upgrade(empty_database_url)
+    with sessions_of(engine).begin() as session:
+        row = session.execute(
+            select(LedgerRow.commitment, LedgerPayload.salt, LedgerPayload.actor, DETAILS).join(
+                LedgerPayload, LedgerPayload.entry_id == LedgerRow.id
+            )
+        ).one()
+        waiting = session.scalars(select(Unsealed.entry_id)).all()
+    engine.dispose()
+    assert bytes.fromhex(row[0]) == commitment(row[1], payload(row[2], row[3]))
+    assert json.loads(row[3]) == details
+    assert len(waiting) == 1

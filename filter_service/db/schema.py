@@ -12,11 +12,11 @@ import filter_service
 from filter_service.errors import DatabaseOutdated
 
 
-def upgrade(database_url: str) -> None:
-    """Run every migration that the database lacks; safe to call from several processes at once."""
+def upgrade(database_url: str, to: str = "head") -> None:
+    """Run the migrations that the database lacks; several processes may do so at once."""
     config = _config()
     config.set_main_option("sqlalchemy.url", database_url.replace("%", "%%"))
-    command.upgrade(config, "head")
+    command.upgrade(config, to)
 
 
 def require_current(engine: Engine) -> None:
