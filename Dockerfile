@@ -15,10 +15,10 @@ RUN if [ "$(uname -m)" = x86_64 ]; then pip install --no-deps .; else pip instal
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --create-home --uid 10001 service \
-    && install --directory --owner service --mode 0700 /data
+    && install --directory --owner service --mode 0700 /data /log /keys
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
 USER service
 WORKDIR /data
-VOLUME /data
+VOLUME /data /log /keys
 CMD ["filter-service", "--help"]
