@@ -3,6 +3,10 @@
 import json
 from typing import Any
 
+_encode = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode  # made once: a ledger is verified by a million of these
+
 
 def canonical(value: Any) -> str:  # noqa: ANN401  (whatever JSON can hold)
     """JSON with sorted keys and no space; ValueError for NaN and infinities.
@@ -10,6 +14,4 @@ def canonical(value: Any) -> str:  # noqa: ANN401  (whatever JSON can hold)
     It is what digests and commitments are taken of, and what the database stores of every value,
     so that `json` columns hold the very text that was committed to.
     """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _encode(value)

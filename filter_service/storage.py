@@ -47,7 +47,7 @@ class Storage:
         path = self._path(digest)
         with self._answering(f"keep image {digest}"):
             if isinstance(self._files, LocalFileSystem):
-                _write(Path(path), data)
+                write_whole(Path(path), data)
             else:
                 self._upload(path, data)
 
@@ -115,7 +115,7 @@ class Storage:
             ) from error
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Write to a file beside the place and rename it there, so that a crash leaves no half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid4().hex}")

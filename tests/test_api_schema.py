@@ -23,7 +23,7 @@ from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app
 from filter_service.web.service import Sought
-from tests.signed_in import web_service
+from tests.signed_in import NullSeeker, web_service
 from tests.some_cases import POLICY
 from tests.some_pictures import DIM, FINGERPRINT, Pictured, noisy, stored
 from tests.test_overlay import record
@@ -33,7 +33,7 @@ EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "8"))  # of each operation
 EXCLUDED = {"positive_data_acceptance"}
 
 
-class FixedSeeker:
+class FixedSeeker(NullSeeker):
     """Looks for whatever one vector stands for."""
 
     def __init__(self, encoder_id: int) -> None:

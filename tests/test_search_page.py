@@ -19,13 +19,13 @@ from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app
 from filter_service.web.console import search
 from filter_service.web.service import Sought
-from tests.signed_in import client_of, key_client, web_service
+from tests.signed_in import NullSeeker, client_of, key_client, web_service
 from tests.some_pictures import Pictured, coloured, encoder_of, noisy, stored
 
 EAST, NEAR_EAST, NORTH = (1, 0, 0, 0), (0.9, 0.1, 0, 0), (0, 1, 0, 0)
 
 
-class Compass:
+class Compass(NullSeeker):
     """Words and files are directions; the model can be kept waiting, or broken."""
 
     def __init__(self, sessions: Sessions) -> None:

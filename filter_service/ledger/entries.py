@@ -41,6 +41,7 @@ class Event(StrEnum):
     APPEALED = "appealed"
     APPEAL_CLOSED = "appeal closed"
     STATED = "stated"  # a statement of reasons was issued
+    STATEMENT_WITHDRAWN = "statement withdrawn"  # since the restriction was lifted
     LISTED = "listed"
     UNLISTED = "unlisted"
     LIST_DECIDED = "list decided"
@@ -163,4 +164,4 @@ def leaf(
 
 def stamp(at: datetime) -> str:
     """A moment to the microsecond, in UTC, always as long: 2026-01-31T23:59:59.000000Z."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
