@@ -8,25 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    StringConstraints,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from filter_service.canonical import canonical
 from filter_service.errors import InvalidPolicy
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
-Storable = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]  # Postgres keeps no NUL
-Text = Annotated[Storable, StringConstraints(strip_whitespace=True, min_length=1, max_length=300)]
+from filter_service.statements.grounds import Ground
+from filter_service.statements.mapping import LONGEST_GROUND, Notices, Stated
+from filter_service.strict import Name, Storable, Strict, Text
 
 
 def _one_slot(template: str) -> str:
@@ -47,38 +36,23 @@ class Severity(StrEnum):
     CRITICAL = "critical"
 
 
-class _Strict(BaseModel):
-    # No number may be NaN or infinite: a NaN probability would never reach its threshold.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    # Fields of after the first release: unset they are left out, and older digests stay the same.
-    LATER: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_new_and_unset(
-        self, serialize: SerializerFunctionWrapHandler
-    ) -> dict[str, Any]:
-        document: dict[str, Any] = serialize(self)
-        return {k: v for k, v in document.items() if v is not None or k not in self.LATER}
-
-
-class Calibration(_Strict):
+class Calibration(Strict):
     """Turns a margin into a probability: sigmoid(a * margin + b)."""
 
     a: float = Field(gt=0, description="Slope.")
     b: float = Field(description="Offset, logits.")
 
 
-class Preserved(_Strict):
+class Preserved(Strict):
     """How long the images of a sealed class are kept, which nobody may look at meanwhile."""
 
     days: int = Field(ge=1, le=36_500, description="From the verdict on; then they are deleted.")
 
 
-class ForbiddenClass(_Strict):
+class ForbiddenClass(Strict):
     """One thing the policy forbids: any of its prompts counts."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"sealed"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"sealed", "statement"})
 
     name: Name = Field(description="Lower case, digits, - and _; at most 64.")
     prompts: tuple[Text, ...] = Field(
@@ -105,10 +79,30 @@ class ForbiddenClass(_Strict):
         description="What must be preserved and never shown: no explanation, no neighbours, no "
         "pictures; only custodians know of it.",
     )
+    statement: Stated | None = Field(
+        None, description="What users are told when a picture is restricted for this class."
+    )
+
+    @model_validator(mode="after")
+    def _can_be_stated(self) -> Self:
+        if self.statement is None:
+            return self
+        if self.sealed is not None:
+            raise ValueError("what is sealed is never told of: leave statement out, or sealed")
+        if self.statement.ground is Ground.INCOMPATIBLE_CONTENT and not self.clause.strip():
+            raise ValueError("what is against your rules needs the clause that says so: give one")
+        if len(self.clause) > LONGEST_GROUND:
+            raise ValueError(
+                f"the clause has {len(self.clause)} letters, a statement quotes {LONGEST_GROUND} "
+                "at most: shorten it"
+            )
+        return self
 
 
-class Policy(_Strict):
+class Policy(Strict):
     """What a platform forbids, and how to ask a model about it."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"notices"})
 
     name: Name = Field(description="Lower case, digits, - and _; at most 64.")
     on_failure: Literal["hold", "release"] = Field(
@@ -122,6 +116,11 @@ class Policy(_Strict):
     )
     classes: tuple[ForbiddenClass, ...] = Field(
         min_length=1, max_length=100, description="What is forbidden."
+    )
+    notices: Notices | None = Field(
+        None,
+        description="What users are told whose pictures are restricted; empty: this service sends "
+        "no statements of reasons.",
     )
 
     @model_validator(mode="after")

@@ -12,13 +12,14 @@ from sqlalchemy.orm import Session
 from filter_service import ledger
 from filter_service.db.tables import Item
 from filter_service.ledger import Entry, Event
-from filter_service.policy import Policy
+from filter_service.policy import ForbiddenClass, Policy
 from filter_service.reviews import tallies
 from filter_service.reviews.cases import Opening, open_cases
 from filter_service.reviews.decisions import Decision
 from filter_service.reviews.lists import DECIDES, keep_outcomes
 from filter_service.reviews.matching import Hit, Kind
 from filter_service.reviews.rules import Rule, active_rules, draws_clear
+from filter_service.statements import due as statements
 from filter_service.verdicts import Outcome, Score, Verdict, threshold_margin
 from filter_service.webhooks import EventType, announce
 
@@ -43,6 +44,8 @@ class Ruling:
     class_name: str | None  # that it is flagged for, or nearest to
     entry: Hit | None = None  # the list that decided
     review: Score | None = None  # for what it waits for somebody's decision
+    sealed: ForbiddenClass | None = None  # it is to be locked away
+    hidden: bool = False  # its image is locked away: nobody reviews it
 
     @property
     def decision(self) -> Decision | None:
@@ -54,12 +57,17 @@ def rule(judged: Judged, hits: Sequence[Hit], policy: Policy) -> Ruling:
     """What lists make of an item. Only classes that its policy forbids count.
 
     A block wins over an allowance. An allowance takes one class away; what is flagged for another,
-    too, waits for review under that one.
+    too, waits for review under that one. Sealed classes win over all, and nothing is allowed there.
     """
     outcome = judged.outcome
     scores = {s.class_name: s for s in outcome.scores}
     names = {c.name for c in policy.classes}
     blocks = [h for h in hits if h.kind is Kind.BLOCK and h.class_name in names]
+    if (sealed := _sealed(outcome, blocks, policy)) is not None:
+        name = sealed.name
+        block = next((h for h in blocks if h.class_name == name), None)
+        score = scores.get(name)
+        return Ruling(judged, Verdict.FLAGGED, score, name, block, sealed=sealed, hidden=True)
     if blocks:
         name = blocks[0].class_name
         return Ruling(judged, Verdict.FLAGGED, scores.get(name), name, blocks[0])
@@ -74,6 +82,13 @@ def rule(judged: Judged, hits: Sequence[Hit], policy: Policy) -> Ruling:
     )
 
 
+def _sealed(outcome: Outcome, blocks: Sequence[Hit], policy: Policy) -> ForbiddenClass | None:
+    """The sealed class that an image is flagged for, by the model or a list; the longest kept."""
+    names = {s.class_name for s in outcome.scores if s.flagged} | {h.class_name for h in blocks}
+    found = [c for c in policy.classes if c.sealed is not None and c.name in names]
+    return max(found, key=lambda c: c.sealed.days if c.sealed else 0, default=None)
+
+
 def follow(
     session: Session, rulings: Sequence[Ruling], policy: Policy, policy_id: int, actor: str
 ) -> None:
@@ -81,6 +96,10 @@ def follow(
     _keep_decisions(session, rulings, actor)
     _open(session, rulings, policy, policy_id, actor)
     tallies.count_all(session, Counter(_counted(rulings)))
+    if policy.notices is not None and policy.notices.acts_on == "flag":
+        shown = [r for r in rulings if not r.hidden]
+        flagged = (r.judged.item_id for r in shown if r.verdict is Verdict.FLAGGED)
+        statements.note(session, flagged)
     _tell(session, rulings)
 
 
@@ -133,7 +152,7 @@ def _open(
     for r in rulings:
         sample = _drawn(r, rules)
         score = r.review or sample
-        if score is not None:
+        if score is not None and not r.hidden:
             forbidden = policy.forbidden(score.class_name)
             openings.append(
                 Opening(
@@ -186,6 +205,8 @@ def _tell(session: Session, rulings: Sequence[Ruling]) -> None:
         if r.verdict is Verdict.UNDETERMINED:
             told |= {"reason": r.judged.outcome.reason}
             _announce(session, EventType.ITEM_UNDETERMINED, told, item, batch)
+        elif r.sealed is not None:  # the platform must act, and needs no more for it
+            _announce(session, EventType.ITEM_FLAGGED, told | {"class": r.class_name}, item, batch)
         else:
             told |= {
                 "class": r.class_name,

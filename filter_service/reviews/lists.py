@@ -24,6 +24,7 @@ from filter_service.reviews.cases import Stage, is_free
 from filter_service.reviews.decisions import Decision
 from filter_service.reviews.lookalikes import CLOSE, place_of
 from filter_service.reviews.matching import ROUNDING, Kind, Match
+from filter_service.statements import due as statements
 from filter_service.verdicts import Verdict
 from filter_service.webhooks import EventType, announce
 
@@ -101,7 +102,7 @@ def add_entry(
     actor = f"person {person.login}"
     with sessions.begin() as session:
         known = _known(session, entered)
-        _in_turn(session)
+        in_turn(session)
         row = session.scalars(
             insert(ListEntry).values(created_by=actor, **known).returning(ListEntry)
         ).one()
@@ -123,7 +124,7 @@ def remove_entry(sessions: Sessions, person: Person, entry_id: int) -> None:
         .returning(ListEntry.id)
     )
     with sessions.begin() as session:
-        _in_turn(session)
+        in_turn(session)
         if session.scalar(gone) is None:
             raise UnknownEntry(f"There is no entry {entry_id} to remove: look at the lists.")
         actor = f"person {person.login}"
@@ -235,7 +236,7 @@ def _image(session: Session, entered: Entered) -> tuple[Item | None, Image]:
     return item, image
 
 
-def _in_turn(session: Session) -> None:
+def in_turn(session: Session) -> None:
     """One change at a time, so that workers see by the newest that there was one."""
     session.execute(select(func.pg_advisory_xact_lock(func.hashtext("filter_service lists"))))
 
@@ -320,6 +321,7 @@ def keep_outcomes(session: Session, rows: Sequence[dict[str, Any]]) -> None:
         ),
         list(rows),
     )
+    statements.note(session, [row["item_id"] for row in rows])
 
 
 def _listed(row: ListEntry) -> Listed:

@@ -18,7 +18,7 @@ from filter_service.db.tables import Person, ReviewRule
 from filter_service.errors import InvalidRequest, NotAllowed, UnknownEntry
 from filter_service.ledger import Entry, Event
 from filter_service.people import Ability, may
-from filter_service.policy import Name
+from filter_service.strict import Name
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 

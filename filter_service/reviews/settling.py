@@ -19,6 +19,7 @@ from filter_service.ledger import Entry, Event
 from filter_service.reviews import tallies
 from filter_service.reviews.cases import Case, Stage, free, lock
 from filter_service.reviews.rules import Rule, active_rules, asks_second_look
+from filter_service.statements import due as statements
 from filter_service.verdicts import Verdict
 from filter_service.webhooks import EventType, announce
 
@@ -189,6 +190,7 @@ def _finish(session: Session, due: _Due) -> None:
         .on_conflict_do_update(index_elements=["item_id"], set_=outcome)
     )
     session.execute(delete(ReviewCase).where(ReviewCase.item_id == case.item_id))
+    statements.note(session, [case.item_id])
     told = _told(due)
     _announce(session, EventType.REVIEW_DECIDED, case, told)
     if due.appeal is not None:

@@ -1,0 +1,251 @@
+"""What one statement is made of, read from the record; nothing in it names anybody."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import exists, func, select
+from sqlalchemy.orm import Session
+
+from filter_service.db.policies import load_policy
+from filter_service.db.tables import (
+    Appeal,
+    Batch,
+    Item,
+    ListEntry,
+    Person,
+    PolicyClass,
+    Review,
+    ReviewOutcome,
+    Statement,
+    StoredExplanation,
+)
+from filter_service.errors import UnknownItem
+from filter_service.explain.record import Explanation
+from filter_service.policy import ForbiddenClass, Policy
+from filter_service.statements.evidence import Evidence
+from filter_service.statements.grounds import Automation
+from filter_service.statements.mapping import Notices, Stated
+from filter_service.verdicts import Verdict, threshold_margin
+
+
+class By(StrEnum):
+    """Who found a picture, or decided about it."""
+
+    MODEL = "model"
+    LIST = "list"  # of known pictures
+    PERSON = "person"
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """How strongly the model saw it."""
+
+    probability: float
+    threshold: float
+    above: float  # the threshold, logits
+    calibrated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """Why a picture is restricted, as far as anybody outside may know."""
+
+    item_id: int
+    batch_id: uuid.UUID
+    policy: Policy
+    forbidden: ForbiddenClass
+    found_by: By
+    decided_by: By
+    decided_at: datetime
+    content_date: date
+    review_id: int | None
+    entry_id: int | None  # of the list that decided
+    match: str | None  # how that list knew the picture
+    strength: Strength | None
+    evidence: Evidence | None
+    looks: int  # people who decided so
+    revealed: bool  # and saw the picture unblurred
+
+    @property
+    def stated(self) -> Stated:
+        assert self.forbidden.statement is not None
+        return self.forbidden.statement
+
+    @property
+    def notices(self) -> Notices:
+        assert self.policy.notices is not None
+        return self.policy.notices
+
+    @property
+    def automation(self) -> Automation:
+        """How much of the decision, not of the search, was a machine's."""
+        if self.decided_by is not By.PERSON:
+            return Automation.FULLY
+        known = self.found_by is By.PERSON
+        return Automation.NOT_AUTOMATED if known else Automation.PARTIALLY
+
+    @property
+    def puid(self) -> uuid.UUID:
+        """Of the decision: the same each time, and of no other, here or in another database."""
+        decision = f"item {self.item_id} flag"
+        if self.decided_by is By.PERSON:
+            decision = f"review {self.review_id}"
+        elif self.decided_by is By.LIST:
+            decision = f"item {self.item_id} list {self.entry_id}"
+        return uuid.uuid5(self.batch_id, decision)  # a batch's id is random
+
+
+_Row = Any  # what `_row` selects: an item with its batch, policy and outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """What the record knows of people, which no statement may repeat."""
+
+    names: tuple[str, ...]
+    texts: tuple[str, ...]  # of users
+
+
+def reasons_of(session: Session, item_id: int) -> Reasons | None:
+    """None: nothing is restricted, or the item's policy sends no statements for it."""
+    row = _row(session, item_id)
+    policy = load_policy(session, row.policy_id).policy
+    notices = policy.notices
+    if notices is None or not _restricted(row, notices):
+        return None
+    acted = notices.acts_on == "flag" and row.verdict is Verdict.FLAGGED
+    by_list = row.decision is not None and row.review_id is None
+    if acted and not by_list and not _stated_before(session, item_id):
+        decided_by, name = By.MODEL, row.worst  # what people say later restricts nothing more
+    else:
+        decided_by, name = By.LIST if by_list else By.PERSON, row.class_name
+    forbidden = next((c for c in policy.classes if c.name == name), None)
+    if forbidden is None or forbidden.statement is None:
+        return None
+    return _reasons(session, row, policy, forbidden, decided_by)
+
+
+def hidden_in(session: Session, item_id: int) -> Hidden:
+    """The file's name, the people who decided, and what users wrote."""
+    source = session.scalars(select(Item.source).where(Item.id == item_id)).one()
+    people = select(Person.login, Person.name).where(
+        Person.id.in_(select(Review.person_id).where(Review.item_id == item_id))
+    )
+    names = [n for row in session.execute(people) for n in row]
+    file = source.rstrip("/").rpartition("/")[2]
+    appeals = select(Appeal.statement).where(Appeal.item_id == item_id)
+    return Hidden((source, file, file.rpartition(".")[0], *names), tuple(session.scalars(appeals)))
+
+
+def _row(session: Session, item_id: int) -> _Row:
+    query = (
+        select(
+            Item.id,
+            Item.batch_id,
+            Item.verdict,
+            Item.judged_at,
+            Item.encoder_id,
+            Item.margin,
+            Item.probability,
+            Item.list_entry_id,
+            Item.content_date,
+            Batch.policy_id,
+            Batch.submitted_at,
+            PolicyClass.name.label("worst"),
+            ListEntry.match,
+            ReviewOutcome.class_name,
+            ReviewOutcome.decision,
+            ReviewOutcome.sampled,
+            ReviewOutcome.review_id,
+            ReviewOutcome.at,
+        )
+        .join(Batch, Batch.id == Item.batch_id)
+        .outerjoin(PolicyClass, PolicyClass.id == Item.class_id)
+        .outerjoin(ListEntry, ListEntry.id == Item.list_entry_id)
+        .outerjoin(ReviewOutcome, ReviewOutcome.item_id == Item.id)
+        .where(Item.id == item_id)
+    )
+    found = session.execute(query).one_or_none()
+    if found is None:
+        raise UnknownItem(f"There is no item {item_id}: check the id.")
+    return found
+
+
+def _restricted(row: _Row, notices: Notices) -> bool:
+    """Whether the platform keeps the picture restricted, as things stand."""
+    if row.decision is None:
+        return notices.acts_on == "flag" and row.verdict is Verdict.FLAGGED
+    # Of a clear item that was drawn as a sample, overturned says that it is forbidden.
+    return bool((row.decision == "overturned") == row.sampled)
+
+
+def _stated_before(session: Session, item_id: int) -> bool:
+    return bool(session.scalar(select(exists().where(Statement.item_id == item_id))))
+
+
+def _reasons(
+    session: Session, row: _Row, policy: Policy, forbidden: ForbiddenClass, by: By
+) -> Reasons:
+    record = _record(session, row, forbidden.name)
+    strength = _strength(row, forbidden, record)
+    reached = strength is not None and strength.above >= 0
+    looks, revealed = _looks(session, row) if by is By.PERSON else (0, False)
+    found_by = By.MODEL if reached else By.LIST if by is By.LIST else By.PERSON
+    return Reasons(
+        item_id=row.id,
+        batch_id=row.batch_id,
+        policy=policy,
+        forbidden=forbidden,
+        found_by=By.PERSON if row.sampled else found_by,
+        decided_by=by,
+        decided_at=row.judged_at if by is By.MODEL else row.at,
+        content_date=row.content_date or row.submitted_at.date(),
+        review_id=row.review_id if by is By.PERSON else None,
+        entry_id=row.list_entry_id if by is By.LIST else None,
+        match=row.match if by is By.LIST else None,
+        strength=strength if reached else None,
+        evidence=Evidence.of(record) if record and reached else None,
+        looks=looks,
+        revealed=revealed,
+    )
+
+
+def _record(session: Session, row: _Row, name: str) -> Explanation | None:
+    """What explains the flag; it may have been deleted when its time was over."""
+    query = (
+        select(StoredExplanation.record)
+        .join(PolicyClass, PolicyClass.id == StoredExplanation.class_id)
+        .where(
+            StoredExplanation.item_id == row.id,
+            StoredExplanation.encoder_id == row.encoder_id,
+            PolicyClass.name == name,
+        )
+    )
+    found = session.scalar(query)
+    return None if found is None else Explanation.model_validate(found)
+
+
+def _strength(row: _Row, forbidden: ForbiddenClass, record: Explanation | None) -> Strength | None:
+    if record is not None:
+        margin, probability = record.margin, record.probability
+    elif row.worst == forbidden.name and row.margin is not None and row.probability is not None:
+        margin, probability = row.margin, row.probability
+    else:
+        return None
+    above = margin - threshold_margin(forbidden)
+    return Strength(probability, forbidden.threshold, above, forbidden.calibration is not None)
+
+
+def _looks(session: Session, row: _Row) -> tuple[int, bool]:
+    """How many people decided as it was decided, and whether one saw the picture unblurred."""
+    query = select(func.count(Review.person_id.distinct()), func.bool_or(Review.revealed)).where(
+        Review.item_id == row.id,
+        Review.decision == row.decision,
+        Review.undone_at.is_(None),
+        Review.settled_at.is_not(None),
+    )
+    looks, revealed = session.execute(query).one()
+    return looks, bool(revealed)
