@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 
 def main() -> int:
     os.environ["SCREENSHOTS_AT"] = str(ROOT / "docs" / "pictures")
-    return pytest.main(["-q", str(ROOT / "tests" / "test_screenshots.py")])
+    tests = ("test_screenshots.py", "test_record_walk.py::test_pictures_of_the_auditors_pages")
+    return pytest.main(["-q", *(str(ROOT / "tests" / name) for name in tests)])
 
 
 if __name__ == "__main__":
