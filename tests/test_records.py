@@ -151,6 +151,7 @@ def test_other_items_agree_with_the_ledger_too(world: World, name: str) -> None:
     assert headline(found.life)
 
 
+SAID = "who, stage, decision, reason, note, seconds, revealed"
 OF_ITEM = "WHERE item_id = :item"
 HARM = {  # what somebody with the database could do, and where the record says so
     "UPDATE items SET margin = margin + 0.001 WHERE id = :item": "margin",
@@ -166,11 +167,12 @@ HARM = {  # what somebody with the database could do, and where the record says 
         "the explanation for alcohol"
     ),
     f"DELETE FROM explanations {OF_ITEM}": "the explanation for alcohol",
-    f"UPDATE reviews SET decision = 'overturned' {OF_ITEM}": "who, stage, decision, reason",
-    f"UPDATE reviews SET person_id = 2 {OF_ITEM} AND undone_at IS NOT NULL": (
-        "who, stage, decision, reason"
-    ),
-    f"UPDATE reviews SET reason = 'bribed' {OF_ITEM}": "who, stage, decision, reason",
+    f"UPDATE reviews SET decision = 'overturned' {OF_ITEM}": SAID,
+    f"UPDATE reviews SET person_id = 2 {OF_ITEM} AND undone_at IS NOT NULL": (SAID),
+    f"UPDATE reviews SET reason = 'bribed' {OF_ITEM}": SAID,
+    f"UPDATE reviews SET note = 'all is well' {OF_ITEM}": SAID,
+    f"UPDATE reviews SET seconds = 1 {OF_ITEM}": SAID,
+    f"UPDATE reviews SET revealed = NOT revealed {OF_ITEM}": SAID,
     f"UPDATE reviews SET undone_at = now() {OF_ITEM}": "undone",
     f"UPDATE reviews SET settled_at = NULL {OF_ITEM}": "took effect",
     f"DELETE FROM reviews {OF_ITEM}": "decision",

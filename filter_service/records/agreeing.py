@@ -13,6 +13,7 @@ from filter_service.records.telling import Chapter
 from filter_service.verdicts import Verdict
 
 FINAL = "final"  # what a settled decision says is next where nothing is
+SAID = ("stage", "decision", "reason", "note", "seconds", "revealed")  # of a decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +165,11 @@ def _review(
         if all(e.details is not None for e in life.of(Event.DECIDED)):
             yield Check(Chapter.DECIDED, f"decision {review.id}", review.decision, None)
         return
-    table = (f"person {kept.login}", review.stage, review.decision, review.reason)
     said = decided.details
-    told = (decided.actor, said.get("stage"), said.get("decision"), said.get("reason"))
-    what = f"decision {review.id}: who, stage, decision, reason"
+    names = [name for name in SAID if name in said]  # older entries hold fewer
+    table = (f"person {kept.login}", *(getattr(review, name) for name in names))
+    told = (decided.actor, *(said[name] for name in names))
+    what = f"decision {review.id}: who, {', '.join(names)}"
     yield Check(Chapter.DECIDED, what, table, told, (decided.id,))
     undone = entries[Event.UNDONE].get(review.id)
     if undone is not None or review.undone_at is not None:

@@ -1,9 +1,10 @@
 """Decisions: made at once, undone for some seconds, then taking effect."""
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import and_, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
@@ -251,7 +252,7 @@ def _write(
         "reason": said.reason,
         "group_id": uuid.uuid4() if others else None,
     }
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "item_id": item_id,
             "person_id": person.id,
@@ -271,15 +272,20 @@ def _write(
         .where(ReviewCase.item_id == Review.item_id, Review.id.in_(ids.values()))
         .values(review_id=Review.id, holder=person.id, leased_until=at)
     )
-    told = shared | {"group_id": shared["group_id"] and str(shared["group_id"])}
-    ledger.append(
-        session,
-        [
-            Entry(Event.DECIDED, actor, item_id, batches[item_id], {"review": review_id, **told})
-            for item_id, review_id in ids.items()
-        ],
-    )
+    ledger.append(session, [_entry(actor, ids[r["item_id"]], r, batches) for r in rows])
     return [Decided(review_id, item_id, at + undoable) for item_id, review_id in ids.items()]
+
+
+def _entry(
+    actor: str, review_id: int, row: dict[str, Any], batches: Mapping[int, uuid.UUID]
+) -> Entry:
+    """The entry commits to all that was said, and to how it came about."""
+    group = row["group_id"] and str(row["group_id"])
+    said = {
+        name: row[name] for name in ("stage", "decision", "reason", "note", "seconds", "revealed")
+    }
+    told = {"review": review_id, **said, "group_id": group}
+    return Entry(Event.DECIDED, actor, row["item_id"], batches[row["item_id"]], told)
 
 
 def _since(at: datetime, claimed_at: datetime | None) -> float:
