@@ -7,12 +7,13 @@ from filter_service.db.embeddings import register_encoder
 from filter_service.db.session import Sessions
 from filter_service.errors import ModelUnavailable, Permanent
 from filter_service.images import Limits, decode
+from filter_service.policy import Policy
 from filter_service.settings import Settings
 from filter_service.web.service import Sought
 
 if TYPE_CHECKING:
     from filter_service.encoder import Encoder
-    from filter_service.scoring import FloatArray
+    from filter_service.scoring import FloatArray, PolicyVectors
 
 
 def load(settings: Settings) -> "Encoder":
@@ -58,12 +59,18 @@ class EncoderSeeker:
             vector = vector_of(encoder, data, self._limits)
             return Sought(encoder_id, vector, encoder.head.scale)
 
+    def policy(self, policy: Policy) -> "tuple[int, PolicyVectors]":
+        """Every prompt of a policy, encoded once; raises Transient as above."""
+        with self._turn:
+            encoder, encoder_id = self._loaded()
+            return encoder_id, encoder.vectors(policy)
+
     def _loaded(self) -> "tuple[Encoder, int]":
         if self._known is None:
             try:
                 encoder = load(self._settings)
             except Permanent as error:  # the operator can mend it, who searches cannot
-                raise ModelUnavailable(f"Nothing can be searched for: {error}") from error
+                raise ModelUnavailable(f"No model can be asked: {error}") from error
             with self._sessions.begin() as session:
                 found = register_encoder(
                     session, encoder.fingerprint, encoder.name, encoder.dim, encoder.details

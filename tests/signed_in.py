@@ -16,6 +16,8 @@ from filter_service.db.tables import Login, Person
 from filter_service.errors import ModelUnavailable, UnknownPerson
 from filter_service.people import Profile, Role
 from filter_service.people.logins import open_session
+from filter_service.policy import Policy
+from filter_service.scoring import PolicyVectors
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 from filter_service.web import problems, shield
@@ -31,6 +33,9 @@ class NullSeeker:
 
     def image(self, data: bytes) -> Sought:
         raise ModelUnavailable(f"No encoder to look for {len(data)} bytes with: try again.")
+
+    def policy(self, policy: Policy) -> tuple[int, PolicyVectors]:
+        raise ModelUnavailable(f"No encoder for the texts of {policy.name!r}: try again.")
 
 
 def web_service(

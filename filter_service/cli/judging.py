@@ -12,7 +12,7 @@ from filter_service.cli.queueing import Json
 if TYPE_CHECKING:
     from filter_service.encoder import Encoder
 
-policies = typer.Typer(help="Check policy files.", no_args_is_help=True)
+policies = typer.Typer(help="Policies and their versions.", no_args_is_help=True)
 
 
 def classify(

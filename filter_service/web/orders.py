@@ -11,12 +11,10 @@ import yaml
 from fastapi import Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from sqlalchemy import select
 from starlette.exceptions import HTTPException
 
-from filter_service import images, manifests
+from filter_service import images, manifests, versions
 from filter_service.db.session import Sessions
-from filter_service.db.tables import StoredPolicy
 from filter_service.errors import ImageError, InvalidPolicy, UnknownPolicy, UnsafeAddress
 from filter_service.fetching import AllowList, shown
 from filter_service.policy import Policy, parse_policy
@@ -58,8 +56,8 @@ class Terms(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     policy: str | dict[str, Any] = Field(
-        description="A stored policy's name (its newest version) or digest, or a policy as a "
-        "document: an object, or YAML as a text."
+        description="A stored policy's name (its active version; the newest, where none was ever "
+        "activated) or digest, or a policy as a document: an object, or YAML as a text."
     )
     label: Label = Field("", description="A name for people.")
     priority: Priority = Field(0, description="Higher is judged sooner.")
@@ -143,18 +141,23 @@ def policy_for(sessions: Sessions, asked: str | dict[str, Any]) -> Policy:
     if isinstance(asked, dict):
         return parse_policy(json.dumps(asked))
     name = asked.strip()
-    column = StoredPolicy.digest if _DIGEST.fullmatch(name) else StoredPolicy.name
-    if column is StoredPolicy.name and not _NAME.fullmatch(name):
-        _refuse_references(asked)
-        return parse_policy(asked)
-    newest = select(StoredPolicy.document).where(column == name).order_by(StoredPolicy.id.desc())
+    if _DIGEST.fullmatch(name):
+        return versions.version_of(sessions, name).policy
+    if not _NAME.fullmatch(name):
+        return written_policy(asked)
     with sessions.begin() as session:
-        document = session.scalar(newest.limit(1))
-    if document is None:
+        found = versions.active_policy(session, name)
+    if found is None:
         raise UnknownPolicy(
             f"There is no stored policy {name!r}: send the policy itself, which stores it."
         )
-    return Policy.model_validate(document)
+    return found
+
+
+def written_policy(text: str, source: str = "policy") -> Policy:
+    """A policy as somebody sent it; raises InvalidPolicy."""
+    _refuse_references(text)
+    return parse_policy(text, source)
 
 
 def _refuse_references(text: str) -> None:

@@ -7,7 +7,8 @@ from typing import Protocol
 from fastapi import Request
 
 from filter_service.db.session import Sessions
-from filter_service.scoring import FloatArray
+from filter_service.policy import Policy
+from filter_service.scoring import FloatArray, PolicyVectors
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 
@@ -29,6 +30,9 @@ class Seeker(Protocol):
 
     def image(self, data: bytes) -> Sought:
         """Raises ImageError for what is no image, Transient as above."""
+
+    def policy(self, policy: Policy) -> tuple[int, PolicyVectors]:
+        """The stored encoder's id, and a policy in its space; raises Transient as above."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,268 @@
+"""What a change of policy would do to stored images: both versions over the same vectors, in numpy.
+
+Every vector is looked at in float16, as it is stored for the search, and in float32 arithmetic.
+That moves a margin by a bound that is known, and whoever is nearer than that to a threshold is
+looked at again in the float32 vector, with the arithmetic of the judge. So the verdicts are those
+that the judge gives, wherever a float32 vector is kept.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import nlargest
+from itertools import chain
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from filter_service.scoring import ClassVectors, FloatArray, PolicyVectors
+from filter_service.verdicts import threshold_margin
+
+Ids = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Exactly = Callable[[Ids], tuple[FloatArray, Bools]]  # rows -> unit vectors, and whether float32
+
+EXAMPLES = 12  # of each side
+HALF = 2.0**-11  # of a number: what rounding to float16 can change
+SINGLE = 2.0**-23  # likewise of float32, in each step of two sums
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """An image that one version flags and the other does not."""
+
+    image_id: int
+    class_name: str  # that it is flagged for
+    above: float  # logits over that class's threshold, in the version that flags it
+    other: float  # logits from the nearest threshold of the other version; below 0
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many images are flagged for something."""
+
+    both: int = 0
+    only_old: int = 0
+    only_new: int = 0
+
+    def __add__(self, more: "Counts") -> "Counts":
+        return Counts(
+            self.both + more.both, self.only_old + more.only_old, self.only_new + more.only_new
+        )
+
+    @property
+    def old(self) -> int:
+        return self.both + self.only_old
+
+    @property
+    def new(self) -> int:
+        return self.both + self.only_new
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What two versions answer for the same images."""
+
+    images: int = 0
+    vectors: int = 0  # frames
+    total: Counts = Counts()  # flagged for any class
+    classes: dict[str, Counts] = field(default_factory=dict)
+    lost: tuple[Changed, ...] = ()  # flagged by the old version only, furthest over first
+    gained: tuple[Changed, ...] = ()  # by the new one only, likewise
+    again: int = 0  # vectors so near to a threshold that their float32 form was asked for
+    unsure: int = 0  # of these, those that have none: the judge would encode the image again
+
+    def __add__(self, more: "Comparison") -> "Comparison":
+        names = dict.fromkeys([*self.classes, *more.classes])
+        none = Counts()
+        return Comparison(
+            self.images + more.images,
+            self.vectors + more.vectors,
+            self.total + more.total,
+            {n: self.classes.get(n, none) + more.classes.get(n, none) for n in names},
+            _furthest((*self.lost, *more.lost)),
+            _furthest((*self.gained, *more.gained)),
+            self.again + more.again,
+            self.unsure + more.unsure,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A class as rows of one matrix product over the texts of both versions."""
+
+    vectors: ClassVectors
+    threshold: float  # margin, logits
+    band: float  # how far a margin may lie from that of the judge, logits
+    prompts: slice | npt.NDArray[np.intp]
+    neutral: slice | npt.NDArray[np.intp]
+
+
+class Contrast:
+    """Two versions of a policy in one encoder's space, ready for any number of vectors."""
+
+    def __init__(self, old: PolicyVectors, new: PolicyVectors) -> None:
+        texts = _Texts()
+        self.names = tuple(dict.fromkeys(c.name for v in (old, new) for c in v.classes))
+        self._sides = tuple(
+            tuple(
+                _placed(c, threshold_margin(version.policy.forbidden(c.name)), texts)
+                for c in version.classes
+            )
+            for version in (old, new)
+        )
+        # What is sealed is counted, and no picture of it is ever an example.
+        self._hidden = frozenset(
+            c.name for v in (old, new) for c in v.policy.classes if c.sealed is not None
+        )
+        self._texts = texts.matrix(old.classes[0].head.scale)  # (t, d)
+        bands = [c.band for c in chain(*self._sides)]
+        self._bands = np.array(bands, np.float32)[:, None]  # (classes of both, 1)
+
+    def compare(self, images: Ids, vectors: FloatArray, exactly: Exactly) -> Comparison:
+        """Some images, all frames of each one after the other: ids (n,), vectors (n, d) unit."""
+        logits: FloatArray = (
+            self._texts @ vectors.T
+        )  # (t, n): sums over few texts are quick along the images
+        over = np.concatenate([_over(side, logits) for side in self._sides])  # (classes, n)
+        near = np.abs(over) < self._bands
+        rows = np.flatnonzero(near.any(axis=0))
+        unsure = 0
+        if len(rows):  # the judge's own margins take their places
+            again, exact = exactly(rows)
+            for row, which, placed in zip(over, near[:, rows], chain(*self._sides), strict=True):
+                if which.any():
+                    row[rows[which]] = placed.vectors.margins(again[which]) - placed.threshold
+            unsure = int((~exact).sum())
+        starts = np.flatnonzero(np.diff(images, prepend=-1))
+        if len(starts) < len(images):  # an image is what its worst frame is
+            over = np.maximum.reduceat(over, starts, axis=1)
+        old, new = np.split(over, [len(self._sides[0])])
+        return replace(
+            self._counted(images[starts], old, new),
+            vectors=len(images),
+            again=len(rows),
+            unsure=unsure,
+        )
+
+    def _counted(self, images: Ids, old: FloatArray, new: FloatArray) -> Comparison:
+        flagged = [self._by_name(0, old), self._by_name(1, new)]  # (names, images) each
+        both, either = flagged[0] & flagged[1], [f.sum(axis=1).tolist() for f in flagged]
+        counts = zip(both.sum(axis=1).tolist(), *either, strict=True)
+        by_old, by_new = (np.asarray(f.any(axis=0)) for f in flagged)
+        return Comparison(
+            images=len(images),
+            total=Counts(
+                int((by_old & by_new).sum()),
+                int((by_old & ~by_new).sum()),
+                int((by_new & ~by_old).sum()),
+            ),
+            classes={
+                name: Counts(b, o - b, n - b)
+                for name, (b, o, n) in zip(self.names, counts, strict=True)
+            },
+            lost=self._examples(images, (old, new), 0, by_old & ~by_new),
+            gained=self._examples(images, (old, new), 1, by_new & ~by_old),
+        )
+
+    def _by_name(self, side: int, above: FloatArray) -> Bools:
+        """What a version flags, in the order of all names: -> (names, n)."""
+        flagged = np.zeros((len(self.names), above.shape[1]), np.bool_)
+        flagged[[self.names.index(c.vectors.name) for c in self._sides[side]]] = above >= 0
+        return flagged
+
+    def _examples(
+        self, images: Ids, over: tuple[FloatArray, FloatArray], side: Literal[0, 1], which: Bools
+    ) -> tuple[Changed, ...]:
+        rows = np.flatnonzero(which)
+        above = over[side][:, rows]  # (classes, some)
+        names = [c.vectors.name for c in self._sides[side]]
+        hidden = [i for i, name in enumerate(names) if name in self._hidden]
+        shown = ~(above[hidden] >= 0).any(axis=0)
+        rows, above = rows[shown], above[:, shown]
+        worst = above.argmax(axis=0)
+        most = above.max(axis=0)
+        first = np.argsort(-most, kind="stable")[:EXAMPLES]
+        return tuple(
+            Changed(
+                int(images[rows[i]]),
+                names[int(worst[i])],
+                float(most[i]),
+                float(over[1 - side][:, rows[i]].max()),
+            )
+            for i in first
+        )
+
+
+class _Texts:
+    """The different vectors of all prompts, each once, however many classes have it."""
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, int] = {}
+        self._vectors: list[FloatArray] = []
+
+    def place(self, vectors: FloatArray) -> slice | npt.NDArray[np.intp]:
+        """Where these are among the rows: (p, d) -> a stretch, or p numbers."""
+        found = []
+        for v in vectors:
+            key = v.tobytes()
+            if key not in self._rows:
+                self._rows[key] = len(self._vectors)
+                self._vectors.append(v)
+            found.append(self._rows[key])
+        if found == list(range(found[0], found[0] + len(found))) if found else False:
+            return slice(found[0], found[0] + len(found))  # a view, where numbers would copy
+        return np.array(found, np.intp)
+
+    def matrix(self, scale: float) -> FloatArray:
+        """So that a product with vectors is logits: (t, d)."""
+        return np.asarray(np.stack(self._vectors) * scale, np.float32)
+
+
+def _placed(vectors: ClassVectors, threshold: float, texts: _Texts) -> _Placed:
+    return _Placed(
+        vectors,
+        threshold,
+        _band(vectors),
+        texts.place(vectors.prompts),
+        texts.place(vectors.neutral),
+    )
+
+
+def _band(vectors: ClassVectors) -> float:
+    """How far the margin of a float16 vector in float32 may lie from the judge's, in logits.
+
+    The margin's gradient is scale times (a mean of prompts - a mean of neutral prompts), which is
+    no longer than the two furthest of them are apart.
+    """
+    d = vectors.prompts.shape[1]
+    longest = 1.0
+    if not vectors.head.sigmoid:
+        cosines = vectors.prompts.astype(np.float64) @ vectors.neutral.T.astype(np.float64)
+        longest = float(np.sqrt(max(0.0, 2 - 2 * cosines.min())))
+    return float(vectors.head.scale * (HALF * longest + SINGLE * d))
+
+
+def _over(side: Sequence[_Placed], logits: FloatArray) -> FloatArray:
+    """Logits over each class's threshold: (t, n) -> (classes, n)."""
+    over = np.empty((len(side), logits.shape[1]), np.float32)
+    levels: dict[str, FloatArray] = {}  # classes often share their neutral prompts
+    for row, placed in zip(over, side, strict=True):
+        head, prompts = placed.vectors.head, logits[placed.prompts]  # (p, n)
+        if head.sigmoid:
+            row[:] = prompts.max(axis=0) + np.float32(head.bias - placed.threshold)
+            continue
+        key = repr(placed.neutral)
+        if key not in levels:
+            levels[key] = _logmeanexp(logits[placed.neutral])
+        row[:] = _logmeanexp(prompts) - levels[key] - np.float32(placed.threshold)
+    return over
+
+
+def _logmeanexp(x: FloatArray) -> FloatArray:
+    top = x.max(axis=0)  # (n,)
+    return np.asarray(top + np.log(np.exp(x - top).mean(axis=0)), np.float32)  # (p, n) -> (n,)
+
+
+def _furthest(changed: Sequence[Changed]) -> tuple[Changed, ...]:
+    return tuple(nlargest(EXAMPLES, changed, key=lambda c: (c.above, c.image_id)))

@@ -1,0 +1,126 @@
+"""What is done with items that another version answers otherwise: judged anew, or reopened."""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from sqlalchemy import insert, update
+from sqlalchemy.orm import Session
+
+from filter_service import ledger
+from filter_service.db.arrivals import enqueue
+from filter_service.db.tables import Activation, Batch, Item
+from filter_service.ledger import Entry, Event
+from filter_service.policy import Policy
+from filter_service.reviews.cases import Opening, open_cases
+from filter_service.scoring import PolicyVectors
+from filter_service.verdicts import Score, Verdict, threshold_margin
+
+ACTOR = "service"
+PRIORITY = -1  # judging anew gives way to what platforms have just sent
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Both versions in the space of the served encoder."""
+
+    encoder_id: int
+    old: PolicyVectors
+    new: PolicyVectors
+
+
+@dataclass(frozen=True, slots=True)
+class Old:
+    """An item of the version before."""
+
+    item_id: int
+    batch_id: uuid.UUID
+    policy_id: int
+    image_id: int
+    digest: str | None  # None: erased
+    source: str
+    content_date: date | None
+    verdict: Verdict | None
+    encoder_id: int | None
+    bytes_gone: bool
+    waits: bool  # queued, or still to be fetched
+    confirmed: bool  # a person let the flag stand, and no case is open
+    superseded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a version answers for an item."""
+
+    verdict: Verdict
+    worst: Score
+
+    @property
+    def flag(self) -> str | None:
+        """The class that it is flagged for."""
+        return self.worst.class_name if self.verdict is Verdict.FLAGGED else None
+
+
+def judge_anew(session: Session, work: Activation, items: Sequence[Old], policy: Policy) -> None:
+    """A new item for each, which a worker judges from the stored vectors and explains."""
+    batch_id = work.batch_id
+    if batch_id is None:
+        batch_id = uuid.uuid4()
+        label = f"{work.name}, judged anew"
+        session.add(Batch(id=batch_id, policy_id=work.policy_id, label=label, priority=PRIORITY))
+        session.flush()
+        session.execute(
+            update(Activation).where(Activation.id == work.id).values(batch_id=batch_id)
+        )
+        about = {"activation": work.id}
+        ledger.append(session, [Entry(Event.SUBMITTED, ACTOR, batch_id=batch_id, details=about)])
+    rows = [
+        {
+            "batch_id": batch_id,
+            "image_id": i.image_id,
+            "source": i.source,
+            "content_date": i.content_date,
+            "supersedes": i.item_id,
+        }
+        for i in items
+    ]
+    added = insert(Item).returning(Item.id, sort_by_parameter_order=True)
+    ids = list(session.scalars(added, rows))
+    enqueue(session, ids, PRIORITY)
+    ledger.append(session, _entries(work, batch_id, items, ids, policy))
+
+
+def _entries(
+    work: Activation, batch_id: uuid.UUID, items: Sequence[Old], ids: Sequence[int], policy: Policy
+) -> Iterator[Entry]:
+    for old, new in zip(items, ids, strict=True):
+        submitted = {"digest": old.digest, "supersedes": old.item_id}
+        yield Entry(Event.SUBMITTED, ACTOR, new, batch_id, submitted)
+        about = {"activation": work.id, "policy": policy.digest, "item": new}
+        yield Entry(Event.REEVALUATED, ACTOR, old.item_id, old.batch_id, about)
+
+
+def reopen(
+    session: Session, work: Activation, items: Sequence[tuple[Old, Answered]], sides: Sides
+) -> None:
+    """Cases in their first stage: whoever has decided an item is not asked about it again."""
+    openings = []
+    for i, before in items:
+        forbidden = sides.old.policy.forbidden(before.worst.class_name)
+        openings.append(
+            Opening(
+                item_id=i.item_id,
+                batch_id=i.batch_id,
+                image_id=i.image_id,
+                policy_id=i.policy_id,
+                class_name=forbidden.name,
+                severity=forbidden.severity,
+                margin=before.worst.margin - threshold_margin(forbidden),
+            )
+        )
+    about = {"activation": work.id, "policy": sides.new.policy.digest}
+    ledger.append(
+        session, [Entry(Event.REOPENED, ACTOR, i.item_id, i.batch_id, about) for i, _ in items]
+    )
+    open_cases(session, openings, ACTOR)

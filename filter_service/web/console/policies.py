@@ -1,0 +1,265 @@
+"""Policies: which version each name means, how versions differ, and what a change would do."""
+
+from typing import Annotated
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
+from fastapi.responses import RedirectResponse, Response
+from pydantic import BaseModel
+
+from filter_service import versions
+from filter_service.errors import (
+    FilterServiceError,
+    InvalidPolicy,
+    InvalidRequest,
+    UnknownPolicy,
+)
+from filter_service.people import ABILITIES, Ability
+from filter_service.policy import Policy
+from filter_service.versions import Flags
+from filter_service.versions.differing import Difference, differ, read
+from filter_service.versions.stored import MOST
+from filter_service.web.access import Caller, able
+from filter_service.web.console.changes import changes
+from filter_service.web.console.queue import somebody
+from filter_service.web.orders import written_policy
+from filter_service.web.pages import render
+from filter_service.web.paging import LARGEST_ID
+from filter_service.web.problems import status_of
+from filter_service.web.service import Service, service
+
+router = APIRouter(prefix="/policies")
+
+ROWS = 50  # names of one page
+VERSIONS = 20  # likewise of a history
+
+Here = Annotated[Service, Depends(service)]
+Reader = Annotated[Caller, Depends(able(Ability.READ))]
+Editor = Annotated[Caller, Depends(able(Ability.POLICIES))]
+Digest = Annotated[str, Query(pattern="^([0-9a-f]{64})?$")]
+
+
+class Draft(BaseModel):
+    """The form of a proposal, as it was sent."""
+
+    text: str = ""
+    flags: str = ""
+    reason: str = ""
+
+    @property
+    def choice(self) -> Flags:
+        """Raises InvalidRequest."""
+        if self.flags not in list(Flags):
+            raise InvalidRequest(
+                f"flags={self.flags[:40]!r}: choose what becomes of existing flags, one of "
+                f"{', '.join(Flags)}."
+            )
+        return Flags(self.flags)
+
+
+@router.get("")
+def show(
+    request: Request, here: Here, caller: Reader, after: Annotated[str, Query(max_length=64)] = ""
+) -> Response:
+    """Every policy by its name, and what waits for somebody."""
+    return _names(request, here, caller, after=after)
+
+
+@router.post("/preview")
+def preview(
+    request: Request,
+    here: Here,
+    caller: Editor,
+    text: Annotated[str, Form()] = "",
+    file: Annotated[UploadFile | None, File()] = None,
+) -> Response:
+    """A version that nobody has proposed yet beside the one that its name means."""
+    somebody(caller)
+    try:
+        text, policy = _sent(text, file)
+    except FilterServiceError as error:
+        return _names(request, here, caller, text=text, error=error)
+    return _draft(request, here, caller, Draft(text=text), policy)
+
+
+@router.post("/propose")
+def propose(
+    request: Request, here: Here, caller: Editor, draft: Annotated[Draft, Form()]
+) -> Response:
+    """Propose what was looked at; without four eyes it is active at once."""
+    somebody(caller)
+    try:
+        policy = written_policy(draft.text)
+    except FilterServiceError as error:
+        return _names(request, here, caller, text=draft.text, error=error)
+    try:
+        made = versions.propose(
+            here.sessions,
+            policy,
+            draft.choice,
+            draft.reason,
+            caller.actor,
+            four_eyes=here.settings.four_eyes,
+        )
+    except FilterServiceError as error:
+        return _draft(request, here, caller, draft, policy, error=error)
+    return _done(policy.name, "active" if made.activated_at else "proposed")
+
+
+@router.get("/version/{digest}")
+def version(request: Request, here: Here, caller: Reader, digest: str) -> Response:
+    """The permanent address of one version, in plain reading."""
+    stored = versions.version_of(here.sessions, digest)
+    return render(request, "policy_version.html", stored=stored, told=read(stored.policy))
+
+
+@router.get("/{name}")
+def show_history(
+    request: Request,
+    here: Here,
+    caller: Reader,
+    name: str,
+    before: Annotated[int | None, Query(ge=1, le=LARGEST_ID)] = None,
+    done: Annotated[str, Query(max_length=20)] = "",
+) -> Response:
+    """Every version of one policy, and who made it active when and why."""
+    found = versions.history(here.sessions, name, before, VERSIONS + 1)
+    if not found and before is None:
+        raise UnknownPolicy(f"There is no policy {name!r}: /policies lists all names.")
+    waiting = versions.waiting_of(here.sessions, name)
+    return render(
+        request,
+        "policy.html",
+        name=name,
+        versions=found[:VERSIONS],
+        next=found[VERSIONS - 1].stored.id if len(found) > VERSIONS else None,
+        waiting=waiting,
+        active=versions.meant_version(here.sessions, name),
+        own=waiting is not None and waiting[0].proposed_by == caller.actor,
+        four_eyes=here.settings.four_eyes,
+        edits=Ability.POLICIES in ABILITIES[caller.role],
+        done=done,
+    )
+
+
+@router.get("/{name}/compare")
+def show_comparison(
+    request: Request,
+    here: Here,
+    caller: Reader,
+    name: str,
+    old: Digest = "",
+    new: Digest = "",
+    count: bool = False,
+) -> Response:
+    """Two versions side by side; with `count`, what the change would do to stored images."""
+    newest = versions.history(here.sessions, name, limit=VERSIONS)
+    if not newest:
+        raise UnknownPolicy(f"There is no policy {name!r}: /policies lists all names.")
+    meant = versions.meant_version(here.sessions, name)
+    before = versions.version_of(here.sessions, old) if old else (meant or newest[-1].stored)
+    after = versions.version_of(here.sessions, new) if new else newest[0].stored
+    counted, error = None, None
+    if count:
+        counted, error = changes(here, caller, before.policy, after.policy)
+    return render(
+        request,
+        "policy_compare.html",
+        status_of(error) if error else 200,
+        name=name,
+        old=before,
+        new=after,
+        versions=[v.stored for v in newest],
+        difference=differ(before.policy, after.policy),
+        counted=counted,
+        most=MOST,
+        problem=str(error) if error else "",
+    )
+
+
+@router.post("/{name}/activate")
+def activate(here: Here, caller: Editor, name: str) -> Response:
+    """Agree with what somebody has proposed."""
+    somebody(caller)
+    four_eyes = here.settings.four_eyes
+    versions.activate(here.sessions, name, caller.actor, four_eyes=four_eyes)
+    return _done(name, "active")
+
+
+@router.post("/{name}/withdraw")
+def withdraw(here: Here, caller: Editor, name: str) -> Response:
+    """Take a proposal back, or refuse it."""
+    somebody(caller)
+    versions.withdraw(here.sessions, name, caller.actor)
+    return _done(name, "withdrawn")
+
+
+def _sent(text: str, file: UploadFile | None) -> tuple[str, Policy]:
+    """The text that was pasted or is in the file; raises InvalidPolicy."""
+    source = "policy"
+    data = file.file.read() if file is not None else b""
+    if file is not None and data:
+        source = file.filename or source
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidPolicy(
+                f"{source}:1: is not UTF-8 ({error.reason}): save it so."
+            ) from error
+    return text, written_policy(text, source)
+
+
+def _names(
+    request: Request,
+    here: Service,
+    caller: Caller,
+    *,
+    after: str = "",
+    text: str = "",
+    error: FilterServiceError | None = None,
+) -> Response:
+    found = versions.names(here.sessions, after, ROWS + 1)
+    return render(
+        request,
+        "policies.html",
+        status_of(error) if error else 200,
+        names=found[:ROWS],
+        next=found[ROWS - 1].name if len(found) > ROWS else None,
+        edits=Ability.POLICIES in ABILITIES[caller.role],
+        text=text,
+        problems=str(error).splitlines() if error else [],
+    )
+
+
+def _draft(
+    request: Request,
+    here: Service,
+    caller: Caller,
+    draft: Draft,
+    policy: Policy,
+    error: FilterServiceError | None = None,
+) -> Response:
+    """What is about to be proposed, what it would change, and the form to propose it."""
+    before = versions.meant_version(here.sessions, policy.name)
+    difference: Difference = read(policy) if before is None else differ(before.policy, policy)
+    counted, trouble = (None, None)
+    if before is not None and before.digest != policy.digest and error is None:
+        counted, trouble = changes(here, caller, before.policy, policy)
+    return render(
+        request,
+        "policy_draft.html",
+        status_of(error) if error else 200,
+        policy=policy,
+        before=before,
+        draft=draft,
+        difference=difference,
+        counted=counted,
+        most=MOST,
+        four_eyes=here.settings.four_eyes,
+        problem=str(error) if error else "",
+        trouble=str(trouble) if trouble else "",
+    )
+
+
+def _done(name: str, what: str) -> Response:
+    return RedirectResponse(f"/policies/{quote(name)}?{urlencode({'done': what})}", 303)

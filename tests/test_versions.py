@@ -1,0 +1,321 @@
+"""Which version a name means, and what becomes of what was judged under the one before."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from sqlalchemy import func, select
+
+from filter_service import ledger, submissions, versions
+from filter_service.db.session import Sessions
+from filter_service.db.tables import Activation, Batch, Item, LedgerEntry, Queued, ReviewOutcome
+from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownEntry, UnknownPolicy
+from filter_service.images import digest
+from filter_service.ledger import Entry, Event
+from filter_service.moderation import drain
+from filter_service.people import Role
+from filter_service.policy import Policy
+from filter_service.reviews.cases import claim
+from filter_service.reviews.decisions import Decision, decide, settle
+from filter_service.scoring import ClassVectors, Head, PolicyVectors
+from filter_service.storage import Storage
+from filter_service.submissions import Submission
+from filter_service.verdicts import Outcome, Verdict, judge, score
+from filter_service.versions import Flags, consequences, effects
+from filter_service.versions.consequences import reconsider_with
+from filter_service.web.orders import policy_for
+from tests.simple_judge import DIM, POLICY, SimpleJudge, Subject, desk_of, vector
+from tests.some_cases import colleague, events_of, stage_of
+
+ANNA, BERT = "person anna", "person bert"
+HOUSE = [f"{n} picture" for n in range(24)]  # files; their margins follow from their vectors
+
+
+def with_threshold(threshold: float, policy: Policy = POLICY) -> Policy:
+    knife = policy.classes[0].model_copy(update={"threshold": threshold})
+    return policy.model_copy(update={"classes": (knife, *policy.classes[1:])})
+
+
+STRICT, MILD = with_threshold(0.1), with_threshold(0.9)
+
+
+def proposed(
+    sessions: Sessions, policy: Policy, flags: Flags = Flags.KEEP, four_eyes: bool = False
+) -> Activation:
+    return versions.propose(sessions, policy, flags, "as we said", ANNA, four_eyes=four_eyes)
+
+
+def events(sessions: Sessions) -> list[str]:
+    query = select(LedgerEntry.event).order_by(LedgerEntry.id)
+    with sessions.begin() as session:
+        return [e for e in session.scalars(query) if e.startswith("policy")]
+
+
+def test_without_four_eyes_a_proposal_is_active(sessions: Sessions) -> None:
+    made = proposed(sessions, STRICT)
+    assert (made.activated_by, made.before_id) == (ANNA, None)
+    assert made.done_at is not None
+    assert policy_for(sessions, "shop") == STRICT
+    assert events(sessions) == ["policy proposed", "policy activated"]
+
+
+def test_with_four_eyes_somebody_else_activates(sessions: Sessions) -> None:
+    made = proposed(sessions, STRICT, four_eyes=True)
+    assert made.activated_at is None
+    with pytest.raises(UnknownPolicy):  # what is only proposed means nothing yet
+        policy_for(sessions, "shop")
+    with pytest.raises(NotAllowed, match="somebody else"):
+        versions.activate(sessions, "shop", ANNA, four_eyes=True)
+    assert versions.activate(sessions, "shop", BERT, four_eyes=True).activated_by == BERT
+    assert policy_for(sessions, "shop") == STRICT
+    assert events(sessions) == ["policy proposed", "policy activated"]
+
+
+def test_a_name_has_one_proposal_at_a_time(sessions: Sessions) -> None:
+    proposed(sessions, STRICT, four_eyes=True)
+    with pytest.raises(Conflict, match="Another version"):
+        proposed(sessions, MILD, four_eyes=True)
+    assert versions.withdraw(sessions, "shop", ANNA).withdrawn_by == ANNA
+    assert proposed(sessions, MILD, four_eyes=True).id
+    with pytest.raises(UnknownEntry):
+        versions.withdraw(sessions, "other", ANNA)
+    assert events(sessions) == ["policy proposed", "policy withdrawn", "policy proposed"]
+
+
+def test_what_is_active_is_not_proposed_again(sessions: Sessions) -> None:
+    proposed(sessions, STRICT)
+    with pytest.raises(Conflict, match="active already"):
+        proposed(sessions, STRICT)
+    proposed(sessions, MILD)
+    proposed(sessions, STRICT)  # going back is a change like any other
+    assert policy_for(sessions, "shop") == STRICT
+
+
+@pytest.mark.parametrize("reason", ["", "   ", "a" * 1_001, "a\x00b"])
+def test_a_proposal_needs_a_reason(sessions: Sessions, reason: str) -> None:
+    with pytest.raises(InvalidRequest, match="reason"):
+        versions.propose(sessions, STRICT, Flags.KEEP, reason, ANNA, four_eyes=False)
+
+
+def submitted(
+    sessions: Sessions, storage: Storage, policy: Policy, files: Sequence[str] = ("1 a",)
+) -> None:
+    given = [Submission(f, f.encode()) for f in files]
+    submissions.accept(sessions, storage, lambda: None, given, policy)
+
+
+def test_a_name_means_its_newest_version_until_one_is_activated(
+    sessions: Sessions, storage: Storage
+) -> None:
+    submitted(sessions, storage, POLICY)
+    submitted(sessions, storage, MILD)
+    assert policy_for(sessions, "shop") == MILD
+    proposed(sessions, STRICT, four_eyes=True)
+    assert policy_for(sessions, "shop") == MILD
+    versions.activate(sessions, "shop", BERT, four_eyes=True)
+    submitted(sessions, storage, with_threshold(0.7))
+    assert policy_for(sessions, "shop") == STRICT
+    assert policy_for(sessions, MILD.digest) == MILD
+    (found,) = versions.names(sessions)
+    assert (found.digest, found.versions) == (STRICT.digest, 4)
+    history = versions.history(sessions, "shop")
+    assert [v.stored.policy for v in history if v.active] == [STRICT]
+
+
+class Placed(SimpleJudge):
+    """A judge whose margins are those of the vectors of its images."""
+
+    def _outcome(self, subject: Subject, policy: Policy) -> Outcome:
+        z = vector(subject.digest)[None]
+        margin = placed(policy).classes[0].margins(z)[0]
+        return super()._outcome(
+            Subject(subject.digest, [str(margin), *subject.words], subject.known), policy
+        )
+
+
+class Seeker:
+    """Puts policies into the space of the simple judge's encoder."""
+
+    def policy(self, policy: Policy) -> tuple[int, PolicyVectors]:
+        return 1, placed(policy)
+
+
+def placed(policy: Policy) -> PolicyVectors:
+    axis = np.eye(DIM, dtype=np.float32)[:1]
+    head = Head(2.0)  # margins of -4 to 4
+    classes = tuple(ClassVectors(c.name, axis, -axis, head) for c in policy.classes)
+    return PolicyVectors(policy, classes)
+
+
+@pytest.fixture
+def work(sessions: Sessions, storage: Storage) -> Callable[[], int]:
+    """Judge whatever waits."""
+    desk = desk_of(sessions, storage, Placed())
+    return lambda: drain(desk)
+
+
+ONE = POLICY.model_copy(update={"classes": POLICY.classes[:1]})
+ONE_STRICT, ONE_MILD = with_threshold(0.1, ONE), with_threshold(0.9, ONE)
+
+
+def verdicts(sessions: Sessions, policy: Policy) -> dict[str, Verdict | None]:
+    """By file."""
+    query = select(Item.source, Item.verdict).join(Batch).order_by(Item.id)
+    with sessions.begin() as session:
+        policy_id = versions.version_of(sessions, policy.digest).id
+        return dict(session.execute(query.where(Batch.policy_id == policy_id)).all())
+
+
+def expected(policy: Policy) -> dict[str, Verdict]:
+    side = placed(policy)
+    vectors = {f: vector(digest(f.encode()))[None] for f in HOUSE}
+    return {f: judge(score(side.margins(z), [0], [True], policy)) for f, z in vectors.items()}
+
+
+def latest(sessions: Sessions) -> Activation:
+    with sessions.begin() as session:
+        return session.scalars(select(Activation).order_by(Activation.id.desc()).limit(1)).one()
+
+
+def test_keeping_touches_nothing(
+    sessions: Sessions, storage: Storage, work: Callable[[], int]
+) -> None:
+    submitted(sessions, storage, ONE, HOUSE)
+    work()
+    proposed(sessions, ONE_STRICT)
+    assert reconsider_with(sessions, Seeker(), lambda: None) == 0
+    assert verdicts(sessions, ONE_STRICT) == {}
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_would_change_is_judged_anew_once(
+    sessions: Sessions,
+    storage: Storage,
+    work: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+    killed: bool,
+) -> None:
+    monkeypatch.setattr(consequences, "STEP", 5)
+    submitted(sessions, storage, ONE, HOUSE)
+    work()
+    proposed(sessions, ONE_STRICT, Flags.REEVALUATE)
+    knocks: list[int] = []
+    if killed:
+        interrupt(sessions, monkeypatch, after=3)
+    reconsider_with(sessions, Seeker(), lambda: knocks.append(1))
+    old, new = expected(ONE), expected(ONE_STRICT)
+    changed = {f: v for f, v in new.items() if v is not old[f]}
+    assert 3 < len(changed) < len(HOUSE)
+    assert verdicts(sessions, ONE_STRICT) == dict.fromkeys(changed)
+    work()
+    assert verdicts(sessions, ONE_STRICT) == changed
+    assert knocks
+    done = latest(sessions)
+    assert (done.touched, done.left_alone) == (len(changed), 0)
+    assert done.done_at is not None
+    assert submissions.status(sessions, done.batch_id).finished  # type: ignore[arg-type]
+    with sessions.begin() as session:
+        pairs = session.execute(select(Item.id, Item.supersedes).where(Item.supersedes > 0)).all()
+    for item, before in pairs:
+        assert before is not None
+        (entry,) = [e for e in of_item(sessions, before) if e.event == Event.REEVALUATED]
+        assert entry.details["item"] == item
+        assert "explained" in events_of(sessions, item)
+    assert reconsider_with(sessions, Seeker(), lambda: None) == 0
+
+
+def of_item(sessions: Sessions, item: int) -> list[LedgerEntry]:
+    with sessions.begin() as session:
+        return ledger.of_item(session, item)
+
+
+def interrupt(sessions: Sessions, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Begin, and be killed in the midst of the step that comes after so many."""
+    steps = iter(range(after))
+    write = effects._entries
+
+    def dying(*given: object) -> object:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return write(*given)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(effects, "_entries", dying)
+        with pytest.raises(KeyboardInterrupt):
+            reconsider_with(sessions, Seeker(), lambda: None)
+    assert latest(sessions).done_at is None
+    assert latest(sessions).touched > 0
+
+
+def test_what_still_waits_is_waited_for(
+    sessions: Sessions, storage: Storage, work: Callable[[], int]
+) -> None:
+    submitted(sessions, storage, ONE, HOUSE)
+    proposed(sessions, ONE_STRICT, Flags.REEVALUATE)
+    assert reconsider_with(sessions, Seeker(), lambda: None) == 0
+    assert latest(sessions).done_at is None
+    work()
+    assert reconsider_with(sessions, Seeker(), lambda: None) > 3
+
+
+def test_items_without_vectors_are_left_and_counted(
+    sessions: Sessions, storage: Storage, work: Callable[[], int]
+) -> None:
+    submitted(sessions, storage, ONE, HOUSE)
+    work()
+    with sessions.begin() as session:
+        gone = session.scalars(select(Item.image_id).order_by(Item.id).limit(6)).all()
+        item = session.scalars(select(Item.id).order_by(Item.id).limit(6)).all()
+        ledger.append(session, [Entry(Event.EXPIRED, "service", i) for i in item])
+        for image in gone:
+            session.execute(select(func.forget_image(image, ["embeddings"])))
+    proposed(sessions, ONE_STRICT, Flags.REEVALUATE)
+    reconsider_with(sessions, Seeker(), lambda: None)
+    assert latest(sessions).left_alone == 6
+    assert not set(verdicts(sessions, ONE_STRICT)) & set(HOUSE[:6])
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_confirmed_flags_go_before_somebody_else(
+    sessions: Sessions,
+    storage: Storage,
+    work: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+    killed: bool,
+) -> None:
+    submitted(sessions, storage, ONE, HOUSE)
+    work()
+    anna, bert = colleague(sessions, "anna"), colleague(sessions, "bert", Role.MODERATOR)
+    with sessions.begin() as session:
+        flagged = dict(
+            session.execute(
+                select(Item.source, Item.id).where(Item.verdict == Verdict.FLAGGED)
+            ).all()
+        )
+    *decided, waiting = flagged
+    for name in decided:
+        claim(sessions, anna, flagged[name], 60)
+        decide(sessions, anna, flagged[name], Decision.CONFIRMED, undo_seconds=0)
+    settle(sessions)
+    proposed(sessions, ONE_MILD, Flags.REOPEN)
+    if killed:
+        with monkeypatch.context() as patch:
+            patch.setattr(effects, "open_cases", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                reconsider_with(sessions, Seeker(), lambda: None)
+    mild = expected(ONE_MILD)
+    reopened = [f for f in decided if mild[f] is Verdict.CLEAR]
+    assert reconsider_with(sessions, Seeker(), lambda: None) == len(reopened) > 1
+    for name in decided:
+        assert (stage_of(sessions, flagged[name]) == "first") == (name in reopened)
+        assert events_of(sessions, flagged[name]).count("reopened") == (name in reopened)
+    assert "reopened" not in events_of(sessions, flagged[waiting])
+    item = flagged[reopened[0]]
+    with pytest.raises(Conflict):
+        claim(sessions, anna, item, 60)
+    claim(sessions, bert, item, 60)
+    decide(sessions, bert, item, Decision.OVERTURNED, undo_seconds=0)
+    settle(sessions)
+    with sessions.begin() as session:
+        assert session.get_one(ReviewOutcome, item).decision == "overturned"
+        assert session.scalar(select(func.count()).select_from(Queued)) == 0

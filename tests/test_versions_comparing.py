@@ -1,0 +1,203 @@
+"""What a change would do: the same answers as the judge's, wherever the vectors lie."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from sqlalchemy import func, insert, select, text
+
+from filter_service.db.embeddings import known_vectors, register_encoder
+from filter_service.db.session import Sessions
+from filter_service.db.tables import Embedding, Image
+from filter_service.policy import Calibration, ForbiddenClass, Policy, Preserved
+from filter_service.scoring import ClassVectors, FloatArray, Head, PolicyVectors
+from filter_service.verdicts import Verdict, judge, score
+from filter_service.versions import stored
+from filter_service.versions.comparing import EXAMPLES, Comparison, Counts
+from filter_service.versions.stored import Asked, compare
+
+DIM, COUNT = 32, 3_000
+HEADS = {"softmax": Head(100.0), "sigmoid": Head(100.0, bias=-10.0, sigmoid=True)}
+
+
+def unit(rows: npt.NDArray[Any]) -> FloatArray:
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.float32)
+
+
+def version(head: Head, names: Sequence[str], offset: float, seed: int = 1) -> PolicyVectors:
+    """Classes called so, each the same in every version; the offset moves their thresholds."""
+    rng = np.random.default_rng(seed)
+    neutral = unit(rng.standard_normal((3, DIM)))
+    classes, forbidden = [], []
+    for name in names:
+        prompts = unit(np.random.default_rng(sum(name.encode())).standard_normal((4, DIM)))
+        none = np.zeros((0, DIM), np.float32)
+        classes.append(ClassVectors(name, prompts, none if head.sigmoid else neutral, head))
+        calibration = Calibration(a=0.7, b=-8 - offset)
+        forbidden.append(
+            ForbiddenClass(name=name, prompts=("a",), threshold=0.6, calibration=calibration)
+        )
+    policy = Policy(name="house", neutral=("b",), classes=tuple(forbidden))
+    return PolicyVectors(policy, tuple(classes))
+
+
+def keep(
+    sessions: Sessions, vectors: FloatArray, frames: Sequence[int] = (), every: int = 1
+) -> int:
+    """Images with these vectors, `frames` of each; every so many-th has its float32 form."""
+    counts = frames or [1] * len(vectors)
+    with sessions.begin() as session:
+        encoder = register_encoder(session, "ab" * 32, "test", DIM, {})
+        rows = [{"digest": f"{i:064x}", "bytes": 1} for i in range(len(counts))]
+        ids = session.scalars(insert(Image).returning(Image.id), rows).all()
+        places = [(i, f) for i, n in zip(ids, counts, strict=True) for f in range(n)]
+        session.execute(
+            insert(Embedding),
+            [
+                {
+                    "encoder_id": encoder,
+                    "image_id": image,
+                    "frame": frame,
+                    "vector": v,
+                    "exact_vector": v if n % every == 0 else None,
+                }
+                for n, ((image, frame), v) in enumerate(zip(places, vectors, strict=True))
+            ],
+        )
+    return encoder
+
+
+def judged(sessions: Sessions, encoder: int, sides: Sequence[PolicyVectors]) -> Comparison:
+    """By brute force: every image through the judge's own arithmetic, one after the other."""
+    with sessions.begin() as session:
+        known = known_vectors(session, encoder, session.scalars(select(Image.id)).all())
+    total, classes = Counts(), dict.fromkeys((n.name for s in sides for n in s.classes), Counts())
+    for v in known.values():
+        scores = [score(s.margins(v.vectors), v.numbers, v.exact, s.policy) for s in sides]
+        flags = [judge(s) is Verdict.FLAGGED for s in scores]
+        total += counted(*flags)
+        named = [{s.class_name for s in side if s.flagged} for side in scores]
+        for name in classes:
+            classes[name] += counted(*(name in side for side in named))
+    return Comparison(len(known), sum(len(v.vectors) for v in known.values()), total, classes)
+
+
+def counted(old: bool, new: bool) -> Counts:
+    return Counts(int(old and new), int(old and not new), int(new and not old))
+
+
+def near_thresholds(sides: Sequence[PolicyVectors], n: int) -> FloatArray:
+    """Vectors moved along one class's gradient until they lie on its threshold, nearly: (n, d)."""
+    rng = np.random.default_rng(7)
+    found = []
+    for i in range(n):
+        side = sides[i % 2]
+        c = i // 2 % len(side.classes)
+        place, forbidden = side.classes[c], side.policy.classes[c]
+        assert forbidden.calibration is not None
+        wanted = (np.log(0.6 / 0.4) - forbidden.calibration.b) / forbidden.calibration.a
+        z = unit(rng.standard_normal(DIM).astype(np.float32))
+        for _ in range(30):
+            off = wanted + 1e-4 * rng.standard_normal() - place.margins(z[None])[0]
+            direction = place.direction(z)
+            z = unit(z + 0.5 * off * direction / (direction @ direction))
+        found.append(z)
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_counts_are_those_of_the_judge(
+    sessions: Sessions, head: Head, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = version(head, ["gun", "knife", "fire"], 0), version(head, ["knife", "gun", "mask"], 2)
+    anywhere = unit(np.random.default_rng(3).standard_normal((COUNT, DIM)))
+    vectors = np.concatenate([near_thresholds(sides, 200), anywhere.astype(np.float32)])
+    encoder = keep(sessions, vectors, every=every)
+    monkeypatch.setattr(stored, "PIECE", 500)  # several pieces, for both threads
+    found, expected = compare(sessions, Asked(encoder, *sides)), judged(sessions, encoder, sides)
+    assert (found.images, found.vectors) == (expected.images, expected.vectors)
+    assert found.total == expected.total
+    assert found.classes == expected.classes
+    assert min(found.total.both, found.total.only_old, found.total.only_new) > 10
+    assert 100 < found.again < COUNT  # the band holds what lies near, and not everything
+    assert (found.unsure > 0) == (every > 1)
+
+
+def test_an_image_is_what_its_worst_frame_is(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = version(HEADS["softmax"], ["gun"], 0), version(HEADS["softmax"], ["gun"], 5)
+    frames = [1 + i % 4 for i in range(400)]
+    vectors = unit(np.random.default_rng(3).standard_normal((sum(frames), DIM)).astype(np.float32))
+    encoder = keep(sessions, vectors, frames)
+    monkeypatch.setattr(stored, "PIECE", 7)  # so that images end in the midst of pieces
+    found, expected = compare(sessions, Asked(encoder, *sides)), judged(sessions, encoder, sides)
+    assert (found.images, found.vectors) == (400, sum(frames))
+    assert (found.total, found.classes) == (expected.total, expected.classes)
+    assert found.total.only_old > 5
+
+
+def test_examples_are_the_furthest_ones(sessions: Sessions) -> None:
+    sides = version(HEADS["softmax"], ["gun"], 0), version(HEADS["softmax"], ["gun"], 9)
+    vectors = unit(np.random.default_rng(3).standard_normal((COUNT, DIM)).astype(np.float32))
+    encoder = keep(sessions, vectors)
+    found = compare(sessions, Asked(encoder, *sides))
+    margins = [s.margins(vectors)[:, 0] for s in sides]
+    wanted = [(m - (np.log(1.5) + 8 + o) / 0.7) for m, o in zip(margins, (0, 9), strict=True)]
+    lost = np.where((wanted[0] >= 0) & (wanted[1] < 0), wanted[0], -np.inf)
+    best = np.argsort(-lost)[:EXAMPLES]
+    assert [c.above for c in found.lost] == pytest.approx(lost[best], abs=1e-2)
+    assert all(c.other < 0 for c in found.lost)
+    assert not found.gained
+
+
+def test_no_example_shows_what_is_sealed(sessions: Sessions) -> None:
+    old, new = version(HEADS["softmax"], ["gun"], 9), version(HEADS["softmax"], ["gun"], 0)
+    vectors = unit(np.random.default_rng(3).standard_normal((COUNT, DIM)).astype(np.float32))
+    encoder = keep(sessions, vectors)
+    assert compare(sessions, Asked(encoder, old, new)).gained
+    gun = new.policy.classes[0].model_copy(update={"sealed": Preserved(days=9)})
+    sealed = PolicyVectors(new.policy.model_copy(update={"classes": (gun,)}), new.classes)
+    found = compare(sessions, Asked(encoder, old, sealed))
+    assert found.total.only_new > 0
+    assert not found.gained
+
+
+def test_only_the_newest_are_looked_at(sessions: Sessions) -> None:
+    side = version(HEADS["softmax"], ["gun"], 0)
+    vectors = unit(np.random.default_rng(3).standard_normal((90, DIM)).astype(np.float32))
+    encoder = keep(sessions, vectors)
+    found = compare(sessions, Asked(encoder, side, side, most=40))
+    assert found.vectors == 40
+    assert found.total == judged_newest(side, vectors[-40:])
+
+
+def judged_newest(side: PolicyVectors, vectors: FloatArray) -> Counts:
+    flagged = [judge(score(side.margins(z[None]), [0], [True], side.policy)) for z in vectors]
+    return Counts(both=sum(f is Verdict.FLAGGED for f in flagged))
+
+
+def test_nothing_stored_is_nothing_changed(sessions: Sessions) -> None:
+    side = version(HEADS["softmax"], ["gun"], 0)
+    assert compare(sessions, Asked(1, side, side)).images == 0
+
+
+def test_half_precision_is_read_as_it_was_written(sessions: Sessions) -> None:
+    numbers = np.arange(65_536, dtype=np.uint16).view(np.float16)
+    finite = numbers[np.isfinite(numbers)]
+    rows = finite.reshape(-1, 2).astype(">f2")
+    assert np.array_equal(widened(rows.view(">i2")), rows.astype(np.float32))
+    with sessions.begin() as session:  # and the database sends them so
+        sent = session.scalar(select(func.halfvec_send(text("'[0.333,-2]'::halfvec"))))
+    assert sent is not None
+    read = widened(np.frombuffer(sent, ">i2", offset=4)[None])
+    assert read.tolist() == [[float(np.float16(0.333)), -2.0]]
+
+
+def widened(halves: np.ndarray[Any, np.dtype[np.int16]]) -> FloatArray:
+    into = np.empty(halves.shape, np.int32)
+    stored._widen(halves, into)
+    return into.view(np.float32)
