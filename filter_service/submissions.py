@@ -4,19 +4,19 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby, islice
 
-from sqlalchemy import Select, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
-from filter_service.db.arrivals import enqueue, keep_images
+from filter_service.db.arrivals import arrived, enqueue, expect, hold_images, keep_images
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Batch, Fetch, IdempotencyKey, Item, Queued
+from filter_service.db.tables import Batch, Fetch, IdempotencyKey, Image, Item, Queued
 from filter_service.errors import Conflict, InvalidRequest, UnknownBatch
 from filter_service.images import digest
 from filter_service.ledger import Entry, Event
@@ -96,7 +96,7 @@ def accept(  # noqa: PLR0913  (what may be left out is a parameter, too)
         begun = _begin(sessions, policy, label, priority, actor, once)
         if not begun.finished:
             rest = islice(files, begun.accepted, None)
-            _receive(sessions, knock, begun, _keep_all(storage, rest), actor)
+            _receive(sessions, knock, begun, _keep_all(sessions, storage, rest), actor)
     return begun.batch
 
 
@@ -122,7 +122,8 @@ def cancel(sessions: Sessions, batch: uuid.UUID, actor: str = "platform") -> int
 def retry(sessions: Sessions, knock: Knock, batch: uuid.UUID, actor: str = "platform") -> int:
     """Queue the undetermined items of a batch again, or fetch them; how many.
 
-    What came without bytes and without an address to fetch them from stays as it is.
+    What came without bytes and without an address to fetch them from stays as it is, and so does
+    what was deleted since.
     """
     with sessions.begin() as session:
         found = _batch(session, batch)
@@ -130,7 +131,7 @@ def retry(sessions: Sessions, knock: Knock, batch: uuid.UUID, actor: str = "plat
         return 0
     retried = 0
     fetchable = select(Fetch.item_id).where(Fetch.item_id == Item.id).exists()
-    undetermined = _of(batch, Verdict.UNDETERMINED).where(Item.image_id.is_not(None) | fetchable)
+    undetermined = _of(batch, Verdict.UNDETERMINED).where(_has_bytes() | fetchable)
     for failed in _chunks(sessions, undetermined):
         with sessions.begin() as session:
             retried += _requeue(session, failed, found.priority, actor)
@@ -148,7 +149,7 @@ def retry_items(
         .where(
             Item.id.in_(items),
             Item.verdict == Verdict.UNDETERMINED,
-            Item.image_id.is_not(None),
+            _has_bytes(),
             Batch.cancelled_at.is_(None),
         )
         .order_by(Batch.priority, Item.id)
@@ -202,6 +203,12 @@ def items(
         query = query.where(Item.verdict == verdict)
     with sessions.begin() as session:
         return list(session.scalars(query))
+
+
+def _has_bytes() -> ColumnElement[bool]:
+    """The storage keeps its image."""
+    kept = select(Image.id).where(Image.id == Item.image_id, Image.bytes_gone_at.is_(None))
+    return kept.exists()
 
 
 def _of(batch: uuid.UUID, verdict: Verdict | None) -> Select[Item]:
@@ -309,6 +316,7 @@ class _Kept:
     size: int = 0
     error: str | None = None
     uri: str | None = None  # the bytes are still there
+    expected: int | None = None  # by which the bytes are held until there is an item
 
     @property
     def here(self) -> bool:
@@ -316,28 +324,43 @@ class _Kept:
         return self.error is None and self.uri is None
 
 
-def _keep_all(storage: Storage, files: Iterable[Submission]) -> Iterator[_Kept]:
+def _keep_all(sessions: Sessions, storage: Storage, files: Iterable[Submission]) -> Iterator[_Kept]:
     """Keep a few files at once: each write waits for the disk, and memory holds no more of them."""
     waiting = iter(files)
     with ThreadPoolExecutor(AT_ONCE) as threads:
         while few := list(islice(waiting, AT_ONCE)):
-            yield from threads.map(partial(_keep, storage), few)
+            named = _expected(sessions, list(threads.map(_named, few)))
+            data = [file.data for file in few]
+            yield from threads.map(partial(_keep, storage), named, data)
 
 
-def _keep(storage: Storage, file: Submission) -> _Kept:
+def _named(file: Submission) -> _Kept:
     if file.uri is not None and file.error is None:
         return _Kept(file.source, uri=file.uri)
     if file.data is None:
         return _Kept(file.source, error=file.error or "the file could not be read")
-    name = digest(file.data)
-    storage.put(name, file.data)
-    return _Kept(file.source, name, len(file.data))
+    return _Kept(file.source, digest(file.data), len(file.data))
+
+
+def _expected(sessions: Sessions, named: Sequence[_Kept]) -> list[_Kept]:
+    """Nobody deletes the bytes that are about to be kept."""
+    with sessions.begin() as session:
+        held = iter(expect(session, [k.digest for k in named if k.here]))
+    return [replace(k, expected=next(held)) if k.here else k for k in named]
+
+
+def _keep(storage: Storage, kept: _Kept, data: bytes | None) -> _Kept:
+    if kept.here:
+        assert data is not None
+        storage.put(kept.digest, data)
+    return kept
 
 
 def _add(session: Session, batch_id: uuid.UUID, chunk: list[_Kept], actor: str) -> None:
     """Images, items, queue and ledger of some files; a cancelled batch queues no more."""
     batch = _batch(session, batch_id, lock=True)
     images = keep_images(session, {k.digest: k.size for k in chunk if k.here})
+    arrived(session, [k.expected for k in chunk if k.expected is not None])
     rows = [_row(batch_id, kept, images.get(kept.digest)) for kept in chunk]
     added = insert(Item).returning(Item.id, sort_by_parameter_order=True)
     ids = list(session.scalars(added, rows))
@@ -399,9 +422,14 @@ def _unqueue(session: Session, items: list[int]) -> list[int]:
 def _requeue(session: Session, failed: list[Item], priority: int, actor: str) -> int:
     """Take the verdict off undetermined items and queue them; somebody else may be quicker."""
     reasons = {item.id: item.reason for item in failed}
+    hold_images(session, [item.image_id for item in failed if item.image_id is not None])
     again = (
         update(Item)
-        .where(Item.id.in_(reasons), Item.verdict == Verdict.UNDETERMINED)
+        .where(
+            Item.id.in_(reasons),
+            Item.verdict == Verdict.UNDETERMINED,
+            Item.image_id.is_(None) | _has_bytes(),
+        )
         .values(verdict=None, reason=None, judged_at=None)
         .returning(Item.id, Item.batch_id, Item.image_id)
     )

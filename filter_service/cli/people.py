@@ -89,7 +89,7 @@ def list_users(context: typer.Context, json_: Json = False) -> None:
                 }
                 for p in found
             )
-    _print(rows, json_)
+    print_rows(rows, json_)
 
 
 @users.command("disable")
@@ -163,7 +163,7 @@ def list_keys(context: typer.Context, json_: Json = False) -> None:
                 }
                 for k in found
             )
-    _print(rows, json_)
+    print_rows(rows, json_)
 
 
 @keys.command("revoke")
@@ -202,7 +202,7 @@ def _password(from_stdin: bool, generate: bool) -> str:
     return typed
 
 
-def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
+def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
     """As a table, or as one line of JSON for each row."""
     if as_json:
         for row in rows:

@@ -1,25 +1,95 @@
-"""Rows of what arrives: images whose bytes are kept, and the queue in which items wait."""
+"""Rows of what arrives: images whose bytes are kept, and the queue in which items wait.
 
-from collections.abc import Iterable, Mapping
+Bytes are kept before the rows that speak of them, and may be deleted while they are on their way
+again. So whoever is about to keep some says so first (`expect`), and takes that back in the
+transaction in which an item refers to them (`arrived`); what nobody took back in time is nobody's.
+"""
 
-from sqlalchemy import insert, select
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
+
+from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from filter_service.db.tables import Image, Queued
+from filter_service.db.tables import Image, Item, LooseBytes, Queued
+from filter_service.errors import StorageUnavailable
+
+ARRIVES = timedelta(days=1)  # bytes without an item are deleted after that
+
+# Shared by those who keep the same bytes, exclusive for who deletes them (`retention.sweeping`).
+_TURN = text("""
+    SELECT pg_advisory_xact_lock_shared(hashtext('filter_service bytes'), turn)
+    FROM unnest(:turns ::integer[]) AS turn
+""")
+
+
+def turn(digest: str) -> int:
+    """Whose turn it is with some bytes is a matter of this number."""
+    return int.from_bytes(bytes.fromhex(digest[:8]), signed=True)
+
+
+def expect(session: Session, digests: Sequence[str]) -> list[int]:
+    """Say that these bytes are about to be kept; to be committed before they are."""
+    session.execute(_TURN, {"turns": sorted({turn(d) for d in digests})})
+    added = insert(LooseBytes).values(due_at=func.now() + ARRIVES)
+    ids = added.returning(LooseBytes.id, sort_by_parameter_order=True)
+    return list(session.scalars(ids, [{"digest": d} for d in digests])) if digests else []
+
+
+def arrived(session: Session, expected: Collection[int]) -> None:
+    """Items refer to these bytes from now on; raises StorageUnavailable if they came too late."""
+    if not expected:
+        return
+    gone = delete(LooseBytes).where(LooseBytes.id.in_(expected)).returning(LooseBytes.id)
+    if len(session.scalars(gone).all()) < len(expected):
+        raise StorageUnavailable(
+            f"Some of {len(expected)} files took longer than {ARRIVES.days} day from being kept to "
+            "being queued and may have been deleted: submit them again."
+        )
 
 
 def keep_images(session: Session, sizes: Mapping[str, int]) -> dict[str, int]:
-    """The ids of images by digest; those that are new are added."""
-    if not sizes:
-        return {}
-    rows = [{"digest": digest, "bytes": size} for digest, size in sorted(sizes.items())]
-    session.execute(upsert(Image).on_conflict_do_nothing(index_elements=["digest"]), rows)
-    found = session.execute(select(Image.digest, Image.id).where(Image.digest.in_(sizes)))
-    return {digest: image for digest, image in found if digest is not None}
+    """The ids of images by digest; those that are new are added, and nothing of them is gone.
+
+    Nobody deletes them until the caller's transaction has ended; by then an item is in the way.
+    """
+    found: dict[str, int] = {}
+    while missing := sorted(sizes.keys() - found.keys()):  # again if one was erased just now
+        rows = [{"digest": digest, "bytes": sizes[digest]} for digest in missing]
+        session.execute(upsert(Image).on_conflict_do_nothing(index_elements=["digest"]), rows)
+        here = (
+            select(Image.digest, Image.id)
+            .where(Image.digest.in_(missing))
+            .order_by(Image.digest)
+            .with_for_update(read=True, key_share=True)
+        )
+        found |= {digest: image for digest, image in session.execute(here) if digest is not None}
+    if found:
+        back = update(Image).where(
+            Image.id.in_(found.values()),
+            Image.bytes_gone_at.is_not(None) | (func.cardinality(Image.parts_gone) > 0),
+        )
+        session.execute(back.values(bytes_gone_at=None, parts_gone=[]))
+    return found
+
+
+def hold_images(session: Session, images: Collection[int]) -> None:
+    """Nobody deletes these while the caller's transaction lasts; some may be gone already."""
+    rows = select(Image.id).where(Image.id.in_(images)).order_by(Image.id)
+    session.execute(rows.with_for_update(read=True, key_share=True)).all()
 
 
 def enqueue(session: Session, items: Iterable[int], priority: int) -> None:
     """Let items with an image wait for a worker."""
     if rows := [{"item_id": item, "priority": priority} for item in items]:
         session.execute(insert(Queued), rows)
+        _compute_again(session, [row["item_id"] for row in rows])
+
+
+def _compute_again(session: Session, items: Sequence[int]) -> None:
+    """What is judged may have vectors and explanations again, which have their own time."""
+    images = select(Item.image_id).where(Item.id.in_(items))
+    anew = update(Image).where(Image.id.in_(images), func.cardinality(Image.parts_gone) > 0)
+    left = func.array_remove(func.array_remove(Image.parts_gone, "embeddings"), "explanations")
+    session.execute(anew.values(parts_gone=left).execution_options(synchronize_session=False))

@@ -113,6 +113,14 @@ class Image(Table):
     """Bytes known by their digest; the storage keeps them."""
 
     __tablename__ = "images"
+    __table_args__ = (
+        # Those of which nothing is left are never looked at again.
+        Index(
+            "images_to_expire",
+            "id",
+            postgresql_where=text("NOT parts_gone @> '{bytes,embeddings,explanations}'"),
+        ),
+    )
     id: Mapped[big_id]
     digest: Mapped[str | None] = mapped_column(
         Digest, unique=True, comment="Null: erased, with everything that was computed of it."
@@ -125,6 +133,21 @@ class Image(Table):
     pdq: Mapped[str | None] = mapped_column(
         BIT(256), comment="Perceptual hash of the first frame; null: not judged, or too plain."
     )
+    parts_gone: Mapped[list[str]] = mapped_column(
+        ARRAY(VARCHAR),
+        server_default=text("'{}'::character varying[]"),
+        comment="bytes, embeddings, explanations: looked for and deleted since it was last judged.",
+    )
+
+
+class LooseBytes(Table):
+    """Bytes in the storage that may be nobody's: still arriving, or to be deleted when due."""
+
+    __tablename__ = "loose_bytes"
+    __table_args__ = (Index("loose_of_digest", "digest"), Index("loose_due", "due_at"))
+    id: Mapped[big_id]
+    digest: Mapped[str] = mapped_column(Digest)
+    due_at: Mapped[datetime]
 
 
 class StoredPolicy(Table):
@@ -193,6 +216,8 @@ class Item(Table):
         Index("items_of_verdict", "batch_id", "verdict", "id"),
         Index("items_not_clear", "verdict", "id", postgresql_where=text("verdict <> 'clear'")),
         Index("items_of_image", "image_id"),
+        # For sums over a period: next to no space, and nothing to do when a verdict is written.
+        Index("items_judged", "judged_at", postgresql_using="brin"),
         Index(
             "items_that_supersede", "supersedes", postgresql_where=text("supersedes IS NOT NULL")
         ),
@@ -391,6 +416,7 @@ class Signer(Table):
     __tablename__ = "ledger_signers"
     id: Mapped[small_id]
     vkey: Mapped[str] = mapped_column(unique=True, comment="C2SP signed-note verifier key.")
+    entry_id: Mapped[int] = mapped_column(ForeignKey("ledger.id"), comment="Signer added.")
     added_at: Mapped[now]
 
 
@@ -521,6 +547,7 @@ class Review(Table):
     __tablename__ = "reviews"
     __table_args__ = (
         Index("reviews_of_item", "item_id", "id"),
+        Index("reviews_decided", "decided_at", postgresql_using="brin"),
         Index(
             "reviews_to_settle",
             "effective_at",
@@ -785,6 +812,9 @@ class Activation(Table):
         BigInteger, server_default="0", comment="The last item that was seen to."
     )
     touched: Mapped[int] = mapped_column(server_default="0", comment="Items judged anew, reopened.")
+    left_alone: Mapped[int] = mapped_column(
+        server_default="0", comment="Items whose vectors or bytes are gone."
+    )
     done_at: Mapped[datetime | None]
 
 
@@ -831,10 +861,17 @@ class Erasure(Table):
     """A request to forget an image: what is left of it to do, and the receipt."""
 
     __tablename__ = "erasures"
-    __table_args__ = (Index("erasures_of_item", "item_id"),)
+    __table_args__ = (
+        Index("erasures_of_item", "item_id"),
+        Index("erasures_of_image", "image_id"),
+        Index("erasures_in_order", "requested_at", "id"),
+        Index("erasures_to_do", "id", postgresql_where=text("done_at IS NULL")),
+    )
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     item_id: Mapped[int] = mapped_column(ForeignKey("items.id"))
-    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"))
+    image_id: Mapped[int | None] = mapped_column(
+        ForeignKey("images.id"), comment="Null: the item never had one."
+    )
     digest: Mapped[str | None] = mapped_column(
         Digest, comment="Until the storage has forgotten it too."
     )
@@ -866,15 +903,36 @@ class Statement(Table):
     __tablename__ = "statements"
     __table_args__ = (
         Index("statements_in_order", "issued_at", "puid"),
+        Index(
+            "statements_to_export",
+            "issued_at",
+            "puid",
+            postgresql_where=text("exported_at IS NULL"),
+        ),
         Index("statements_of_item", "item_id"),
+        Index(
+            "one_standing_statement",
+            "item_id",
+            unique=True,
+            postgresql_where=text("withdrawn_at IS NULL"),
+        ),
     )
     puid: Mapped[uuid.UUID] = mapped_column(primary_key=True, comment="Of the decision.")
     item_id: Mapped[int] = mapped_column(ForeignKey("items.id"))
     review_id: Mapped[int | None] = mapped_column(
         ForeignKey("reviews.id"), comment="Null: no person decided."
     )
-    language: Mapped[str]
+    language: Mapped[str] = mapped_column(comment="Of the notice, one after another: en,de.")
     issued_at: Mapped[now]
     document: Mapped[exact_json]
     notice: Mapped[str] = mapped_column(comment="For the user who is affected, with redress.")
     exported_at: Mapped[datetime | None] = mapped_column(comment="Written for the database's.")
+    withdrawn_at: Mapped[datetime | None] = mapped_column(comment="The restriction was lifted.")
+
+
+class StatementDue(Table):
+    """An item whose decision may need a statement, or may end one; the row goes when it is done."""
+
+    __tablename__ = "statements_due"
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), primary_key=True)
+    problem: Mapped[str | None] = mapped_column(comment="Why none could be issued; it waits.")

@@ -1,7 +1,7 @@
 """The fetches that wait: each has one holder at a time, and is tried again until it is hopeless."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
-from filter_service.db.arrivals import enqueue, keep_images
+from filter_service.db.arrivals import arrived, enqueue, expect, keep_images
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Fetch, Item
 from filter_service.errors import FilterServiceError, ImageError, UnsafeAddress
@@ -117,22 +117,25 @@ def _attempt(this: _Round, claimed: _Claimed) -> None:
             this.internet,
         )
         name = digest(data)
+        with this.sessions.begin() as session:
+            expected = expect(session, [name])
         this.storage.put(name, data)
     except (UnsafeAddress, ImageError) as error:
         _give_up(this, claimed, str(error))
     except FilterServiceError as error:
         _put_off(this, claimed, str(error))
     else:
-        _arrive(this, claimed, name, len(data))
+        _arrive(this, claimed, name, len(data), expected)
 
 
-def _arrive(this: _Round, claimed: _Claimed, name: str, size: int) -> None:
+def _arrive(this: _Round, claimed: _Claimed, name: str, size: int, expected: Sequence[int]) -> None:
     """Give the item its image and queue it; once, however many have fetched it."""
     with this.sessions.begin() as session:
         waiting = (Fetch.item_id == claimed.item_id, Fetch.due_at.is_not(None))
         if session.scalar(delete(Fetch).where(*waiting).returning(Fetch.item_id)) is None:
-            return  # cancelled, or somebody else was quicker
+            return  # cancelled, or somebody else was quicker: the bytes may be nobody's
         image = keep_images(session, {name: size})[name]
+        arrived(session, expected)
         of = select(Batch.id, Batch.priority).join(Item).where(Item.id == claimed.item_id)
         batch, priority = session.execute(of).one()
         session.execute(update(Item).where(Item.id == claimed.item_id).values(image_id=image))

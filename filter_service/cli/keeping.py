@@ -1,0 +1,173 @@
+"""Commands of whoever answers for what is kept: erasure, receipts, holds, retention rules."""
+
+import json
+import uuid
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from filter_service.cli.people import ACTOR, print_rows
+from filter_service.cli.place import workplace
+from filter_service.cli.queueing import Json
+
+if TYPE_CHECKING:
+    from filter_service.retention import Receipt, Terms
+
+ROWS = 500  # asked for at once
+
+ItemId = Annotated[int, typer.Argument(min=1, help="The item's number.")]
+Reason = Annotated[str, typer.Option(help="Why; it is kept for good, so name nobody in it.")]
+
+kept = typer.Typer(help="Rules for how long what is kept.", no_args_is_help=True)
+held = typer.Typer(help="Legal holds: what may not be deleted.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(erase)
+    app.command()(receipt)
+    app.add_typer(held, name="hold")
+    app.add_typer(kept, name="retention")
+
+
+def erase(context: typer.Context, item: ItemId, *, reason: Reason, json_: Json = False) -> None:
+    """Erase an item's image in all its items, for good, and print the receipt."""
+    from filter_service import retention
+
+    with workplace(context.obj) as place:
+        found = retention.erase(place.sessions, place.storage, item, reason, ACTOR)
+    _show(found, json_)
+
+
+def receipt(
+    context: typer.Context,
+    erasure: Annotated[uuid.UUID, typer.Argument(help="The id that `erase` printed.")],
+    json_: Json = False,
+) -> None:
+    """Print the receipt of an erasure: what was removed, what stays and why."""
+    from filter_service import retention
+
+    with workplace(context.obj) as place:
+        found = retention.receipt(place.sessions, erasure)
+    _show(found, json_)
+
+
+@held.command("add")
+def hold(context: typer.Context, item: ItemId, *, reason: Reason) -> None:
+    """Keep an item's image, in all its items, until the hold is released."""
+    from filter_service import retention
+
+    with workplace(context.obj) as place:
+        retention.hold(place.sessions, item, reason, ACTOR)
+    typer.echo(f"item {item} is held")
+
+
+@held.command("release")
+def release(context: typer.Context, item: ItemId, *, reason: Reason) -> None:
+    """Let rules and requests see to an item's image again."""
+    from filter_service import retention
+
+    with workplace(context.obj) as place:
+        retention.release(place.sessions, item, reason, ACTOR)
+    typer.echo(f"item {item} is no longer held")
+
+
+@held.command("list")
+def list_holds(context: typer.Context, json_: Json = False) -> None:
+    """List the holds that stand, newest first."""
+    from filter_service import retention
+
+    rows: list[dict[str, Any]] = []
+    with workplace(context.obj) as place:
+        last = None
+        while found := retention.holds(place.sessions, last, ROWS):
+            last = found[-1].id
+            rows += (
+                {
+                    "item": h.item_id,
+                    "reason": h.reason,
+                    "by": h.created_by,
+                    "since": h.created_at.isoformat(),
+                }
+                for h in found
+            )
+    print_rows(rows, json_)
+
+
+@kept.command("add")
+def add_rule(
+    context: typer.Context,
+    days: Annotated[
+        int, typer.Option(min=0, help="After the last thing that happened to an item.")
+    ],
+    part: Annotated[
+        list[str] | None, typer.Option(help="bytes, embeddings, explanations; repeatable.")
+    ] = None,
+    outcome: Annotated[
+        str | None,
+        typer.Option(help="clear, flagged, undetermined, confirmed or overturned; else any."),
+    ] = None,
+    class_: Annotated[str | None, typer.Option("--class", help="Else every class.")] = None,
+) -> None:
+    """Delete parts of such items when their time is over; everything, if no part is named."""
+    from filter_service import retention
+
+    terms = _terms(days, part, outcome, class_)
+    if terms.warning:
+        typer.echo(f"Warning: {terms.warning}", err=True)
+    with workplace(context.obj) as place:
+        added = retention.add_rule(place.sessions, terms, ACTOR)
+    typer.echo(f"rule {added.id} holds from now on")
+
+
+@kept.command("remove")
+def remove_rule(
+    context: typer.Context,
+    rule: Annotated[int, typer.Argument(help="The id that `retention list` shows.")],
+) -> None:
+    """Delete nothing more under a rule."""
+    from filter_service import retention
+
+    with workplace(context.obj) as place:
+        retention.remove_rule(place.sessions, rule, ACTOR)
+    typer.echo(f"rule {rule} is removed")
+
+
+@kept.command("list")
+def list_rules(context: typer.Context, json_: Json = False) -> None:
+    """List the rules that hold, oldest first."""
+    from filter_service import retention
+
+    with workplace(context.obj) as place:
+        found = retention.rules(place.sessions)
+    rows = [
+        {
+            "id": r.id,
+            "class": r.class_name,
+            "outcome": r.outcome,
+            "parts": [p.value for p in r.parts],
+            "days": r.days,
+            "by": r.created_by,
+            "since": r.created_at.isoformat(),
+        }
+        for r in found
+    ]
+    print_rows(rows, json_)
+
+
+def _terms(
+    days: int, parts: list[str] | None, outcome: str | None, class_name: str | None
+) -> "Terms":
+    from filter_service.retention import Outcome, Part, Terms
+
+    if outcome is not None and outcome not in list(Outcome):
+        raise typer.BadParameter(f"{outcome!r} is none of {', '.join(Outcome)}.")
+    if unknown := set(parts or ()) - set(Part):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))} is none of {', '.join(Part)}.")
+    chosen = tuple(p for p in Part if parts is None or not parts or p in parts)
+    return Terms(days, chosen, class_name, None if outcome is None else Outcome(outcome))
+
+
+def _show(found: "Receipt", json_: bool) -> None:
+    from filter_service.retention import as_text
+
+    typer.echo(json.dumps(found.json) if json_ else as_text(found))

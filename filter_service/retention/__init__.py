@@ -1,0 +1,43 @@
+"""Retention: how long what is kept, what may not be deleted, and what is erased when asked for."""
+
+from filter_service.retention.absence import require_here, why_gone
+from filter_service.retention.erasing import erase, request
+from filter_service.retention.expiring import expire
+from filter_service.retention.holds import hold, holds, release
+from filter_service.retention.receipts import Mention, Receipt, as_text, erasures, receipt
+from filter_service.retention.rules import (
+    COMPLAINTS,
+    Outcome,
+    Part,
+    Rule,
+    Terms,
+    add_rule,
+    remove_rule,
+    rules,
+)
+from filter_service.retention.sweeping import sweep
+
+__all__ = [
+    "COMPLAINTS",
+    "Mention",
+    "Outcome",
+    "Part",
+    "Receipt",
+    "Rule",
+    "Terms",
+    "add_rule",
+    "as_text",
+    "erase",
+    "erasures",
+    "expire",
+    "hold",
+    "holds",
+    "receipt",
+    "release",
+    "remove_rule",
+    "request",
+    "require_here",
+    "rules",
+    "sweep",
+    "why_gone",
+]

@@ -1,0 +1,158 @@
+"""Receipts: what was erased, what stays and why, and where the ledger says so."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.orm import Session
+
+from filter_service.db.session import Sessions
+from filter_service.db.tables import Erasure, LedgerRow, Sealed, StoredCheckpoint
+from filter_service.errors import UnknownEntry
+from filter_service.ledger import Event
+
+STAYS = (
+    "The ledger's entries, without their payloads: time, event, the numbers of item and batch, and "
+    "a commitment, which says nothing about what it committed to now that its salt is gone. The "
+    "tree over them is whole, so that nobody can hide by erasing that something was decided.",
+    "The items' verdicts, classes and decisions: they are counted in reports, and name no image.",
+    "Statements of reasons and the notices of them: they were checked against personal data when "
+    "they were issued, and prove that somebody was told.",
+    "The image's number and its size in bytes.",
+    "Explanations of other images, which may name this one's digest as the nearest with the other "
+    "answer; and what somebody typed who listed or searched for the digest itself. It is a number "
+    "that leads to nothing here.",
+    "Backups and the database's own log of writes, for as long as their keeper keeps them.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """The ledger's entry about the erasure of one item, and the checkpoint that first covers it."""
+
+    entry: int
+    item: int
+    checkpoint: int | None  # size of the tree; None: it is not sealed yet
+    root: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a request to erase."""
+
+    id: uuid.UUID
+    item: int
+    image: int | None
+    items: tuple[int, ...]  # all that the image came with
+    reason: str
+    requested_by: str
+    requested_at: datetime
+    done_at: datetime | None  # None: the storage has not answered yet
+    bytes: str
+    size: int
+    removed: dict[str, int]
+    stays: tuple[str, ...]
+    mentions: tuple[Mention, ...]
+    blanked: tuple[int, ...]  # entries of the ledger whose payloads are gone
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """For programs."""
+        told = asdict(self) | {"id": str(self.id), "requested_at": self.requested_at.isoformat()}
+        return told | {"done_at": self.done_at and self.done_at.isoformat()}
+
+
+def receipt(sessions: Sessions, erasure_id: uuid.UUID) -> Receipt:
+    """Raises UnknownEntry."""
+    with sessions.begin() as session:
+        row = session.get(Erasure, erasure_id)
+        if row is None:
+            raise UnknownEntry(f"There is no receipt {erasure_id}: list the erasures.")
+        told = row.receipt or {}
+        return Receipt(
+            id=row.id,
+            item=row.item_id,
+            image=row.image_id,
+            items=tuple(told["items"]),
+            reason=row.reason,
+            requested_by=row.requested_by,
+            requested_at=row.requested_at,
+            done_at=row.done_at,
+            bytes=told["bytes"],
+            size=told["size"],
+            removed=told["removed"],
+            stays=STAYS,
+            mentions=_mentions(session, told["items"]),
+            blanked=tuple(told["blanked"]),
+        )
+
+
+def erasures(
+    sessions: Sessions, after: tuple[datetime, uuid.UUID] | None = None, limit: int = 50
+) -> list[Erasure]:
+    """Newest first; give the last one's time and id as `after` for those that follow."""
+    query = select(Erasure)
+    if after is not None:
+        query = query.where(tuple_(Erasure.requested_at, Erasure.id) < after)
+    newest = query.order_by(Erasure.requested_at.desc(), Erasure.id.desc()).limit(limit)
+    with sessions.begin() as session:
+        return list(session.scalars(newest))
+
+
+def as_text(found: Receipt) -> str:
+    """For people, and for a letter to whoever asked."""
+    done = found.done_at and f"complete since {_moment(found.done_at)}"
+    lines = [
+        f"Receipt {found.id}",
+        f"Requested by {found.requested_by} on {_moment(found.requested_at)}: {found.reason}",
+        f"State: {done or 'its bytes are deleted as soon as the storage answers'}",
+        f"Item {found.item}"
+        + (f", image {found.image}" if found.image else ", which never had an image")
+        + (f", in {len(found.items)} items: {_numbers(found.items)}" if found.items[1:] else ""),
+        "",
+        "Removed",
+        f"  the image's file, {found.size:,} bytes: {found.bytes}",
+        *(f"  {name}: {count}" for name, count in found.removed.items() if count),
+        "",
+        "What stays, and why",
+        *(f"  - {why}" for why in found.stays),
+        "",
+        "In the ledger",
+        *(f"  {_mention(m)}" for m in found.mentions),
+        f"  entries without their payloads: {_numbers(found.blanked) or 'none'}",
+    ]
+    return "\n".join(lines)
+
+
+def _mentions(session: Session, items: Sequence[int]) -> tuple[Mention, ...]:
+    """The entries that say so, each with the first checkpoint that speaks of it."""
+    covering = (
+        select(func.min(StoredCheckpoint.size))
+        .where(StoredCheckpoint.size > Sealed.position)
+        .correlate(Sealed)
+        .scalar_subquery()
+    )
+    rows = session.execute(
+        select(LedgerRow.id, LedgerRow.item_id, StoredCheckpoint.size, StoredCheckpoint.root)
+        .outerjoin(Sealed, Sealed.entry_id == LedgerRow.id)
+        .outerjoin(StoredCheckpoint, StoredCheckpoint.size == covering)
+        .where(LedgerRow.item_id.in_(items), LedgerRow.event == Event.ERASED.value)
+        .order_by(LedgerRow.id)
+    )
+    return tuple(Mention(e, item or 0, size, root) for e, item, size, root in rows)
+
+
+def _mention(found: Mention) -> str:
+    sealed = f"checkpoint {found.checkpoint}, root {found.root}" if found.root else "not sealed yet"
+    return f"entry {found.entry} says that item {found.item} was erased; {sealed}"
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
+
+
+def _numbers(found: Sequence[int]) -> str:
+    return ", ".join(map(str, found))

@@ -1,0 +1,83 @@
+"""Bytes that are nobody's leave the storage, after the rows that spoke of them have changed.
+
+Whoever deletes them holds the turn of those bytes exclusively and looks whether somebody wants
+them: an image whose bytes are here, or a submission on its way (`db/arrivals.py`), which takes the
+same turn before it keeps them. If this is killed, the rows that ask for it are still there.
+"""
+
+import logging
+from collections.abc import Callable
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from filter_service.db.arrivals import turn
+from filter_service.db.session import Sessions
+from filter_service.db.tables import Erasure, Image, LooseBytes
+from filter_service.errors import StorageUnavailable
+from filter_service.storage import Storage
+
+AT_ONCE = 200  # read in one go
+
+logger = logging.getLogger(__name__)
+
+
+def sweep(sessions: Sessions, storage: Storage, stop: Callable[[], bool] = lambda: False) -> int:
+    """Delete what is due, and end the erasures that waited for it; how many bytes of images."""
+    after, swept = 0, 0
+    while True:
+        due = (
+            select(LooseBytes.id, LooseBytes.digest)
+            .where(LooseBytes.id > after, LooseBytes.due_at <= func.now())
+            .order_by(LooseBytes.id)
+            .limit(AT_ONCE)
+        )
+        with sessions.begin() as session:
+            found = session.execute(due).all()
+        for _, digest in found:
+            if stop():
+                return swept
+            try:
+                swept += forget_bytes(sessions, storage, digest)
+            except StorageUnavailable as error:  # the others may be elsewhere
+                logger.warning("%s", error)
+        if not found:
+            return swept
+        after = found[-1][0]
+
+
+def forget_bytes(sessions: Sessions, storage: Storage, digest: str) -> bool:
+    """Delete some bytes unless somebody wants them; whether they were deleted."""
+    with sessions.begin() as session:
+        key = func.hashtext("filter_service bytes")
+        session.execute(select(func.pg_advisory_xact_lock(key, turn(digest))))
+        wanted = _wanted(session, digest)
+        if not wanted:
+            storage.delete(digest)
+        session.execute(
+            delete(LooseBytes).where(LooseBytes.digest == digest, LooseBytes.due_at <= func.now())
+        )
+        _end_erasures(session, digest, wanted)
+    return not wanted
+
+
+def _wanted(session: Session, digest: str) -> bool:
+    kept = select(Image.id).where(Image.digest == digest, Image.bytes_gone_at.is_(None))
+    coming = select(LooseBytes.id).where(
+        LooseBytes.digest == digest, LooseBytes.due_at > func.now()
+    )
+    return bool(session.scalar(select(kept.exists() | coming.exists())))
+
+
+def _end_erasures(session: Session, digest: str, wanted: bool) -> None:
+    """The same file may have been submitted again: what it was then is erased all the same."""
+    fate = "submitted again since, as another image" if wanted else "deleted"
+    waiting = select(Erasure).where(Erasure.done_at.is_(None), Erasure.digest == digest)
+    for erasure in session.scalars(waiting.with_for_update()):
+        session.execute(
+            update(Erasure)
+            .where(Erasure.id == erasure.id)
+            .values(
+                digest=None, done_at=func.now(), receipt=(erasure.receipt or {}) | {"bytes": fate}
+            )
+        )

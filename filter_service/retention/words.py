@@ -1,0 +1,13 @@
+"""What somebody says of a hold or an erasure."""
+
+from filter_service.errors import InvalidRequest
+
+LONGEST = 500  # letters
+
+
+def said(reason: str) -> str:
+    """A reason that can be kept; raises InvalidRequest."""
+    reason = reason.strip()
+    if not 1 <= len(reason) <= LONGEST or "\x00" in reason:
+        raise InvalidRequest(f"The reason has {len(reason)} letters: say why, in 1 to {LONGEST}.")
+    return reason

@@ -1,0 +1,270 @@
+"""Retention rules, legal holds, erasures and their receipts, for whoever answers for them."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Form, Query, Request
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+from pydantic import BaseModel
+
+from filter_service import people, retention
+from filter_service.errors import FilterServiceError, InvalidRequest
+from filter_service.people import Ability
+from filter_service.retention import Outcome, Part, Terms
+from filter_service.web.access import Caller, able
+from filter_service.web.console.queue import somebody
+from filter_service.web.pages import render
+from filter_service.web.paging import LARGEST_ID, cursor, key_of
+from filter_service.web.problems import status_of
+from filter_service.web.service import Service, service
+
+router = APIRouter(prefix="/retention")
+
+ROWS = 40  # of one page
+
+Here = Annotated[Service, Depends(service)]
+Keeper = Annotated[Caller, Depends(able(Ability.RETAIN))]
+RuleId = Annotated[int, Form(ge=1, le=2**31 - 1)]
+Done = Annotated[str, Query(max_length=200)]
+
+
+class RuleDraft(BaseModel):
+    """The form of a rule, as it was typed."""
+
+    class_name: str = ""
+    outcome: str = ""
+    parts: list[str] = [Part.BYTES.value]
+    days: str = "365"
+    warned: bool = False
+
+    @property
+    def terms(self) -> Terms:
+        """Raises InvalidRequest."""
+        if self.outcome not in ("", *Outcome) or not set(self.parts) <= set(Part):
+            raise InvalidRequest(
+                f"outcome={self.outcome!r}, parts={self.parts!r}: choose of {', '.join(Outcome)} "
+                f"and of {', '.join(Part)}."
+            )
+        return Terms(
+            days=number("days", self.days),
+            parts=tuple(p for p in Part if p in self.parts),
+            class_name=self.class_name.strip() or None,
+            outcome=Outcome(self.outcome) if self.outcome else None,
+        )
+
+
+class ItemDraft(BaseModel):
+    """The form of a hold or an erasure, as it was typed."""
+
+    item: str = ""
+    reason: str = ""
+
+    @property
+    def number(self) -> int:
+        """Raises InvalidRequest."""
+        return number("item", self.item)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What was sent and refused, or has a consequence that somebody should know first."""
+
+    error: FilterServiceError | None = None
+    warning: str | None = None
+
+    @property
+    def said(self) -> str:
+        return str(self.error) if self.error else self.warning or ""
+
+    @property
+    def status(self) -> int:
+        return status_of(self.error) if self.error else 200
+
+
+NOTHING = Tried()
+
+
+@router.get("")
+def show_rules(request: Request, here: Here, caller: Keeper, done: Done = "") -> Response:
+    """What is deleted when."""
+    return _rules(request, here, RuleDraft(), done=done)
+
+
+@router.post("")
+def add_rule(
+    request: Request, here: Here, caller: Keeper, draft: Annotated[RuleDraft, Form()]
+) -> Response:
+    """A rule that deletes within the time for complaints is asked for twice."""
+    try:
+        terms = draft.terms
+        if terms.warning and not draft.warned:
+            return _rules(request, here, draft, Tried(warning=terms.warning))
+        retention.add_rule(here.sessions, terms, caller.actor)
+    except FilterServiceError as error:
+        return _rules(request, here, draft, Tried(error))
+    return _done("/retention", "The rule holds from now on.")
+
+
+@router.post("/remove")
+def remove_rule(here: Here, caller: Keeper, rule: RuleId) -> Response:
+    """What was deleted under it stays deleted."""
+    retention.remove_rule(here.sessions, rule, caller.actor)
+    return _done("/retention", "The rule is removed.")
+
+
+@router.get("/holds")
+def show_holds(
+    request: Request, here: Here, caller: Keeper, after: str = "", done: Done = "", item: str = ""
+) -> Response:
+    """What may not be deleted."""
+    return _holds(request, here, ItemDraft(item=item), after=after, done=done)
+
+
+@router.post("/holds")
+def hold(
+    request: Request, here: Here, caller: Keeper, draft: Annotated[ItemDraft, Form()]
+) -> Response:
+    """Keep an item's image until the hold is released."""
+    try:
+        retention.hold(here.sessions, draft.number, draft.reason, caller.actor)
+    except FilterServiceError as error:
+        return _holds(request, here, draft, Tried(error))
+    return _done("/retention/holds", f"Item {draft.number} is held.")
+
+
+@router.post("/holds/release")
+def release(
+    request: Request, here: Here, caller: Keeper, draft: Annotated[ItemDraft, Form()]
+) -> Response:
+    """Let the rules see to it again."""
+    try:
+        retention.release(here.sessions, draft.number, draft.reason, caller.actor)
+    except FilterServiceError as error:
+        return _holds(request, here, ItemDraft(), Tried(error))
+    return _done("/retention/holds", f"Item {draft.number} is no longer held.")
+
+
+@router.get("/erasures")
+def show_erasures(
+    request: Request, here: Here, caller: Keeper, after: str = "", item: str = ""
+) -> Response:
+    """What was erased, and the form to erase."""
+    return _erasures(request, here, ItemDraft(item=item), after=after)
+
+
+@router.post("/erasures")
+def erase(
+    request: Request, here: Here, caller: Keeper, draft: Annotated[ItemDraft, Form()]
+) -> Response:
+    """At once, and for good."""
+    person = somebody(caller)
+    try:
+        found = retention.erase(
+            here.sessions, here.storage, draft.number, draft.reason, f"person {person.login}"
+        )
+    except FilterServiceError as error:
+        return _erasures(request, here, draft, Tried(error))
+    return RedirectResponse(f"/retention/erasures/{found.id}", status_code=303)
+
+
+@router.get("/erasures/{erasure}")
+def receipt(request: Request, here: Here, caller: Keeper, erasure: uuid.UUID) -> Response:
+    """What was erased, and what stays."""
+    found = retention.receipt(here.sessions, erasure)
+    return render(request, "retention_receipt.html", receipt=found, tab="erasures")
+
+
+@router.get("/erasures/{erasure}/text")
+def receipt_text(here: Here, caller: Keeper, erasure: uuid.UUID) -> Response:
+    """The same for a letter."""
+    found = retention.receipt(here.sessions, erasure)
+    name = f'attachment; filename="receipt-{erasure}.txt"'
+    return PlainTextResponse(retention.as_text(found), headers={"Content-Disposition": name})
+
+
+def _rules(
+    request: Request, here: Service, draft: RuleDraft, tried: Tried = NOTHING, done: str = ""
+) -> Response:
+    return render(
+        request,
+        "retention.html",
+        tried.status,
+        rules=retention.rules(here.sessions),
+        draft=draft,
+        tried=tried,
+        done=done,
+        classes=people.known_classes(here.sessions),
+        outcomes=list(Outcome),
+        parts=list(Part),
+        complaints=retention.COMPLAINTS,
+        tab="rules",
+    )
+
+
+def _holds(
+    request: Request,
+    here: Service,
+    draft: ItemDraft,
+    tried: Tried = NOTHING,
+    after: str = "",
+    done: str = "",
+) -> Response:
+    last = key_of(after, int)[0] if after else None
+    found = retention.holds(here.sessions, last, ROWS + 1)
+    return render(
+        request,
+        "retention_holds.html",
+        tried.status,
+        holds=found[:ROWS],
+        next=cursor(found[ROWS - 1].id) if len(found) > ROWS else None,
+        draft=draft,
+        tried=tried,
+        done=done,
+        tab="holds",
+    )
+
+
+def _erasures(
+    request: Request, here: Service, draft: ItemDraft, tried: Tried = NOTHING, after: str = ""
+) -> Response:
+    found = retention.erasures(here.sessions, _place(after), ROWS + 1)
+    last = found[ROWS - 1] if len(found) > ROWS else None
+    return render(
+        request,
+        "retention_erasures.html",
+        tried.status,
+        erasures=found[:ROWS],
+        next=cursor(last.requested_at.isoformat(), str(last.id)) if last else None,
+        draft=draft,
+        tried=tried,
+        tab="erasures",
+    )
+
+
+def _place(after: str) -> tuple[datetime, uuid.UUID] | None:
+    """Raises InvalidRequest."""
+    if not after:
+        return None
+    at, name = key_of(after, str, str)
+    try:
+        moment = datetime.fromisoformat(at)
+        if moment.tzinfo is None:
+            raise ValueError
+        return moment, uuid.UUID(name)
+    except ValueError as error:
+        raise InvalidRequest(f"after={after[:80]!r} is no cursor of the erasures.") from error
+
+
+def _done(address: str, said: str) -> Response:
+    return RedirectResponse(f"{address}?{urlencode({'done': said})}", status_code=303)
+
+
+def number(name: str, typed: str) -> int:
+    """Raises InvalidRequest."""
+    digits = typed.strip()
+    if not digits.isascii() or not digits.isdecimal() or not 0 <= int(digits[:20]) <= LARGEST_ID:
+        raise InvalidRequest(f"{name}={typed[:40]!r} is no number: write digits only.")
+    return int(digits)

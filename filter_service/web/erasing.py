@@ -1,0 +1,138 @@
+"""Erasure over HTTP: a platform asks that what it submitted is forgotten, and gets a receipt."""
+
+import uuid
+from datetime import datetime
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+from pydantic import BaseModel, Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from filter_service import retention
+from filter_service.db.tables import LedgerEntry
+from filter_service.errors import NotAllowed
+from filter_service.ledger import Event
+from filter_service.people import ABILITIES, Ability
+from filter_service.retention import Receipt
+from filter_service.retention.erasing import Target
+from filter_service.web.access import Caller, caller
+from filter_service.web.paging import LARGEST_ID
+from filter_service.web.problems import answers
+from filter_service.web.service import Service, service
+
+router = APIRouter(prefix="/v1", responses=answers(401, 403, 404, 422, 503))
+Here = Annotated[Service, Depends(service)]
+
+
+def eraser(found: Annotated[Caller, Depends(caller)]) -> Caller:
+    """Who retains erases; a platform does what it submitted."""
+    mine = Ability.RETAIN if found.person else Ability.SUBMIT
+    if mine not in ABILITIES[found.role]:
+        raise NotAllowed(f"{found.actor} may not erase as {found.role.value}: ask an admin.")
+    return found
+
+
+By = Annotated[Caller, Depends(eraser)]
+
+
+class ErasureAccepted(BaseModel):
+    """Nothing leads to the image any more; `Location` leads to the receipt."""
+
+    erasure: uuid.UUID
+
+
+class MentionAnswer(BaseModel):
+    """Where the ledger says that an item was erased."""
+
+    entry: int
+    item: int
+    checkpoint: int | None = Field(description="Size of the first one that covers it; null: none.")
+    root: str | None
+
+
+class ReceiptAnswer(BaseModel):
+    """What was erased, what stays and why, and where the ledger says so."""
+
+    id: uuid.UUID
+    item: int
+    image: int | None
+    items: list[int] = Field(description="All that the image came with.")
+    reason: str
+    requested_by: str
+    requested_at: datetime
+    done_at: datetime | None = Field(description="Null: the bytes are being deleted.")
+    bytes: str
+    size: int
+    removed: dict[str, int]
+    stays: list[str]
+    mentions: list[MentionAnswer]
+    blanked: list[int] = Field(description="Entries of the ledger whose payloads are gone.")
+
+
+@router.delete(
+    "/items/{item}",
+    status_code=202,
+    summary="Erase an image",
+    responses=answers(409) | {202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
+)
+def erase(
+    item: Annotated[int, Path(ge=1, le=LARGEST_ID)],
+    by: By,
+    here: Here,
+    response: Response,
+    reason: Annotated[
+        str, Query(max_length=500, description="Kept for good: name nobody in it.")
+    ] = "requested by the platform",
+) -> ErasureAccepted:
+    """In all its items, with all that was computed of it; a legal hold or an appeal forbids it."""
+    check = partial(_require_own, by)
+    erasure = retention.request(here.sessions, item, reason, by.actor, check)
+    response.headers["Location"] = f"/v1/erasures/{erasure}"
+    return ErasureAccepted(erasure=erasure)
+
+
+@router.get("/erasures/{erasure}", summary="The receipt of an erasure")
+def receipt(erasure: uuid.UUID, by: By, here: Here) -> ReceiptAnswer:
+    """Platforms read their own."""
+    found = retention.receipt(here.sessions, erasure)
+    if by.person is None and found.requested_by != by.actor:
+        raise NotAllowed(f"{by.actor} did not ask for erasure {erasure}: ask an admin.")
+    return _answer(found)
+
+
+def _answer(found: Receipt) -> ReceiptAnswer:
+    told: dict[str, Any] = found.json
+    return ReceiptAnswer.model_validate(told)
+
+
+def _require_own(by: Caller, session: Session, target: Target) -> None:
+    """A platform may not erase what another one submitted, too; raises NotAllowed."""
+    if by.person is not None:
+        return
+    submitted = [i.id for i in target.items if i.supersedes is None]  # the others are made here
+    others = (
+        select(LedgerEntry.item_id)
+        .where(
+            LedgerEntry.item_id.in_(submitted),
+            LedgerEntry.event == Event.SUBMITTED.value,
+            LedgerEntry.actor.is_distinct_from(by.actor),
+        )
+        .limit(1)
+    )
+    if session.scalar(others) is not None and not _asked_before(session, by, target):
+        raise NotAllowed(
+            f"Item {target.ids[0]}, or another one of the same image, was not submitted by "
+            f"{by.actor}: an admin can erase it."
+        )
+
+
+def _asked_before(session: Session, by: Caller, target: Target) -> bool:
+    """Who submitted is erased, too; who asked for that is not."""
+    asked = select(LedgerEntry.id).where(
+        LedgerEntry.item_id == target.ids[0],
+        LedgerEntry.event == Event.ERASED.value,
+        LedgerEntry.actor == by.actor,
+    )
+    return session.scalar(asked.limit(1)) is not None
