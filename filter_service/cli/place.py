@@ -53,7 +53,6 @@ class Workplace:
 def workplace(queue: Queue) -> Iterator[Workplace]:
     """Services up (embedded ones if none are named), the schema current, sessions and storage."""
     # sqlalchemy and pydantic take a second: not for --help
-    from filter_service.db.schema import upgrade
     from filter_service.db.session import connect, sessions_of
     from filter_service.local import services
     from filter_service.settings import Settings
@@ -62,6 +61,8 @@ def workplace(queue: Queue) -> Iterator[Workplace]:
     settings = Settings.load()
     with services(settings) as found:
         if settings.database_url is None:
+            from filter_service.db.schema import upgrade  # alembic takes 10 MB
+
             upgrade(found.database_url)  # embedded: nobody else looks after it
         located = settings.model_copy(
             update={"database_url": found.database_url, "broker_url": found.broker_url}

@@ -5,7 +5,7 @@ table, too.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from itertools import count
 
@@ -62,6 +62,32 @@ def bar(share: float, kind: str = "") -> Markup:
         '<rect class="track" width="{b}" height="8"/><rect class="filled" width="{:.1f}" '
         'height="8"/></svg>'
     ).format(kind, filled, b=BAR)
+
+
+def whisker(value: float, low: float, high: float, top: float = 1.0) -> Markup:
+    """An estimate as a point, and between what it lies as a line, beside its numbers."""
+    x, left, right = (BAR * min(1.0, max(0.0, v / top)) for v in (value, low, high))
+    return Markup(
+        '<svg class="whisker" viewBox="-2 0 {w} 10" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="track" y="4" width="{b}" height="2"/>'
+        '<rect class="between" x="{:.1f}" y="3" width="{:.1f}" height="4"/>'
+        '<rect class="point" x="{:.1f}" width="2" height="10"/></svg>'
+    ).format(left, max(0.5, right - left), x - 1, b=BAR, w=BAR + 4)
+
+
+def split(parts: Sequence[tuple[float, str]]) -> Markup:
+    """How a whole falls into parts, each in the colour of its kind; their numbers stand below."""
+    whole, x, drawn = sum(n for n, _ in parts) or 1.0, 0.0, []
+    for n, kind in parts:
+        width = BAR * n / whole
+        drawn.append(
+            Markup('<rect class="{}" x="{:.2f}" width="{:.2f}" height="8"/>').format(kind, x, width)
+        )
+        x += width
+    return Markup(
+        '<svg class="split" viewBox="0 0 {} 8" preserveAspectRatio="none" aria-hidden="true">'
+        "{}</svg>"
+    ).format(BAR, Markup("").join(drawn))
 
 
 def nice(value: float) -> float:

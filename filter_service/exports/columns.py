@@ -1,0 +1,66 @@
+"""What a row is: one item, as it stands when it is read; the same in every format."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+Row = tuple[Any, ...]  # one value for each of COLUMNS
+
+
+class Kind(StrEnum):
+    """What a column holds; any value may be missing but the item's id."""
+
+    TEXT = "text"  # from outside or long: anything may stand in it
+    NAME = "name"  # one of a few texts of this service
+    NUMBER = "whole number"
+    REAL = "number"
+    YES_NO = "yes or no"
+    MOMENT = "moment"  # UTC
+    DAY = "day"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One value of a row."""
+
+    name: str
+    kind: Kind
+    told: str  # what it means, for people
+
+
+COLUMNS = (
+    Column("item", Kind.NUMBER, "The item's id; rows are in its order."),
+    Column("batch", Kind.TEXT, "What it was submitted in."),
+    Column("label", Kind.TEXT, "The batch's name, as the platform gave it."),
+    Column("source", Kind.TEXT, "The file's name or address, as the platform gave it."),
+    Column("digest", Kind.TEXT, "SHA-256 of the image; empty: it was unreadable, or is erased."),
+    Column("bytes", Kind.NUMBER, "Of the image."),
+    Column("submitted_at", Kind.MOMENT, "When its batch was begun."),
+    Column("content_date", Kind.DAY, "When its user put it up, if the platform said so."),
+    Column("policy", Kind.NAME, "Name of the policy."),
+    Column("policy_digest", Kind.NAME, "Which version of it."),
+    Column("encoder", Kind.NAME, "Name of the encoder that judged."),
+    Column("encoder_fingerprint", Kind.NAME, "Which one, exactly."),
+    Column("verdict", Kind.NAME, "clear, flagged or undetermined; empty: not judged yet."),
+    Column("reason", Kind.TEXT, "Why it is undetermined."),
+    Column("class", Kind.NAME, "It is flagged for this class, or nearest to it."),
+    Column("margin", Kind.REAL, "Evidence for the class, in logits."),
+    Column("probability", Kind.REAL, "The calibrated margin."),
+    Column("threshold", Kind.REAL, "The probability from which on the policy flags."),
+    Column("judged_at", Kind.MOMENT, "When the verdict was recorded."),
+    Column("list_entry", Kind.NUMBER, "The entry of a list that decided."),
+    Column("list_decision", Kind.NAME, "confirmed (blocked) or overturned (allowed) by it."),
+    Column("sampled", Kind.YES_NO, "Reviewed as a clear item that was drawn at random."),
+    Column("review_decision", Kind.NAME, "What people decided in the end about the verdict."),
+    Column("decided_at", Kind.MOMENT, "When they did."),
+    Column("stages", Kind.NAME, "Stages in which people decided, in order, with + between."),
+    Column("seconds_to_decide", Kind.REAL, "From the claim to the last decision."),
+    Column("standing", Kind.NAME, "The verdict as it stands after lists and people."),
+    Column("appeal_opened_at", Kind.MOMENT, "Of the newest appeal."),
+    Column("appeal_closed_at", Kind.MOMENT, "When it was answered."),
+    Column("appeal_upheld", Kind.YES_NO, "Yes: the image stays forbidden."),
+    Column("statement", Kind.TEXT, "puid of the newest statement of reasons."),
+    Column("supersedes", Kind.NUMBER, "The item that was judged anew, under another policy."),
+    Column("bytes_gone_at", Kind.MOMENT, "When the image's bytes were deleted."),
+    Column("erased", Kind.YES_NO, "Yes: on request, with all that was computed of it."),
+)

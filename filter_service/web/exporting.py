@@ -1,0 +1,75 @@
+"""Exports over HTTP: the file leaves while it is still being written, however long it gets."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from filter_service import exports
+from filter_service.exports import MEDIA, Export, Format, Wanted
+from filter_service.people import Ability
+from filter_service.web.access import Caller, able
+from filter_service.web.console.queue import somebody
+from filter_service.web.service import Service, service
+from filter_service.web.sight import visible
+
+router = APIRouter(prefix="/exports")
+
+Here = Annotated[Service, Depends(service)]
+Exporter = Annotated[Caller, Depends(able(Ability.EXPORT))]
+Narrowed = Annotated[str, Query(max_length=200)]
+
+
+def wanted(
+    *,
+    since: Annotated[str, Query(max_length=200, alias="from")] = "",
+    until: Annotated[str, Query(max_length=200, alias="to")] = "",
+    by: Narrowed = "",
+    class_name: Annotated[str, Query(max_length=200, alias="class")] = "",
+    policy: Narrowed = "",
+    decision: Narrowed = "",
+    verdict: Narrowed = "",
+    batch: Narrowed = "",
+) -> Wanted:
+    """What the form narrows; raises InvalidRequest."""
+    return Wanted.said(
+        since=since,
+        until=until,
+        by=by,
+        class_name=class_name,
+        policy=policy,
+        decision=decision,
+        verdict=verdict,
+        batch=batch,
+    )
+
+
+class Streamed(StreamingResponse):
+    """An export on its way to somebody, whose end is written down however it comes."""
+
+    def __init__(self, export: Export, form: Format) -> None:
+        day = f"{datetime.now(UTC):%Y-%m-%d}"
+        name = f'attachment; filename="items-{day}.{form}"'
+        super().__init__(
+            iter(export), media_type=MEDIA[form], headers={"Content-Disposition": name}
+        )
+        self._export = export
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await run_in_threadpool(self._export.close)
+
+
+@router.get("/items.{form}")
+def items(
+    form: Format, here: Here, caller: Exporter, narrowed: Annotated[Wanted, Depends(wanted)]
+) -> Streamed:
+    """A row for every item that this person may see and that the form does not leave out."""
+    somebody(caller)
+    export = exports.begin(here.sessions, narrowed, form, caller.actor, visible(caller))
+    return Streamed(export, form)
