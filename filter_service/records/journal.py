@@ -98,8 +98,8 @@ def recent(
     `seen` is the condition on items whose entries may be shown.
     """
     with sessions.begin() as session:
-        if wanted.told and before is None:
-            told = {"ledger": wanted.told}
+        if wanted.told:
+            told = {"ledger": wanted.told, "before": before}
             ledger.append(session, [Entry(Event.SEARCHED, actor, details=told)])
         low, high = _between(session, wanted, before)
         floor = max(low, high - SPAN)
