@@ -1,4 +1,4 @@
-"""What is done in the background besides judging; whoever does it needs no model."""
+"""What is done in the background besides judging; only a new policy's words ask for a model."""
 
 import logging
 import threading
@@ -13,10 +13,14 @@ from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.db.tables import IdempotencyKey, Login, LoginFailure
 from filter_service.errors import FilterServiceError, InvalidSettings
 from filter_service.fetching import fetch_due
+from filter_service.ledger.publishing import seal_and_publish
+from filter_service.retention import expire, sweep
 from filter_service.reviews.settling import settle
 from filter_service.reviews.tallies import compact
 from filter_service.settings import Settings
+from filter_service.statements.issuing import issue_due
 from filter_service.storage import Storage
+from filter_service.versions.consequences import reconsider
 from filter_service.webhooks import announce_finished
 from filter_service.webhooks.delivering import deliver_due
 
@@ -47,6 +51,7 @@ class Chore:
 
 CHORES = {
     "settle": Chore(1, lambda p: settle(p.sessions), "%d decisions took effect."),
+    "state": Chore(2, lambda p: issue_due(p.sessions), "%d statements were issued or withdrawn."),
     "announce": Chore(1, lambda p: announce_finished(p.sessions), "%d batches are finished."),
     "deliver": Chore(
         1, lambda p: deliver_due(p.sessions, p.settings, p.stop), "%d webhooks were delivered."
@@ -56,7 +61,19 @@ CHORES = {
         lambda p: fetch_due(p.sessions, p.storage, p.settings, p.knock),
         "%d fetches were tried.",
     ),
+    "seal": Chore(
+        2, lambda p: seal_and_publish(p.sessions, p.settings), "%d checkpoints were published."
+    ),
     "compact": Chore(60, lambda p: compact(p.sessions), "%d tallies were put together."),
+    "expire": Chore(3600, lambda p: expire(p.sessions, p.stop), "%d images had their time."),
+    "erase": Chore(
+        10, lambda p: sweep(p.sessions, p.storage, p.stop), "The bytes of %d images are deleted."
+    ),
+    "reconsider": Chore(
+        5,
+        lambda p: reconsider(p.sessions, p.settings, p.knock, p.stop),
+        "%d items are judged anew or reopened.",
+    ),
     "forget": Chore(3600, lambda p: forget(p.sessions), "%d expired log-ins and keys are gone."),
 }
 
