@@ -23,7 +23,14 @@ from filter_service.images import Image, Limits, decode
 from filter_service.perceptual import pdq
 from filter_service.policy import Policy
 from filter_service.scoring import FloatArray, PolicyVectors
-from filter_service.verdicts import KnownVectors, Outcome, judge, score, threshold_margin
+from filter_service.verdicts import (
+    KnownVectors,
+    Outcome,
+    is_sealed,
+    judge,
+    score,
+    threshold_margin,
+)
 
 FRAMES = 64  # in one screening pass, so that a long animation cannot exhaust the memory
 STANDARD = Limits()
@@ -67,7 +74,8 @@ def moderate(
     Screening runs in the encoder's fast precision. Every frame whose margin comes within the
     measured error band of a threshold, or passes it, is encoded again in float32 from fully decoded
     pixels, so that verdicts and the numbers of flagged images are always those of float32.
-    Counterfactuals are sought in `memories` and among the images of this call.
+    Counterfactuals are sought in `memories` and among the images of this call. Of an image that is
+    flagged for a sealed class nothing leaves but its scores.
     """
     tracks = [_Track(_subject(i, encoder) if isinstance(i, Image) else i) for i in images]
     _screen(tracks, encoder)
@@ -122,11 +130,20 @@ class _Bench:
 
     def suspects(self, track: _Track) -> npt.NDArray[np.bool_]:
         """Frames to be confirmed or explained: over a threshold, or within the band: (frames,)."""
+        return np.asarray(self._near(track).any(axis=1))
+
+    def _near(self, track: _Track) -> npt.NDArray[np.bool_]:
+        """Which frames are over which threshold, or within its band: (frames, classes)."""
         policy = self.vectors.policy
         thresholds = np.array([threshold_margin(c) for c in policy.classes])  # (classes,)
         margins = self.vectors.margins(track.vectors)  # (frames, classes)
         slack = np.where(track.exact[:, None], 0.0, self.encoder.band(policy))  # (frames, classes)
-        return np.asarray((margins >= thresholds - slack).any(axis=1))
+        return np.asarray(margins >= thresholds - slack)
+
+    def _may_be_sealed(self, track: _Track) -> bool:
+        """Such an image is nobody's neighbour."""
+        sealed = [c.sealed is not None for c in self.vectors.policy.classes]
+        return bool(self._near(track)[:, sealed].any())
 
     def confirm(self, tracks: Sequence[_Track], explanations: Explanations) -> None:
         """Encode suspect frames in float32, and explain those that stay over a threshold."""
@@ -147,6 +164,8 @@ class _Bench:
     ) -> None:
         cases: list[tuple[_Track, Case]] = []
         for row, (track, f) in enumerate(rows):
+            if is_sealed(self.outcome(track).scores, self.vectors.policy):
+                continue  # of what must not be shown nothing is computed either
             number = track.subject.numbers[f]
             cases += [
                 (track, Case(row, track.subject.digest, pixels[row], s))
@@ -160,6 +179,7 @@ class _Bench:
 
     def explanations(self, tracks: Sequence[_Track], memories: Sequence[Memory]) -> Explanations:
         """Ready to explain, with the images of this call as one more memory."""
+        tracks = [t for t in tracks if not self._may_be_sealed(t)]
         here = ArrayMemory(
             policy=self.vectors,
             digests=[t.subject.digest for t in tracks for _ in t.vectors],
@@ -175,15 +195,16 @@ class _Bench:
         exact = tuple(map(bool, track.exact))
         margins = self.vectors.margins(track.vectors)  # (frames, classes)
         scores = score(margins, track.subject.numbers, exact, self.vectors.policy)
+        shut = is_sealed(scores, self.vectors.policy)
         return Outcome(
             digest=track.subject.digest,
             verdict=judge(scores),
             scores=scores,
-            vectors=track.vectors if track.changed else None,
+            vectors=track.vectors if track.changed and not shut else None,
             frames=track.subject.numbers,
             exact=exact,
             explanations=tuple(track.explanations),
-            pdq=track.subject.pdq,
+            pdq=None if shut else track.subject.pdq,
         )
 
 

@@ -110,6 +110,12 @@ def judge(scores: Sequence[Score]) -> Verdict:
     return Verdict.FLAGGED if any(s.flagged for s in scores) else Verdict.CLEAR
 
 
+def is_sealed(scores: Sequence[Score], policy: Policy) -> bool:
+    """Flagged for a class whose images nobody may see."""
+    sealed = {c.name for c in policy.classes if c.sealed is not None}
+    return any(s.flagged and s.class_name in sealed for s in scores)
+
+
 def _calibration(forbidden: ForbiddenClass) -> tuple[float, float]:
     c = forbidden.calibration
     return (c.a, c.b) if c else (1.0, 0.0)

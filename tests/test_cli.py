@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from filter_service.cli import app
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
-from filter_service.errors import NotExplainable
+from filter_service.errors import AnotherEncoder
 from filter_service.settings import Settings
 from filter_service.worker import Worker
 from tasks.__main__ import CeleryQueue
@@ -227,7 +227,7 @@ def test_another_encoder_explains_nothing_of_this_one(
             text("UPDATE encoders SET fingerprint = decode(repeat('ab', 32), 'hex')")
         )
     refused = line.result("explain", flagged, "--all")
-    assert isinstance(refused.exception, NotExplainable)
+    assert isinstance(refused.exception, AnotherEncoder)
     assert "abababababab" in str(refused.exception)
     assert "FILTER_SERVICE_MODEL" in str(refused.exception)
     assert "gambling" in line("explain", flagged)  # the record is told all the same

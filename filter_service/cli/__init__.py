@@ -8,11 +8,17 @@ from filter_service.cli import (
     auditing,
     doctor,
     explaining,
+    exporting,
     judging,
+    keeping,
     operating,
     people,
     queueing,
+    recording,
+    replaying,
     serving,
+    stating,
+    versions,
 )
 from filter_service.cli.place import Queue
 from filter_service.errors import FilterServiceError
@@ -25,12 +31,18 @@ app = typer.Typer(
 )
 queueing.add_to(app)
 judging.add_to(app)
+versions.add_to(judging.policies)
 explaining.add_to(app)
 operating.add_to(app)
 serving.add_to(app)
 doctor.add_to(app)
 people.add_to(app)
 auditing.add_to(app)
+keeping.add_to(app)
+stating.add_to(app)
+exporting.add_to(app)
+replaying.add_to(auditing.audits)
+recording.add_to(auditing.audits)
 
 
 def run(queue: Queue) -> None:

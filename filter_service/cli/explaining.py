@@ -16,7 +16,6 @@ from filter_service.cli.queueing import Json
 if TYPE_CHECKING:
     import PIL.Image
 
-    from filter_service.encoder import Encoder
     from filter_service.explain.audit import Audit
     from filter_service.explain.methods import Method
     from filter_service.explain.record import Explanation
@@ -201,10 +200,11 @@ def _explain_item(place: Workplace, number: int, class_name: str | None, wanted:
     from filter_service.db.vectors import StoredMemory
     from filter_service.explain.audit import audit
     from filter_service.images import Limits, decode
+    from filter_service.replay.recorded import require_same
 
     judged = _judged(place, number, class_name)
     encoder = served_encoder()
-    _require_same(judged, encoder)
+    require_same(judged.number, judged.encoder, judged.fingerprint, encoder)
     limits = Limits.of(place.settings)
     image = decode(place.storage.get(judged.digest), limits)
     memory = StoredMemory(place.sessions, judged.encoder_id, encoder.dim, encoder.head.scale)
@@ -234,14 +234,18 @@ class _Judged:
 
 
 def _judged(place: Workplace, number: int, class_name: str | None) -> _Judged:
+    from filter_service.custody import require_open
     from filter_service.db.policies import load_policy
     from filter_service.db.tables import Batch, Image, Item, PolicyClass, StoredEncoder
     from filter_service.errors import NotExplainable
+    from filter_service.retention import require_here
 
     with place.sessions.begin() as session:
         item = session.get(Item, number)
         if item is None:
             raise _unknown(number)
+        require_open(session, number)
+        require_here(session, number)
         if item.encoder_id is None or item.image_id is None:
             raise NotExplainable(
                 f"Item {number} has not been judged ({item.reason or 'it waits'}), so that there "
@@ -267,19 +271,6 @@ def _judged(place: Workplace, number: int, class_name: str | None) -> _Judged:
         )
 
 
-def _require_same(judged: _Judged, encoder: "Encoder") -> None:
-    """What another model makes of an image does not explain what this one made of it."""
-    from filter_service.errors import NotExplainable
-
-    if encoder.fingerprint != judged.fingerprint:
-        raise NotExplainable(
-            f"Item {judged.number} was judged by {judged.encoder} with the fingerprint "
-            f"{judged.fingerprint[:12]}, but the encoder at hand, {encoder.name}, has "
-            f"{encoder.fingerprint[:12]}: set FILTER_SERVICE_MODEL and FILTER_SERVICE_PRETRAINED "
-            "to the one that judged it."
-        )
-
-
 def _pictures(place: Workplace, audit: "Audit") -> "dict[str, PIL.Image.Image]":
     """The counterfactual images that are at hand, by digest."""
     from filter_service.errors import FilterServiceError
@@ -300,6 +291,7 @@ def _print_stored(place: Workplace, number: int, json_: bool) -> None:
 
     from filter_service.db.tables import Item, StoredExplanation
     from filter_service.explain.record import Explanation
+    from filter_service.retention import Part, require_here
 
     with place.sessions.begin() as session:
         found = session.get(Item, number)
@@ -307,6 +299,8 @@ def _print_stored(place: Workplace, number: int, json_: bool) -> None:
             raise _unknown(number)
         query = select(StoredExplanation.record).where(StoredExplanation.item_id == number)
         records: list[dict[str, Any]] = list(session.scalars(query))
+        if not records:
+            require_here(session, number, Part.EXPLANATIONS)
     if json_:
         typer.echo(json.dumps(records))
         return

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -11,8 +11,9 @@ from sqlalchemy import ARRAY, cast, delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from filter_service import ledger
+from filter_service import custody, ledger
 from filter_service.canonical import canonical
+from filter_service.custody import Sealing
 from filter_service.db.embeddings import keep_vectors, known_vectors
 from filter_service.db.policies import KnownPolicy
 from filter_service.db.tables import (
@@ -77,14 +78,16 @@ def record(session: Session, judged: Sequence[Judged], source: Source) -> int:
     mine = _take_off(session, [j.item_id for j in judged], source.worker)
     kept = [j for j in judged if j.item_id in mine]
     if kept:
-        _keep_hashes(session, kept)
-        _keep_vectors(session, kept, source)
-        _keep_scores(session, kept, source)
-        rulings = _rulings(session, kept, source)
+        rulings = _hidden(session, _rulings(session, kept, source))
+        shown = [r.judged for r in rulings if not r.hidden]
+        _keep_hashes(session, shown)
+        _keep_vectors(session, shown, source)
+        _keep_scores(session, shown, source)
         session.execute(update(Item), [_verdict(r, source) for r in rulings])
-        _keep_explanations(session, kept, source)
+        _keep_explanations(session, shown, source)
         encoder = session.get_one(StoredEncoder, source.encoder_id).fingerprint
-        ledger.append(session, (e for j in kept for e in _entries(j, source, encoder)))
+        ledger.append(session, (e for r in rulings for e in _entries(r.judged, source, encoder)))
+        custody.lock_away(session, _sealings(rulings), source.actor)
         follow(session, rulings, source.policy.policy, source.policy_id, source.actor)
     return len(kept)
 
@@ -157,6 +160,27 @@ def _rulings(session: Session, judged: Sequence[Judged], source: Source) -> list
         )
         rulings.append(rule(j, lists.hits(seen), source.policy.policy))
     return rulings
+
+
+def _hidden(session: Session, rulings: Sequence[Ruling]) -> list[Ruling]:
+    """What is locked away keeps its verdict; whatever else was computed of it is dropped here."""
+    sealing = {r.judged.image_id for r in rulings if r.sealed is not None}
+    locked = custody.hold(session, sealing, {r.judged.image_id for r in rulings} - sealing)
+    return [_bare(r) if r.judged.image_id in locked else r for r in rulings]
+
+
+def _bare(ruling: Ruling) -> Ruling:
+    outcome = replace(ruling.judged.outcome, vectors=None, explanations=(), pdq=None)
+    return replace(ruling, judged=replace(ruling.judged, outcome=outcome), hidden=True)
+
+
+def _sealings(rulings: Sequence[Ruling]) -> list[Sealing]:
+    return [
+        Sealing(j.item_id, j.batch_id, j.image_id, r.sealed.name, r.sealed.sealed.days)
+        for r in rulings
+        if r.sealed is not None and r.sealed.sealed is not None
+        for j in [r.judged]
+    ]
 
 
 def _keep_vectors(session: Session, judged: Sequence[Judged], source: Source) -> None:

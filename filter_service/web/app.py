@@ -7,7 +7,9 @@ from filter_service import __version__
 from filter_service.web import (
     appealing,
     documentation,
+    erasing,
     explaining,
+    exporting,
     finding,
     hooks,
     intake,
@@ -15,22 +17,47 @@ from filter_service.web import (
     shield,
     watching,
 )
-from filter_service.web.console import hooks as webhooks
 from filter_service.web.console import (
+    custody,
+    exports,
+    figures,
     item,
     login,
     overview,
     people,
     pictures,
+    policies,
     queue,
+    records,
+    retention,
     rules,
     search,
+    statements,
 )
+from filter_service.web.console import hooks as webhooks
 from filter_service.web.pages import HERE
 from filter_service.web.service import Service
 
-INTERFACE = (intake, explaining, finding, hooks, appealing)
-CONSOLE = (login, queue, item, pictures, search, overview, rules, people, webhooks)
+INTERFACE = (intake, explaining, finding, hooks, appealing, erasing)
+CONSOLE = (
+    login,
+    queue,
+    item,
+    pictures,
+    search,
+    overview,
+    rules,
+    people,
+    webhooks,
+    records,
+    retention,
+    statements,
+    policies,
+    exports,
+    exporting,
+    figures,
+    custody,
+)
 
 
 def create_app(service: Service) -> FastAPI:

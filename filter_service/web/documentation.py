@@ -28,6 +28,7 @@ EXPLAINED = {  # what to do about each kind of problem
     404: "The id, name or address is unknown here.",
     405: "The address is right, the method is not.",
     409: "Another request is at the same thing, or was quicker: look again, then decide.",
+    410: "It was deleted, as a rule of retention or a request said; it does not come back.",
     413: "Send less at once; the detail names the limit.",
     415: "Send one of the content types that are listed with the request.",
     422: "`errors` lists each fault with its place.",

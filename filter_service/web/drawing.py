@@ -39,6 +39,16 @@ class Points:
     grey: PIL.Image.Image
 
 
+_erased: list[object] = [None]
+
+
+def forget_erased(newest: object) -> None:
+    """Drop all points that are remembered if an image was erased since this was last called."""
+    if _erased[0] != newest:
+        points.cache_clear()
+        _erased[0] = newest
+
+
 @lru_cache(REMEMBERED)
 def points(storage: Storage, digest: str, frame: int, limits: Limits) -> Points:
     """The points of a stored image; raises ImageError or StorageUnavailable."""

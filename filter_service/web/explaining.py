@@ -7,7 +7,7 @@ import PIL.Image
 from fastapi import APIRouter, Depends, Path, Response
 from sqlalchemy import select
 
-from filter_service import ledger, people
+from filter_service import ledger, people, retention
 from filter_service.db.tables import Image, Item, PolicyClass, StoredEncoder, StoredExplanation
 from filter_service.errors import FilterServiceError, NotAllowed, NotExplainable
 from filter_service.explain.overlay import card, overlay
@@ -15,6 +15,7 @@ from filter_service.explain.record import Explanation
 from filter_service.images import Limits, decode
 from filter_service.ledger import Entry, Event
 from filter_service.people import Ability
+from filter_service.retention import Part
 from filter_service.web.access import Caller, able
 from filter_service.web.answers import ExplanationAnswer
 from filter_service.web.paging import LARGEST_ID
@@ -22,7 +23,7 @@ from filter_service.web.problems import answers
 from filter_service.web.service import Service, service
 from filter_service.web.sight import item_for, may_see
 
-router = APIRouter(prefix="/v1", responses=answers(401, 403, 404, 422, 503))
+router = APIRouter(prefix="/v1", responses=answers(401, 403, 404, 410, 422, 503))
 Here = Annotated[Service, Depends(service)]
 Reader = Annotated[Caller, Depends(able(Ability.READ))]
 ItemId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
@@ -45,6 +46,7 @@ def explanations(item: ItemId, by: Reader, here: Here) -> list[ExplanationAnswer
     )
     with here.sessions.begin() as session:
         item_for(session, by, item)
+        retention.require_here(session, item, Part.EXPLANATIONS)
         return [
             ExplanationAnswer(
                 class_name=name,
@@ -89,7 +91,7 @@ def drawn_card(item: ItemId, class_name: ClassName, by: Reader, here: Here) -> R
     """Picture, map if it passed its test, words, nearest other image, and the test's result."""
     told = _Told.of(here, by, item, class_name)
     # The nearest other image is another item's, which a person may not have been shown.
-    other = told.neighbour(here) if by.person is None else None
+    other = told.neighbour(here, by, item) if by.person is None else None
     return _png(card(told.picture(here), told.record, told.preprocessing, other))
 
 
@@ -117,6 +119,8 @@ class _Told:
         )
         with here.sessions.begin() as session:
             found = item_for(session, by, item)
+            for part in (Part.BYTES, Part.EXPLANATIONS):
+                retention.require_here(session, item, part)
             row = session.execute(query).one_or_none()
             if row is None or not may_see(by, class_name):
                 raise NotExplainable(f"Item {item} has no explanation for {class_name!r}.")
@@ -138,12 +142,16 @@ class _Told:
         frame.thumbnail((LARGEST, LARGEST))
         return frame
 
-    def neighbour(self, here: Service) -> PIL.Image.Image | None:
-        """The nearest counterfactual image, if its bytes are at hand."""
+    def neighbour(self, here: Service, by: Caller, item: int) -> PIL.Image.Image | None:
+        """The nearest counterfactual image, if its bytes are at hand; it is written down, too."""
         if not self.record.images:
             return None
+        digest = self.record.images[0].digest
+        with here.sessions.begin() as session:
+            told = {"class": self.record.class_name, "beside": digest}
+            ledger.append(session, [Entry(Event.REVEALED, by.actor, item, details=told)])
         try:
-            data = here.storage.get(self.record.images[0].digest)
+            data = here.storage.get(digest)
             return decode(data, Limits.of(here.settings), only=0).frames[0]
         except FilterServiceError:  # the card says so
             return None

@@ -25,6 +25,8 @@ NAVIGATION = (  # what the head of every page links to, for those who may
     ("Lists", "/lists", Ability.RULES),
     ("Policies", "/policies", Ability.READ),
     ("Audit", "/audit", Ability.AUDIT),
+    ("Figures", "/figures", Ability.EXPORT),
+    ("Exports", "/exports", Ability.EXPORT),
     ("Retention", "/retention", Ability.RETAIN),
     ("Sealed", "/sealed", Ability.CUSTODY),
     ("People", "/people", Ability.PEOPLE),

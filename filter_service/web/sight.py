@@ -1,8 +1,9 @@
-"""Which items somebody may see: those flagged for a class that is closed to them are not."""
+"""Which items somebody may see: none flagged for a class closed to them, nor what is sealed."""
 
-from sqlalchemy import ColumnElement, or_, select, true
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
+from filter_service import custody
 from filter_service.db.tables import Item, PolicyClass
 from filter_service.errors import NotAllowed, UnknownItem
 from filter_service.people import sees
@@ -11,11 +12,13 @@ from filter_service.web.access import Caller
 
 
 def visible(caller: Caller) -> ColumnElement[bool]:
-    """The condition on items; platforms see all that was submitted."""
+    """The condition on items; platforms see all that was submitted and is not locked away."""
+    open_ = ~custody.is_locked(Item.image_id)
     if caller.person is None or caller.person.classes is None:
-        return true()
+        return open_
     open_to_them = select(PolicyClass.id).where(PolicyClass.name.in_(caller.person.classes))
-    return or_(Item.verdict.is_distinct_from(Verdict.FLAGGED), Item.class_id.in_(open_to_them))
+    theirs = Item.class_id.in_(open_to_them)
+    return open_ & or_(Item.verdict.is_distinct_from(Verdict.FLAGGED), theirs)
 
 
 def may_see(caller: Caller, class_name: str) -> bool:
@@ -27,6 +30,7 @@ def item_for(session: Session, caller: Caller, item_id: int) -> Item:
     item = session.get(Item, item_id)
     if item is None:
         raise UnknownItem(f"There is no item {item_id}: the items of a batch name theirs.")
+    custody.require_open(session, item_id)
     if session.scalar(select(Item.id).where(Item.id == item_id, visible(caller))) is None:
         raise NotAllowed(
             f"Item {item_id} was flagged for a class that {caller.actor} may not see: an admin "

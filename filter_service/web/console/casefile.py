@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from filter_service import people
+from filter_service import custody, people, retention
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Appeal,
@@ -38,6 +38,7 @@ class CaseFile:
 
     item: Item
     digest: str | None
+    gone: str | None  # why its picture is not here any more
     batch: Batch
     policy: Policy
     shown: Evidence | None
@@ -72,6 +73,7 @@ def casefile(sessions: Sessions, person: Person, item_id: int, wanted: str | Non
     """Raises UnknownItem, or NotAllowed for an item of classes that this person may not see."""
     case = cases.case_of(sessions, item_id)
     with sessions.begin() as session:
+        custody.require_open(session, item_id)
         item, digest, batch, policy, worst = _item(session, item_id)
         records = _records(session, item, policy)
         flagged = tuple(name for name in records if people.sees(person, name))
@@ -84,6 +86,7 @@ def casefile(sessions: Sessions, person: Person, item_id: int, wanted: str | Non
         return CaseFile(
             item=item,
             digest=digest,
+            gone=retention.why_gone(session, item_id),
             batch=batch,
             policy=policy,
             shown=_evidence(item, policy, chosen, records),

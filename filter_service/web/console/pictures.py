@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from PIL.Image import Image as Picture
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from filter_service import people
+from filter_service import people, retention
 from filter_service.db.tables import (
+    Erasure,
     Image,
     Item,
     PolicyClass,
@@ -32,7 +33,8 @@ from filter_service.web.sight import item_for, may_see, visible
 router = APIRouter(prefix="/pictures")
 
 VERSION = "1"  # of how pictures are drawn; another one makes browsers ask again
-MONTH = "private, max-age=2592000"
+ASK_AGAIN = "private, max-age=0, must-revalidate"  # it may have been erased meanwhile
+UNKNOWN = "There is no such picture here: it was erased, or you may not see it."
 NONE_KEPT = "The bytes of this file are not here: it could not be read, or they were deleted."
 BROKEN = "This image cannot be decoded, or its bytes are missing."
 
@@ -46,9 +48,10 @@ ClassName = Annotated[str | None, Query(alias="class", max_length=64)]
 class Shown:
     """Which frame of which image stands for an item."""
 
-    digest: str | None  # None: nothing was kept
+    digest: str | None  # None: nothing is kept
     frame: int
     classes: frozenset[str]  # that the item is flagged for, as far as it was explained
+    gone: str | None = None  # why nothing is kept any more
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,13 @@ def image_blurred(
     digest: Annotated[str, Path(pattern="^[0-9a-f]{64}$")],
 ) -> Response:
     """A neighbour or a precedent, by its digest."""
-    with here.sessions.begin() as session:
-        shown = _of_image(session, caller, digest)
+    try:
+        with here.sessions.begin() as session:
+            shown = _of_image(session, caller, digest)
+    except UnknownEntry:
+        if "image/" in request.headers.get("accept", ""):  # as part of a page, which goes on
+            return _plain(UNKNOWN, status=404)
+        raise
     return _blurred(request, here, shown, drawing.SHOWN)
 
 
@@ -104,7 +112,7 @@ def original(
         shown = _of_item(session, caller, item_id, class_name)
         _require_revealed(session, caller, item_id, shown)
     if shown.digest is None:
-        return _plain(NONE_KEPT)
+        return _plain(shown.gone or NONE_KEPT)
     try:
         picture = drawing.original(here.storage, shown.digest, shown.frame, _limits(here))
     except ImageError:
@@ -187,7 +195,7 @@ def word(
 def _of_item(session: Session, caller: Caller, item_id: int, class_name: str | None) -> Shown:
     """Raises UnknownItem or NotAllowed."""
     item = item_for(session, caller, item_id)
-    digest = session.scalar(select(Image.digest).where(Image.id == item.image_id))
+    digest, gone = _kept_of(session, item)
     frames = _frames(session, item)
     worst = session.scalar(select(PolicyClass.name).where(PolicyClass.id == item.class_id))
     frame = frames.get(class_name or worst or "")
@@ -199,7 +207,19 @@ def _of_item(session: Session, caller: Caller, item_id: int, class_name: str | N
                 StoredScore.image_id == item.image_id,
             )
         )
-    return Shown(digest, frame or 0, frozenset(frames))
+    return Shown(digest, frame or 0, frozenset(frames), gone)
+
+
+def _kept_of(session: Session, item: Item) -> tuple[str | None, str | None]:
+    """The digest under which an item's bytes are kept, or why they are no more.
+
+    It is read for every picture: what a process or a browser remembers is of no use to anybody
+    once the row says that the image is gone.
+    """
+    drawing.forget_erased(session.scalar(select(func.max(Erasure.requested_at))))
+    if gone := retention.why_gone(session, item.id):
+        return None, gone
+    return session.scalar(select(Image.digest).where(Image.id == item.image_id)), None
 
 
 def _frames(session: Session, item: Item) -> dict[str, int]:
@@ -250,6 +270,8 @@ def _explained(here: Service, caller: Caller, item_id: int, class_name: str | No
     """The explanation for one class, or for the worst; raises UnknownEntry."""
     with here.sessions.begin() as session:
         item = item_for(session, caller, item_id)
+        retention.require_here(session, item_id)
+        retention.require_here(session, item_id, retention.Part.EXPLANATIONS)
         query = (
             select(StoredExplanation, PolicyClass.name, StoredEncoder.details["preprocessing"])
             .join(PolicyClass, PolicyClass.id == StoredExplanation.class_id)
@@ -276,7 +298,7 @@ def _explained(here: Service, caller: Caller, item_id: int, class_name: str | No
 
 def _blurred(request: Request, here: Service, shown: Shown, longest: int) -> Response:
     if shown.digest is None:
-        return _plain(NONE_KEPT, longest)
+        return _plain(shown.gone or NONE_KEPT, longest)
     tag = f"{shown.digest[:32]}-{shown.frame}-{longest}"
     if unchanged := _unchanged(request, tag):
         return unchanged
@@ -310,10 +332,11 @@ def _limits(here: Service) -> Limits:
     return Limits.of(here.settings)
 
 
-def _plain(text: str, longest: int = drawing.SHOWN) -> Response:
+def _plain(text: str, longest: int = drawing.SHOWN, status: int = 200) -> Response:
     """In place of a picture; asked for again next time, since it may come back."""
     return Response(
         drawing.sentence(text, longest),
+        status,
         media_type="image/jpeg",
         headers={"Cache-Control": "no-store"},
     )
@@ -330,7 +353,7 @@ def _unchanged(request: Request, tag: str) -> Response | None:
 
 
 def _caching(tag: str) -> dict[str, str]:
-    return {"Cache-Control": MONTH, "ETag": _etag(tag)}
+    return {"Cache-Control": ASK_AGAIN, "ETag": _etag(tag)}
 
 
 def _etag(tag: str) -> str:

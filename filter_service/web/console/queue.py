@@ -14,7 +14,7 @@ from filter_service.errors import InvalidRequest, NotAllowed
 from filter_service.people import ABILITIES, Ability, sees
 from filter_service.reviews import cases, tallies
 from filter_service.reviews.queue import Filter, Held, Order, Stage
-from filter_service.web.access import Caller, able
+from filter_service.web.access import Caller, able, caller
 from filter_service.web.console.casefile import (
     SEVERITIES,
     policies_in_use,
@@ -33,8 +33,10 @@ MINE = 12  # of somebody's own claims that are shown above it
 
 
 @router.get("/")
-def home() -> Response:
-    return RedirectResponse("/queue", status_code=303)
+def home(found: Annotated[Caller, Depends(caller)]) -> Response:
+    """Where somebody's work is; custodians have no other."""
+    reads = Ability.READ in ABILITIES[found.role]
+    return RedirectResponse("/queue" if reads else "/sealed", status_code=303)
 
 
 @router.get("/queue")

@@ -12,7 +12,7 @@ from sqlalchemy import select, true
 from sqlalchemy.orm import Session
 from starlette.datastructures import UploadFile
 
-from filter_service import ledger
+from filter_service import ledger, retention
 from filter_service.db.embeddings import unit
 from filter_service.db.tables import Embedding, Image, Item, PolicyClass, ReviewOutcome, StoredScore
 from filter_service.db.vectors import Hit, StoredMemory
@@ -329,6 +329,7 @@ def _vector_of(session: Session, caller: Caller, item_id: int) -> tuple[Sought, 
     )
     row = session.execute(query).one_or_none()
     if row is None or row[1] is None or item.encoder_id is None:
+        retention.require_here(session, item_id, retention.Part.EMBEDDINGS)
         raise UnknownItem(
             f"Item {item_id} has no stored vector, since it was not judged or was deleted since: "
             "search by its file."

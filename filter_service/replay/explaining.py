@@ -1,0 +1,170 @@
+"""One explanation on record beside the one that is computed now."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from filter_service.encoder import Encoder
+from filter_service.explain.explanation import CARRYING
+from filter_service.explain.question import Question
+from filter_service.explain.record import Explanation, Map, PromptWords, Proof, Word
+from filter_service.pipeline import Subject
+from filter_service.policy import Policy
+from filter_service.replay.comparing import Comparison
+from filter_service.replay.rescoring import Rescorer, suspect_of
+from filter_service.replay.tolerances import DEGREES, LOGITS, PROBABILITIES, SHARES
+from filter_service.verdicts import Outcome
+
+NUMBERS_OF_A_WORD = ("shapley", "standard_error", "substituted", "leave_one_out")
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What was computed now of one image, by the way that every image takes."""
+
+    subject: Subject
+    outcome: Outcome
+    policy: Policy
+    encoder: Encoder
+
+    def explanation(self, class_name: str) -> Explanation | None:
+        return next((e for e in self.outcome.explanations if e.class_name == class_name), None)
+
+    def question(self, class_name: str, frame: int) -> Question | None:
+        """None where the image has no such frame now."""
+        names = [c.name for c in self.policy.classes]
+        if class_name not in names or frame not in self.outcome.frames:
+            return None
+        index = names.index(class_name)
+        vectors = self.encoder.vectors(self.policy).classes[index]
+        assert self.outcome.vectors is not None
+        z = self.outcome.vectors[self.outcome.frames.index(frame)]  # (d,)
+        band = float(self.encoder.band(self.policy)[index])
+        return Question(self.outcome.digest, z, self.policy, vectors, band)
+
+
+def compare_explanation(
+    found: Comparison,
+    class_name: str,
+    stored: tuple[bool, Any],
+    computed: Computed,
+    rescorer: Rescorer,
+) -> None:
+    """Everything that the record of one class says."""
+    faithful, document = stored
+    try:
+        record = Explanation.model_validate(document)
+    except ValidationError as error:
+        found.same(f"{class_name}: record", f"broken: {error.errors()[0]['msg']}", "whole")
+        return
+    question = computed.question(class_name, record.frame)
+    if question is None:
+        found.same(f"{class_name}: frame", record.frame, None)
+        return
+    found.same(f"{class_name}: the row's faithful", faithful, record.faithful)
+    rescorer.images(found, class_name, question, record.images)
+    rescorer.texts(found, class_name, question, record.texts)
+    if record.region is not None and record.map is not None:
+        pixels: Any = computed.subject.load()[computed.outcome.frames.index(record.frame)]
+        suspect = suspect_of(pixels, record.map, question)
+        rescorer.region(found, class_name, suspect, record.region, question.band)
+    now = computed.explanation(class_name)
+    if now is None:
+        found.same(f"{class_name}: explanation", "recorded", "none: it is not flagged now")
+        return
+    _compare_head(found, record, now, question)
+    _compare_maps(found, f"{class_name}: map", record.map, now.map)
+    _compare_prompts(found, record, now)
+    _compare_proofs(found, class_name, record, now, rescorer.screened(question.band))
+
+
+def _compare_head(
+    found: Comparison, record: Explanation, now: Explanation, question: Question
+) -> None:
+    name = record.class_name
+    found.same(f"{name}: frame", record.frame, now.frame)
+    found.number(f"{name}: margin", record.margin, now.margin, LOGITS, "explanation: margin")
+    forbidden = question.policy.forbidden(question.vectors.name)
+    slope = forbidden.calibration.a if forbidden.calibration else 1.0
+    found.number(
+        f"{name}: probability",
+        record.probability,
+        now.probability,
+        PROBABILITIES.size * slope,
+        "explanation: probability",
+    )
+    found.number(
+        f"{name}: boundary", record.boundary_degrees, now.boundary_degrees, DEGREES, "boundary"
+    )
+    for field in ("class_name", "threshold", "calibrated", "no_map"):
+        found.same(f"{name}: {field}", getattr(record, field), getattr(now, field))
+    for field in ("policy", "policy_digest", "fingerprint", "seed"):
+        before, after = getattr(record.provenance, field), getattr(now.provenance, field)
+        found.same(f"{name}: provenance: {field}", before, after)
+
+
+def _compare_maps(found: Comparison, place: str, record: Map | None, now: Map | None) -> None:
+    if record is None or now is None:
+        found.same(place, record is not None, now is not None)
+        return
+    found.same(f"{place}: method", record.method, now.method)
+    found.same(f"{place}: places of high norm", record.high_norm, now.high_norm)
+    found.number(f"{place}: total", record.total, now.total, LOGITS, "map: total")
+    found.number(f"{place}: remainder", record.remainder, now.remainder, LOGITS, "map: remainder")
+    found.grid(place, record.grid, now.grid)
+
+
+def _compare_prompts(found: Comparison, record: Explanation, now: Explanation) -> None:
+    """Prompts that carry the margin; a second one may just have passed the mark, or not."""
+    before, after = {p.prompt: p for p in record.words}, {p.prompt: p for p in now.words}
+    for prompt in dict.fromkeys([*before, *after]):
+        place = f"{record.class_name}: words of {prompt!r}"
+        if prompt in before and prompt in after:
+            _compare_words(found, place, before[prompt], after[prompt])
+        elif abs((before.get(prompt) or after[prompt]).weight - CARRYING) > SHARES.size:
+            found.same(place, prompt in before, prompt in after)
+
+
+def _compare_words(found: Comparison, place: str, record: PromptWords, now: PromptWords) -> None:
+    found.number(f"{place}: weight", record.weight, now.weight, SHARES, "prompt: weight")
+    found.number(f"{place}: logit", record.logit, now.logit, LOGITS, "prompt: logit")
+    found.number(f"{place}: empty", record.empty, now.empty, LOGITS, "prompt: empty")
+    said, again = " ".join(w.word for w in record.words), " ".join(w.word for w in now.words)
+    if found.same(f"{place}: words", said, again):
+        for before, after in zip(record.words, now.words, strict=True):
+            _compare_word(found, f"{place}: {before.word}", before, after)
+
+
+def _compare_word(found: Comparison, place: str, record: Word, now: Word) -> None:
+    for field in NUMBERS_OF_A_WORD:
+        before, after = getattr(record, field), getattr(now, field)
+        found.number(f"{place}: {field}", before, after, LOGITS, f"word: {field}")
+    if record.grid is None or now.grid is None:
+        found.same(f"{place}: map", record.grid is not None, now.grid is not None)
+    else:
+        found.grid(f"{place}: map", record.grid, now.grid)
+
+
+def _compare_proofs(
+    found: Comparison, name: str, record: Explanation, now: Explanation, allowed: float
+) -> None:
+    """What the masked images lost; those come from the screening pass."""
+    before, after = _figures(record.proof), _figures(now.proof)
+    for figure in dict.fromkeys([*before, *after]):
+        limit = LOGITS.size if figure.endswith("error") else allowed
+        quantity = f"proof: {figure.split('[')[0]}"
+        place = f"{name}: proof: {figure}"
+        found.number(place, before.get(figure), after.get(figure), limit, quantity)
+    found.same(f"{name}: faithful", record.faithful, now.faithful)
+
+
+def _figures(proof: Proof) -> dict[str, float | None]:
+    """Every number of a proof by name."""
+    figures: dict[str, float | None] = {}
+    for name, value in proof.model_dump().items():
+        if isinstance(value, tuple | list):
+            figures |= {f"{name}[{i}]": v for i, v in enumerate(value)}
+        else:
+            figures[name] = value
+    return figures

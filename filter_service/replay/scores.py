@@ -1,0 +1,82 @@
+"""Verdict, scores and what the ledger says of them, beside what is computed now."""
+
+import numpy as np
+import numpy.typing as npt
+
+from filter_service.replay.comparing import Comparison
+from filter_service.replay.recorded import OnRecord
+from filter_service.replay.tolerances import LOGITS, PROBABILITIES, SCREENED
+from filter_service.verdicts import Score, Verdict
+
+
+def compare_row(found: Comparison, record: OnRecord) -> None:
+    """The item's row, its policy and its image against what the ledger says was decided."""
+    if record.judged is None:
+        found.same("ledger: entry 'judged'", None, "one for every verdict")
+        return
+    for field, value in record.row.items():
+        found.same(f"row: {field}", record.judged.get(field), value)
+    found.same("policy", record.judged.get("policy"), record.policy.policy.digest)
+    found.same("digest", record.judged.get("digest"), record.digest)
+    found.same("encoder", record.judged.get("encoder"), record.fingerprint)
+
+
+def compare_scores(
+    found: Comparison,
+    record: OnRecord,
+    computed: tuple[Score, ...],
+    bands: npt.NDArray[np.float64],  # (classes,)
+) -> None:
+    """Every class's margin, and those that the ledger names."""
+    for score, band in zip(computed, bands.tolist(), strict=True):
+        _compare_stored(found, record, score, band)
+        flagged = (record.judged or {}).get("flags", {}).get(score.class_name)
+        found.number(
+            f"ledger: flag for {score.class_name}",
+            flagged,
+            score.margin if score.flagged else None,
+            LOGITS,
+            "ledger: flag",
+        )
+        if score.class_name == (record.judged or {}).get("class"):
+            _compare_named(found, record, score, band)
+
+
+def _compare_stored(found: Comparison, record: OnRecord, score: Score, band: float) -> None:
+    place = f"score of {score.class_name}"
+    if score.class_name not in record.scores:
+        found.same(place, None, score.margin)
+        return
+    margin, exact = record.scores[score.class_name]
+    found.number(place, margin, score.margin, _logits(exact, band), _kind("score", exact))
+
+
+def _compare_named(found: Comparison, record: OnRecord, score: Score, band: float) -> None:
+    """The class that the item stands with: a flagged one was confirmed in float32."""
+    judged, exact = record.judged or {}, record.row["verdict"] is Verdict.FLAGGED
+    allowed = _logits(exact, band)
+    found.number(
+        f"ledger: margin for {score.class_name}",
+        judged.get("margin"),
+        score.margin,
+        allowed,
+        _kind("ledger: margin", exact),
+    )
+    calibration = record.policy.policy.forbidden(score.class_name).calibration
+    slope = calibration.a if calibration else 1.0
+    found.number(
+        f"ledger: probability for {score.class_name}",
+        judged.get("probability"),
+        score.probability,
+        PROBABILITIES.size * slope * allowed / LOGITS.size,
+        _kind("ledger: probability", exact),
+    )
+
+
+def _logits(exact: bool, band: float) -> float:
+    """What is allowed of a margin."""
+    return LOGITS.size if exact else max(LOGITS.size, SCREENED.size * band)
+
+
+def _kind(quantity: str, exact: bool) -> str:
+    return quantity if exact else f"{quantity}, screened"

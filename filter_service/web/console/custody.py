@@ -1,0 +1,84 @@
+"""What is locked away, for custodians: what is known of each item, and its file for a reason."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, Path, Query, Request, Response
+
+from filter_service import custody
+from filter_service.errors import InvalidRequest
+from filter_service.people import Ability
+from filter_service.web.access import Caller, able
+from filter_service.web.pages import render
+from filter_service.web.paging import LARGEST_ID, cursor, key_of
+from filter_service.web.service import Service, service
+
+router = APIRouter(prefix="/sealed")
+
+ROWS = 40  # of one page
+
+Here = Annotated[Service, Depends(service)]
+Custodian = Annotated[Caller, Depends(able(Ability.CUSTODY))]
+ItemId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
+
+
+@router.get("")
+def show_all(
+    request: Request,
+    here: Here,
+    caller: Custodian,
+    after: Annotated[str | None, Query(max_length=200)] = None,
+) -> Response:
+    """Everything that is locked away, the newest first."""
+    before: int | None = None
+    if after:
+        (before,) = key_of(after, int)
+    found = custody.kept(here.sessions, before, ROWS + 1)
+    following = cursor(found[ROWS - 1].item.id) if len(found) > ROWS else None
+    return render(request, "sealed.html", found=found[:ROWS], next=following)
+
+
+@router.get("/{item_id}")
+def show(request: Request, here: Here, caller: Custodian, item_id: ItemId) -> Response:
+    """What is known of one item; there is no picture."""
+    return _page(request, here, item_id)
+
+
+@router.post("/{item_id}/file")
+def fetch(
+    request: Request,
+    here: Here,
+    caller: Custodian,
+    item_id: ItemId,
+    reason: Annotated[str, Form()] = "",
+) -> Response:
+    """The file as it was submitted, to be kept elsewhere: no browser is to draw it."""
+    try:
+        digest, data = custody.original(here.sessions, here.storage, item_id, reason, caller.actor)
+    except InvalidRequest as error:
+        return _page(request, here, item_id, str(error), reason, 422)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{digest}.bin"',
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(data, media_type="application/octet-stream", headers=headers)
+
+
+def _page(
+    request: Request,
+    here: Service,
+    item_id: int,
+    problem: str = "",
+    reason: str = "",
+    status: int = 200,
+) -> Response:
+    return render(
+        request,
+        "sealed_item.html",
+        status,
+        kept=custody.kept_item(here.sessions, item_id),
+        problem=problem,
+        reason=reason,
+        shortest=custody.SHORTEST,
+        longest=custody.LONGEST,
+    )

@@ -1,0 +1,391 @@
+"""Sealed classes: nothing is computed, shown or found, and custodians alone get the file."""
+
+import re
+import threading
+from functools import cache
+
+import pytest
+from sqlalchemy import func, select
+
+from filter_service import custody, ledger, moderation, submissions
+from filter_service.db.tables import (
+    Embedding,
+    Image,
+    Item,
+    ListEntry,
+    OutboxEvent,
+    ReviewCase,
+    SealedItem,
+    StoredExplanation,
+    StoredScore,
+)
+from filter_service.db.vectors import StoredMemory
+from filter_service.demo.samples import FOLDER as SAMPLES
+from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.encoder import Encoder, load_encoder
+from filter_service.errors import InvalidRequest, NotAllowed
+from filter_service.explain.explanation import Explanations
+from filter_service.images import Limits, decode, digest
+from filter_service.ledger import Event
+from filter_service.moderation import Desk
+from filter_service.people import Role
+from filter_service.pipeline import ServedJudge, moderate
+from filter_service.policy import Policy, Preserved, read_policy
+from filter_service.submissions import Submission
+from filter_service.verdicts import Verdict
+from filter_service.web.service import Sought
+from tests import console_life as life
+from tests.console_world import World, labelled
+from tests.signed_in import client_of, key_client
+from tests.some_cases import events_of, listening
+
+pytest_plugins = ["tests.console_fixtures"]
+
+DAYS = 30
+OTHERS = (Role.ADMIN, Role.POLICY_EDITOR, Role.SENIOR, Role.MODERATOR, Role.AUDITOR)
+
+
+@cache
+def bundled() -> Encoder:
+    return load_encoder(device="cpu")
+
+
+def sealing(*names: str) -> Policy:
+    """The demo's policy with these classes sealed."""
+    policy = read_policy(POLICY)
+    classes = tuple(
+        c.model_copy(update={"sealed": Preserved(days=DAYS)}) if c.name in names else c
+        for c in policy.classes
+    )
+    return policy.model_copy(update={"classes": classes})
+
+
+def file(name: str) -> bytes:
+    return (SAMPLES / name).read_bytes()
+
+
+@cache
+def guilty() -> tuple[str, str]:
+    """A sample that is flagged, and for what."""
+    for name in labelled(True):
+        (outcome,) = moderate([decode(file(name))], read_policy(POLICY), bundled())
+        if outcome.explanations:
+            return name, outcome.explanations[0].class_name
+    raise AssertionError("no sample is flagged")
+
+
+def judge(world: World, name: str, policy: Policy) -> int:
+    """Submit a sample again, and judge it as a worker does; -> its item."""
+    with world.sessions.begin() as session:
+        encoder_id = session.scalars(select(Item.encoder_id).where(Item.encoder_id > 0)).first()
+    assert encoder_id is not None
+    encoder = bundled()
+    memory = StoredMemory(world.sessions, encoder_id, encoder.dim, encoder.head.scale)
+    judged = ServedJudge(encoder, Limits(), [memory])
+    desk = Desk(world.sessions, world.service.storage, judged, encoder_id)
+    sent = [Submission(name, file(name))]
+    batch = submissions.accept(
+        world.sessions, world.service.storage, lambda: None, sent, policy, label="sealed"
+    )
+    moderation.drain(desk)
+    with world.sessions.begin() as session:
+        return session.scalars(select(Item.id).where(Item.batch_id == batch)).one()
+
+
+def locked(world: World) -> int:
+    """The sample, judged once more by a policy that seals what it shows."""
+    name, class_name = guilty()
+    return judge(world, name, sealing(class_name))
+
+
+def left_of(world: World, item: int) -> dict[str, int]:
+    """How many rows were computed of an item's image."""
+    with world.sessions.begin() as session:
+        image = session.scalars(select(Item.image_id).where(Item.id == item)).one()
+        items = list(session.scalars(select(Item.id).where(Item.image_id == image)))
+        queries = {
+            "embeddings": select(func.count()).where(Embedding.image_id == image),
+            "scores": select(func.count()).where(StoredScore.image_id == image),
+            "explanations": select(func.count()).where(StoredExplanation.item_id.in_(items)),
+            "cases": select(func.count()).where(ReviewCase.image_id == image),
+            "hashes": select(func.count()).where(Image.id == image, Image.pdq.is_not(None)),
+        }
+        return {name: session.scalar(query) or 0 for name, query in queries.items()}
+
+
+NOTHING = dict.fromkeys(("embeddings", "scores", "explanations", "cases", "hashes"), 0)
+
+
+def test_nothing_is_computed_of_a_sealed_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, class_name = guilty()
+    image = decode(file(name))
+    (open_,) = moderate([image], read_policy(POLICY), bundled())
+    assert open_.explanations and open_.vectors is not None
+
+    def explain(self: Explanations, cases: object, seen: object) -> None:
+        raise AssertionError("it was explained")
+
+    monkeypatch.setattr(Explanations, "explain", explain)
+    (shut,) = moderate([image], sealing(class_name), bundled())
+    assert shut.verdict is Verdict.FLAGGED
+    assert (shut.explanations, shut.vectors, shut.pdq) == ((), None, None)
+    assert [s.class_name for s in shut.scores if s.flagged] == [
+        s.class_name for s in open_.scores if s.flagged
+    ]
+
+
+def test_no_other_class_of_a_sealed_image_is_explained() -> None:
+    image = decode(file(life.SEVERAL))
+    (several,) = moderate([image], read_policy(POLICY), bundled())
+    assert len(several.explanations) > 1
+    for sealed in several.explanations:
+        (shut,) = moderate([image], sealing(sealed.class_name), bundled())
+        assert shut.explanations == () and shut.vectors is None
+
+
+def test_a_sealed_image_is_no_others_counterfactual() -> None:
+    """All samples of one call: those that are cited, once sealed, are cited no more."""
+    images = [decode(file(name)) for name in labelled(True)[:12]]
+    plain = moderate(images, read_policy(POLICY), bundled())
+    cited = {c.digest for o in plain for e in o.explanations for c in e.images}
+    flags = {o.digest: {e.class_name for e in o.explanations} for o in plain if o.explanations}
+    hidden = next(name for name in sorted(cited & flags.keys()) if len(flags[name]) == 1)
+    policy = sealing(*flags[hidden])
+    outcomes = moderate(images, policy, bundled())
+    assert hidden in {o.digest for o in outcomes if not o.explanations}
+    told = {c.digest for o in outcomes for e in o.explanations for c in e.images}
+    assert told and hidden not in told
+
+
+def test_a_sealed_item_is_locked_away(world: World) -> None:
+    listening(world.sessions)
+    item, (name, class_name) = locked(world), guilty()
+    assert left_of(world, item) == NOTHING
+    with world.sessions.begin() as session:
+        row = session.get_one(SealedItem, item)
+        found = session.get_one(Item, item)
+        told = session.scalars(select(OutboxEvent).where(OutboxEvent.item_id == item)).one()
+        days = row.preserve_until - row.sealed_at
+    assert found.verdict is Verdict.FLAGGED and row.class_name == class_name
+    assert abs(days.total_seconds() / 86400 - DAYS) < 0.01
+    assert events_of(world.sessions, item)[-2:] == [Event.JUDGED, Event.LOCKED_AWAY]
+    assert told.type == "item.flagged"
+    keys = {"item", "batch", "source", "verdict", "class"}
+    assert keys <= told.payload.get("data", told.payload).keys() <= keys | {"timestamp"}
+    assert world.service.storage.has(digest(file(name)))
+
+
+def test_what_was_computed_before_is_deleted(world: World) -> None:
+    older = world.item(guilty()[0])
+    assert all(left_of(world, older).values())
+    locked(world)
+    assert left_of(world, older) == NOTHING
+    with world.sessions.begin() as session:
+        entry = ledger.of_item(session, older)[-1]
+    assert entry.event == Event.LOCKED_AWAY and "with" in entry.details
+
+
+def test_nothing_is_added_by_a_later_verdict(world: World) -> None:
+    locked(world)
+    later = judge(world, guilty()[0], read_policy(POLICY))
+    assert left_of(world, later) == NOTHING
+    with world.sessions.begin() as session:
+        assert session.get_one(Item, later).verdict is Verdict.FLAGGED
+        with pytest.raises(NotAllowed):
+            custody.require_open(session, later)
+
+
+def test_a_list_locks_away_what_the_model_lets_pass(world: World) -> None:
+    (name, *_), class_name = labelled(False), guilty()[1]
+    with world.sessions.begin() as session:
+        session.add(
+            ListEntry(
+                kind="block",
+                class_name=class_name,
+                match="digest",
+                image_digest=digest(file(name)),
+                reason="known",
+                created_by="person a",
+            )
+        )
+    item = judge(world, name, sealing(class_name))
+    assert left_of(world, item) == NOTHING
+    with world.sessions.begin() as session:
+        assert session.get_one(SealedItem, item).class_name == class_name
+
+
+def test_a_list_does_not_open_a_sealed_class(world: World) -> None:
+    name, class_name = guilty()
+    with world.sessions.begin() as session:
+        session.add(
+            ListEntry(
+                kind="allow",
+                class_name=class_name,
+                match="digest",
+                image_digest=digest(file(name)),
+                reason="harmless",
+                created_by="person a",
+            )
+        )
+    item = locked(world)
+    with world.sessions.begin() as session:
+        assert session.get(SealedItem, item) is not None
+
+
+def test_whoever_adds_to_an_image_waits_for_its_sealing(world: World) -> None:
+    with world.sessions.begin() as session:
+        older = session.get_one(Item, world.item(guilty()[0]))
+    image, found = older.image_id, []
+    assert image is not None
+
+    def add() -> None:
+        with world.sessions.begin() as session:
+            found.append(custody.hold(session, set(), {image}))
+
+    with world.sessions.begin() as session:
+        custody.hold(session, {image}, set())
+        other = threading.Thread(target=add)
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+        away = custody.Sealing(older.id, older.batch_id, image, "x", DAYS)
+        custody.lock_away(session, [away], "worker 1")
+    other.join(10)
+    assert found == [{image}]
+
+
+@pytest.mark.parametrize("role", OTHERS)
+def test_nobody_else_sees_any_of_it(world: World, role: Role) -> None:
+    older, item = world.item(guilty()[0]), locked(world)
+    client = client_of(world.app, world.sessions, role)
+    name = digest(file(guilty()[0]))
+    pages = [
+        *(f"/items/{i}{page}" for i in (item, older) for page in ("", "/lookalikes")),
+        *(
+            f"/pictures/{i}/{picture}"
+            for i in (item, older)
+            for picture in ("blurred", "thumbnail", "original", "map", "region", "word/0")
+        ),
+        f"/search?like={item}",
+        f"/v1/items/{item}",
+        f"/v1/items/{older}/explanations",
+        f"/v1/items/{older}/explanations/{guilty()[1]}/card",
+        "/sealed",
+        f"/sealed/{item}",
+    ]
+    for page in pages:
+        assert client.get(page).status_code == 403, page
+    assert client.get(f"/pictures/image/{name}/blurred").status_code == 404
+    assert client.post(f"/items/{item}/reveal").status_code == 403
+    assert client.post(f"/sealed/{item}/file", data={"reason": "because"}).status_code == 403
+    for page in ("/queue", f"/search?like={world.item(life.SEVERAL)}&limit=240"):
+        shown = client.get(page).text
+        assert "/items/" in shown, page
+        assert not re.search(rf"/items/({item}|{older})\b", shown), page
+
+
+def test_a_platform_is_told_that_it_is_locked_away(world: World) -> None:
+    older, item = world.item(guilty()[0]), locked(world)
+    client = key_client(world.app, world.sessions)
+    for number in (item, older):
+        answer = client.get(f"/v1/items/{number}")
+        assert answer.status_code == 403 and "locked away" in answer.json()["detail"]
+    found = client.get("/v1/search?text=anything&limit=100").json()["images"]
+    assert found and digest(file(guilty()[0])) not in {image["digest"] for image in found}
+
+
+def test_a_forgotten_vector_is_not_enough_to_find_it(world: World) -> None:
+    """Were its vector still there, the search would not tell of it either."""
+    item = locked(world)
+    with world.sessions.begin() as session:
+        image = session.get_one(Item, item).image_id
+        kept = session.scalars(select(Embedding).limit(1)).one()
+        session.add(
+            Embedding(
+                encoder_id=kept.encoder_id,
+                image_id=image,
+                frame=0,
+                vector=kept.vector,
+                exact_vector=kept.exact_vector,
+            )
+        )
+        z, encoder_id = kept.vector, kept.encoder_id
+
+    class Near:
+        def text(self, text: str) -> Sought:
+            return Sought(encoder_id, z, 1.0)
+
+        def image(self, data: bytes) -> Sought:
+            raise NotImplementedError
+
+    object.__setattr__(world.service, "seeker", Near())
+    client = key_client(world.app, world.sessions)
+    found = client.get("/v1/search?text=anything&limit=10").json()["images"]
+    assert found and digest(file(guilty()[0])) not in {image["digest"] for image in found}
+
+
+def test_a_custodian_sees_what_is_known(world: World) -> None:
+    item = locked(world)
+    client = client_of(world.app, world.sessions, Role.CUSTODIAN)
+    assert client.get("/").url.path == "/sealed"
+    assert f"/sealed/{item}" in client.get("/sealed").text
+    page = client.get(f"/sealed/{item}").text
+    assert digest(file(guilty()[0])) in page and guilty()[1] in page
+    assert "<img" not in page and "/pictures/" not in page
+    assert client.get(f"/sealed/{world.item('notes.jpg')}").status_code == 404
+    for closed in (f"/items/{item}", f"/pictures/{item}/blurred", "/queue"):
+        assert client.get(closed).status_code == 403
+
+
+def test_the_list_goes_on_page_by_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("filter_service.web.console.custody.ROWS", 1)
+    older, item = world.item(guilty()[0]), locked(world)
+    with world.sessions.begin() as session:
+        found = session.get_one(Item, older)
+        assert found.image_id is not None
+        away = custody.Sealing(older, found.batch_id, found.image_id, "x", DAYS)
+        custody.lock_away(session, [away], "worker 1")
+    client = client_of(world.app, world.sessions, Role.CUSTODIAN)
+    first = client.get("/sealed").text
+    assert f'/sealed/{item}"' in first and f'/sealed/{older}"' not in first
+    following = first.split('rel="next" href="')[1].split('"')[0]
+    assert f'/sealed/{older}"' in client.get(following).text
+
+
+def test_the_file_comes_for_a_reason_and_is_never_shown(world: World) -> None:
+    item = locked(world)
+    client = client_of(world.app, world.sessions, Role.CUSTODIAN)
+    refused = client.post(f"/sealed/{item}/file", data={"reason": " a "})
+    assert refused.status_code == 422 and "reason" in refused.text
+    assert Event.SEALED_READ not in events_of(world.sessions, item)
+    answer = client.post(f"/sealed/{item}/file", data={"reason": "asked for by the police"})
+    assert answer.content == file(guilty()[0])
+    assert answer.headers["content-disposition"].startswith("attachment")
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+    with world.sessions.begin() as session:
+        entry = ledger.of_item(session, item)[-1]
+    assert entry.event == Event.SEALED_READ and entry.actor == "person custodian"
+    assert entry.details == {"reason": "asked for by the police"}
+
+
+def test_who_asked_is_written_down_before_anything_is_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = locked(world)
+    seen: list[list[str]] = []
+
+    def get(self: object, name: str) -> bytes:
+        seen.append(events_of(world.sessions, item))  # in a transaction of its own
+        return b""
+
+    monkeypatch.setattr("filter_service.storage.Storage.get", get)
+    custody.original(world.sessions, world.service.storage, item, "a good reason", "person a")
+    assert seen[0][-1] == Event.SEALED_READ
+
+
+@pytest.mark.parametrize("reason", ["", "    ", "abcd", "x" * 501])
+def test_a_reason_has_to_say_something(world: World, reason: str) -> None:
+    with pytest.raises(InvalidRequest):
+        custody.original(world.sessions, world.service.storage, 1, reason, "person a")
