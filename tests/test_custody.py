@@ -294,6 +294,20 @@ def test_a_platform_is_told_that_it_is_locked_away(world: World) -> None:
     assert found and digest(file(guilty()[0])) not in {image["digest"] for image in found}
 
 
+def test_a_platform_learns_every_verdict(world: World) -> None:
+    item = locked(world)
+    with world.sessions.begin() as session:
+        batch = session.get_one(Item, item).batch_id
+    platform = key_client(world.app, world.sessions)
+    answer = platform.get(f"/v1/batches/{batch}/items?limit=1000").json()["items"]
+    (found,) = [row for row in answer if row["id"] == item]
+    assert found["verdict"] == "flagged"
+    assert f'"item":{item},' in platform.get(f"/v1/batches/{batch}/manifest").text.replace(" ", "")
+    moderator = client_of(world.app, world.sessions, Role.MODERATOR)
+    listed = moderator.get(f"/v1/batches/{batch}/items?limit=1000").json()["items"]
+    assert item not in [row["id"] for row in listed]
+
+
 def test_a_forgotten_vector_is_not_enough_to_find_it(world: World) -> None:
     """Were its vector still there, the search would not tell of it either."""
     item = locked(world)

@@ -47,7 +47,7 @@ from filter_service.web.orders import Order
 from filter_service.web.paging import LARGEST_ID, After, Limit, cursor, key_of
 from filter_service.web.problems import answers
 from filter_service.web.service import Service, service
-from filter_service.web.sight import item_for, visible
+from filter_service.web.sight import answered, item_for
 
 
 def no_forms_of_strangers(request: Request) -> None:
@@ -217,7 +217,7 @@ def items(
     limit: Limit = 100,
 ) -> ItemPage:
     """In the order in which they came."""
-    query = item_rows().where(Item.batch_id == batch, visible(by)).order_by(Item.id).limit(limit)
+    query = item_rows().where(Item.batch_id == batch, answered(by)).order_by(Item.id).limit(limit)
     if verdict is not None:
         query = query.where(Item.verdict == verdict)
     if after is not None:
@@ -288,7 +288,7 @@ def _results(here: Service, by: Caller, batch: uuid.UUID, policy: PolicyName) ->
         .outerjoin(PolicyClass, PolicyClass.id == Item.class_id)
         .outerjoin(StoredEncoder, StoredEncoder.id == Item.encoder_id)
         .outerjoin(ReviewOutcome, ReviewOutcome.item_id == Item.id)
-        .where(Item.batch_id == batch, visible(by))
+        .where(Item.batch_id == batch, answered(by))
         .order_by(Item.id)
         .limit(CHUNK)
     )

@@ -1,6 +1,6 @@
 """Which items somebody may see: none flagged for a class closed to them, nor what is sealed."""
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, or_, select, true
 from sqlalchemy.orm import Session
 
 from filter_service import custody
@@ -13,12 +13,23 @@ from filter_service.web.access import Caller
 
 def visible(caller: Caller) -> ColumnElement[bool]:
     """The condition on items; platforms see all that was submitted and is not locked away."""
-    open_ = ~custody.is_locked(Item.image_id)
+    return ~custody.is_locked(Item.image_id) & _open(caller)
+
+
+def answered(caller: Caller) -> ColumnElement[bool]:
+    """The condition on items in a list of verdicts: a platform has to act on every one of its own.
+
+    It learns of what is locked away that it is flagged, and for what; nothing else of it opens.
+    """
+    return _open(caller) if caller.person is None else visible(caller)
+
+
+def _open(caller: Caller) -> ColumnElement[bool]:
     if caller.person is None or caller.person.classes is None:
-        return open_
+        return true()
     open_to_them = select(PolicyClass.id).where(PolicyClass.name.in_(caller.person.classes))
     theirs = Item.class_id.in_(open_to_them)
-    return open_ & or_(Item.verdict.is_distinct_from(Verdict.FLAGGED), theirs)
+    return or_(Item.verdict.is_distinct_from(Verdict.FLAGGED), theirs)
 
 
 def may_see(caller: Caller, class_name: str) -> bool:
