@@ -39,14 +39,14 @@ def test_an_item_has_its_records(client: TestClient) -> None:
     assert found["record"] == record().model_dump(mode="json")
 
 
-@pytest.mark.parametrize("kind", ["card", "overlay"])
-def test_a_record_is_drawn(client: TestClient, sessions: Sessions, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "shown"), [("card", 2), ("overlay", 1)])  # with its neighbour
+def test_a_record_is_drawn(client: TestClient, sessions: Sessions, kind: str, shown: int) -> None:
     answer = client.get(f"/v1/items/1/explanations/gun/{kind}")
     assert answer.headers["content-type"] == "image/png"
     assert PIL.Image.open(io.BytesIO(answer.content)).width >= 320
     with sessions.begin() as session:
         looks = session.scalars(select(LedgerEntry.actor).where(LedgerEntry.event == "revealed"))
-        assert list(looks) == ["key platform"]
+        assert list(looks) == ["key platform"] * shown
 
 
 def test_a_map_that_failed_its_test_is_not_drawn(
