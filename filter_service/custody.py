@@ -1,24 +1,36 @@
 """What is locked away: images of sealed classes, which only custodians may fetch, and say why.
 
 Nothing is computed of them beyond the verdict, nothing of them is shown, and nobody reviews them.
-An image that was judged before, by a policy that sealed nothing, loses what was computed of it.
+An image that was judged before, by a policy that sealed nothing, loses what was computed of it; a
+legal hold comes first, and until it is released that is hidden like the image, but not deleted.
 """
 
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 
-from sqlalchemy import ColumnElement, Select, delete, exists, select, text, update
+from sqlalchemy import ColumnElement, Select, delete, exists, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from filter_service import ledger
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Image, Item, ReviewCase, SealedItem, StoredExplanation
+from filter_service.db.tables import (
+    Appeal,
+    Image,
+    Item,
+    LegalHold,
+    ReviewCase,
+    SealedItem,
+    StoredExplanation,
+)
 from filter_service.errors import InvalidRequest, NotAllowed, UnknownItem
 from filter_service.ledger import Entry, Event
 from filter_service.storage import Storage
+from filter_service.verdicts import Verdict
+from filter_service.webhooks import EventType, announce
 
 FORGOTTEN = ["explanations", "embeddings", "scores"]
 SHORTEST, LONGEST = 5, 500  # letters of a reason
@@ -63,12 +75,14 @@ def require_open(session: Session, item_id: int) -> None:
 def hold(session: Session, sealing: Collection[int], others: Collection[int]) -> set[int]:
     """Images that are locked away or are to be, so that nobody adds to them meanwhile.
 
-    Who adds to an image holds its row, and waits here for whoever locks it away.
+    Who adds to an image holds its row, and waits here for whoever locks it away. Everybody takes
+    cases before images, and images by id, so that no two wait for each other.
     """
-    rows = select(Image.id).order_by(Image.id)
-    session.execute(rows.where(Image.id.in_(sealing)).with_for_update()).all()
-    shared = rows.where(Image.id.in_(others)).with_for_update(read=True, key_share=True)
-    session.execute(shared).all()
+    cases = select(ReviewCase.item_id).where(ReviewCase.image_id.in_(sealing))
+    session.execute(cases.order_by(ReviewCase.item_id).with_for_update()).all()
+    for alone, run in groupby(sorted({*sealing, *others}), lambda image: image in sealing):
+        rows = select(Image.id).where(Image.id.in_(list(run))).order_by(Image.id)
+        session.execute(rows.with_for_update(read=not alone, key_share=not alone)).all()
     locked = select(SealedItem.image_id).where(SealedItem.image_id.in_({*sealing, *others}))
     return {*sealing, *session.scalars(locked)}
 
@@ -86,28 +100,39 @@ def lock_away(session: Session, sealings: Sequence[Sealing], actor: str) -> None
         }
         session.execute(insert(SealedItem).values(row).on_conflict_do_nothing())
         about = {"class": s.class_name, "preserve_until": until.isoformat()}
-        entries = [Entry(Event.LOCKED_AWAY, actor, s.item_id, s.batch_id, about)]
-        explained = (
-            select(Item.id, Item.batch_id)
-            .where(Item.image_id == s.image_id, Item.id != s.item_id)
-            .where(exists().where(StoredExplanation.item_id == Item.id))
-            .order_by(Item.id)
-        )
-        entries += [
-            Entry(Event.LOCKED_AWAY, actor, other, batch, {"with": s.item_id})
-            for other, batch in session.execute(explained)
-        ]
-        ledger.append(session, entries)
-        session.execute(_FORGET, {"image": s.image_id, "parts": FORGOTTEN})
-        session.execute(update(Image).where(Image.id == s.image_id).values(pdq=None))
+        ledger.append(session, [Entry(Event.LOCKED_AWAY, actor, s.item_id, s.batch_id, about)])
+        if not _held(session, s.image_id):
+            _forget(session, s.image_id, s.item_id, actor)
+        _close_appeals(session, s.image_id, actor)
         session.execute(delete(ReviewCase).where(ReviewCase.image_id == s.image_id))
 
 
-def kept(sessions: Sessions, before: int | None, limit: int) -> list[Kept]:
-    """What is locked away, the newest item first, from below the item `before`."""
+def hold_released(session: Session, image_id: int, actor: str) -> None:
+    """Forget what a legal hold has kept of what is locked away; the caller locks the image."""
+    row = session.execute(
+        select(SealedItem, Item.batch_id)
+        .join(Item, Item.id == SealedItem.item_id)
+        .where(SealedItem.image_id == image_id)
+        .order_by(SealedItem.item_id)
+        .limit(1)
+    ).one_or_none()
+    if row is None or _held(session, image_id):
+        return
+    sealed, batch = row
+    about = {"class": sealed.class_name, "preserve_until": sealed.preserve_until.isoformat()}
+    ledger.append(session, [Entry(Event.LOCKED_AWAY, actor, sealed.item_id, batch, about)])
+    _forget(session, image_id, sealed.item_id, actor)
+
+
+def kept(
+    sessions: Sessions, before: int | None, limit: int, classes: Collection[str] | None = None
+) -> list[Kept]:
+    """What is locked away, the newest item first, from below `before`; None: for any class."""
     query = _kept().order_by(SealedItem.item_id.desc()).limit(limit)
     if before is not None:
         query = query.where(SealedItem.item_id < before)
+    if classes is not None:
+        query = query.where(SealedItem.class_name.in_(classes))
     with sessions.begin() as session:
         return [Kept(s, item, image) for s, item, image in session.execute(query)]
 
@@ -139,6 +164,46 @@ def original(
         read = Entry(Event.SEALED_READ, actor, item_id, found.item.batch_id, {"reason": why})
         ledger.append(session, [read])
     return digest, storage.get(digest)
+
+
+def _held(session: Session, image_id: int) -> bool:
+    """A legal hold stands, on whichever item of the image."""
+    holds = select(LegalHold.id).join(Item, Item.id == LegalHold.item_id)
+    standing = holds.where(Item.image_id == image_id, LegalHold.released_at.is_(None))
+    return session.scalar(standing.limit(1)) is not None
+
+
+def _forget(session: Session, image_id: int, locked: int, actor: str) -> None:
+    """What was computed of an image; there is an entry of the item that was locked away with it."""
+    explained = (
+        select(Item.id, Item.batch_id)
+        .where(Item.image_id == image_id, Item.id != locked)
+        .where(exists().where(StoredExplanation.item_id == Item.id))
+        .order_by(Item.id)
+    )
+    entries = [
+        Entry(Event.LOCKED_AWAY, actor, other, batch, {"with": locked})
+        for other, batch in session.execute(explained)
+    ]
+    ledger.append(session, entries)
+    session.execute(_FORGET, {"image": image_id, "parts": FORGOTTEN})
+    session.execute(update(Image).where(Image.id == image_id).values(pdq=None))
+
+
+def _close_appeals(session: Session, image_id: int, actor: str) -> None:
+    """Nobody may look at the image any more, so nobody can answer them: it stays forbidden."""
+    closed = (
+        update(Appeal)
+        .where(Appeal.item_id == Item.id, Item.image_id == image_id, Appeal.closed_at.is_(None))
+        .values(closed_at=func.now(), upheld=True)
+        .returning(Appeal.id, Item.id, Item.batch_id, Item.source, Item.verdict)
+    )
+    for appeal, item, batch, source, verdict in session.execute(closed).all():
+        about = {"appeal": str(appeal), "upheld": True}
+        ledger.append(session, [Entry(Event.APPEAL_CLOSED, actor, item, batch, about)])
+        told = {"item": item, "batch": str(batch), "source": source, "verdict": verdict, **about}
+        told["final"] = Verdict.FLAGGED
+        announce(session, EventType.APPEAL_CLOSED, f"item {item}", told, item, batch)
 
 
 def _kept() -> Select[SealedItem, Item, Image]:

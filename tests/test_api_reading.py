@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import PIL.Image
 import pytest
@@ -11,9 +12,11 @@ from sqlalchemy import select
 
 from filter_service import people
 from filter_service.db.session import Sessions
-from filter_service.db.tables import LedgerEntry
+from filter_service.db.tables import Image, Item, LedgerEntry, SealedItem
+from filter_service.images import digest
 from filter_service.people import Role
 from filter_service.storage import Storage
+from filter_service.verdicts import Verdict
 from tests.bad_files import encoded, still
 from tests.signed_in import client_of, key_client, somebody
 from tests.some_pictures import Pictured, noisy, stored
@@ -39,14 +42,84 @@ def test_an_item_has_its_records(client: TestClient) -> None:
     assert found["record"] == record().model_dump(mode="json")
 
 
-@pytest.mark.parametrize(("kind", "shown"), [("card", 2), ("overlay", 1)])  # with its neighbour
-def test_a_record_is_drawn(client: TestClient, sessions: Sessions, kind: str, shown: int) -> None:
+@pytest.mark.parametrize("kind", ["card", "overlay"])
+def test_a_record_is_drawn(client: TestClient, sessions: Sessions, kind: str) -> None:
     answer = client.get(f"/v1/items/1/explanations/gun/{kind}")
     assert answer.headers["content-type"] == "image/png"
     assert PIL.Image.open(io.BytesIO(answer.content)).width >= 320
     with sessions.begin() as session:
         looks = session.scalars(select(LedgerEntry.actor).where(LedgerEntry.event == "revealed"))
-        assert list(looks) == ["key platform"] * shown
+        assert list(looks) == ["key platform"]
+
+
+@pytest.fixture
+def pair(sessions: Sessions, storage: Storage) -> tuple[int, int]:
+    """A flagged item, and one whose image is its nearest counterfactual."""
+    near = record().images[0].model_copy(update={"digest": digest(noisy(8))})
+    told = record(images=(near,))
+    flagged, clear = stored(
+        sessions,
+        storage,
+        Pictured(noisy(7), records={"gun": told}),
+        Pictured(noisy(8), verdict=Verdict.CLEAR),
+    )
+    return flagged, clear
+
+
+def seen_on_card(client: TestClient, sessions: Sessions, item: int) -> list[tuple[int, object]]:
+    """Whose pictures a platform is sent with a card, and beside which item."""
+    assert client.get(f"/v1/items/{item}/explanations/gun/card").status_code == 200
+    looks = select(LedgerEntry).where(LedgerEntry.event == "revealed").order_by(LedgerEntry.id)
+    with sessions.begin() as session:
+        return [(e.item_id or 0, e.details.get("beside")) for e in session.scalars(looks)]
+
+
+def test_a_card_shows_a_neighbour_and_says_so(
+    client: TestClient, sessions: Sessions, pair: tuple[int, int]
+) -> None:
+    flagged, clear = pair
+    assert seen_on_card(client, sessions, flagged) == [(flagged, None), (clear, flagged)]
+
+
+@pytest.mark.parametrize("closed", ["sealed", "gone"])
+def test_a_card_shows_no_neighbour_that_is_closed(
+    client: TestClient,
+    sessions: Sessions,
+    pair: tuple[int, int],
+    closed: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flagged, clear = pair
+    with sessions.begin() as session:
+        image = session.get_one(Image, session.get_one(Item, clear).image_id)
+        if closed == "sealed":
+            days = {"sealed_at": datetime.now(UTC), "preserve_until": datetime.now(UTC)}
+            session.add(SealedItem(item_id=clear, image_id=image.id, class_name="gun", **days))
+        else:
+            image.bytes_gone_at = datetime.now(UTC)  # its bytes outlive that by a moment
+    read: list[str] = []
+    get = Storage.get
+
+    def noted(storage: Storage, name: str) -> bytes:
+        read.append(name)
+        return get(storage, name)
+
+    monkeypatch.setattr(Storage, "get", noted)
+    assert seen_on_card(client, sessions, flagged) == [(flagged, None)]
+    assert read == [digest(noisy(7))]
+
+
+@pytest.mark.parametrize("kind", ["card", "overlay"])
+def test_a_picture_shows_no_class_that_is_closed(
+    app: FastAPI, sessions: Sessions, storage: Storage, kind: str
+) -> None:
+    both = {"gun": record(), "knife": record()}
+    (item,) = stored(sessions, storage, Pictured(noisy(6), records=both))
+    client = client_of(app, sessions, Role.MODERATOR, classes=("gun",))
+    people.reveal(sessions, somebody(sessions, Role.MODERATOR), item, "gun", None)
+    answer = client.get(f"/v1/items/{item}/explanations/gun/{kind}")
+    assert answer.status_code == 403
+    assert "shows knife, too" in answer.json()["detail"]
 
 
 def test_a_map_that_failed_its_test_is_not_drawn(

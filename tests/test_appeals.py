@@ -2,13 +2,15 @@
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import select
 
+from filter_service import custody, retention
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Person, ReviewOutcome
-from filter_service.errors import Conflict, InvalidRequest, UnknownEntry, UnknownItem
+from filter_service.db.tables import Image, Item, Person, ReviewOutcome
+from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownEntry, UnknownItem
 from filter_service.people import Role
 from filter_service.reviews.appeals import appeal, appeals_of, open_appeal
 from filter_service.reviews.cases import Filter, Stage, claim, claim_next, release
@@ -141,6 +143,36 @@ def test_only_flags_are_appealed(sessions: Sessions, ada: Person) -> None:
         ask(sessions, 4711)
     with pytest.raises(UnknownEntry):
         appeal(sessions, uuid.uuid4())
+
+
+def test_what_was_erased_or_locked_away_is_not_appealed(sessions: Sessions) -> None:
+    items = erased, locked = cases_of(sessions, [Wanted()] * 2, review=False)
+    retention.request(sessions, erased, "asked for", "service")
+    with sessions.begin() as session:
+        found = session.get_one(Item, locked)
+        assert found.image_id is not None
+        away = custody.Sealing(locked, found.batch_id, found.image_id, "gun", 30)
+        custody.lock_away(session, [away], "worker 1")
+    with pytest.raises(Conflict, match="was erased"):
+        ask(sessions, erased)
+    with pytest.raises(NotAllowed, match="is locked away"):
+        ask(sessions, locked)
+    assert [appeals_of(sessions, item) for item in items] == [[], []]
+
+
+def test_an_appeal_waits_for_an_erasure(sessions: Sessions) -> None:
+    (item,) = cases_of(sessions, [Wanted()], review=False)
+    with sessions.begin() as session:
+        image = session.get_one(Image, session.get_one(Item, item).image_id, with_for_update=True)
+        with ThreadPoolExecutor(1) as thread:
+            asked = thread.submit(ask, sessions, item)
+            with pytest.raises(TimeoutError):
+                asked.result(0.3)
+            image.digest, image.bytes_gone_at = None, datetime.now(UTC)
+            session.commit()
+            with pytest.raises(Conflict, match="was erased"):
+                asked.result(10)
+    assert appeals_of(sessions, item) == []
 
 
 def test_what_a_sample_found_is_appealed_too(sessions: Sessions, ada: Person, ben: Person) -> None:

@@ -2,12 +2,15 @@
 
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import pytest
 from sqlalchemy import func, select
 
-from filter_service import custody, ledger, moderation, submissions
+from filter_service import custody, ledger, moderation, retention, submissions
+from filter_service.db.arrivals import hold_images, keep_images
+from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Embedding,
     Image,
@@ -19,7 +22,7 @@ from filter_service.db.tables import (
     StoredExplanation,
     StoredScore,
 )
-from filter_service.db.vectors import StoredMemory
+from filter_service.db.vectors import StoredMemory, among, near
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import Encoder, load_encoder
@@ -31,13 +34,15 @@ from filter_service.moderation import Desk
 from filter_service.people import Role
 from filter_service.pipeline import ServedJudge, moderate
 from filter_service.policy import Policy, Preserved, read_policy
+from filter_service.reviews import cases
+from filter_service.reviews.appeals import appeal, open_appeal
 from filter_service.submissions import Submission
 from filter_service.verdicts import Verdict
 from filter_service.web.service import Sought
 from tests import console_life as life
 from tests.console_world import World, labelled
 from tests.signed_in import client_of, key_client
-from tests.some_cases import events_of, listening
+from tests.some_cases import events_of, listening, one_case, told_to_platforms
 
 pytest_plugins = ["tests.console_fixtures"]
 
@@ -72,6 +77,18 @@ def guilty() -> tuple[str, str]:
         if outcome.explanations:
             return name, outcome.explanations[0].class_name
     raise AssertionError("no sample is flagged")
+
+
+def with_twin(sessions: Sessions) -> tuple[Item, custody.Sealing]:
+    """An item that waits for review, and another one of its image, which is to be locked away."""
+    item_id = one_case(sessions)
+    with sessions.begin() as session:
+        item = session.get_one(Item, item_id)
+        assert item.image_id is not None
+        twin = Item(batch_id=item.batch_id, image_id=item.image_id, source="b.jpg")
+        session.add(twin)
+        session.flush()
+        return item, custody.Sealing(twin.id, item.batch_id, item.image_id, "gun", DAYS)
 
 
 def judge(world: World, name: str, policy: Policy) -> int:
@@ -254,6 +271,95 @@ def test_whoever_adds_to_an_image_waits_for_its_sealing(world: World) -> None:
     assert found == [{image}]
 
 
+def test_whoever_decides_is_waited_for(sessions: Sessions) -> None:
+    """Its case first, then its image: as decisions, lists and appeals take them."""
+    item, sealing = with_twin(sessions)
+    with ThreadPoolExecutor(1) as threads:
+
+        def seal() -> None:
+            with sessions.begin() as session:
+                custody.hold(session, {sealing.image_id}, set())
+                custody.lock_away(session, [sealing], "worker 1")
+
+        with sessions.begin() as session:
+            assert cases.lock(session, item.id) is not None
+            sealed = threads.submit(seal)
+            with pytest.raises(TimeoutError):
+                sealed.result(0.3)
+            hold_images(session, {sealing.image_id})
+        sealed.result(10)
+
+
+@pytest.mark.parametrize("last_is_sealed", [True, False])
+def test_images_are_locked_in_their_order(sessions: Sessions, last_is_sealed: bool) -> None:
+    with sessions.begin() as session:
+        images = [Image(digest=d * 64, bytes=1) for d in "ba"]  # the second one's comes first
+        session.add_all(images)
+        session.flush()
+        first, last = sorted(image.id for image in images)
+
+    def take() -> None:
+        with sessions.begin() as session:
+            if last_is_sealed:
+                custody.hold(session, {last}, {first})
+            else:
+                keep_images(session, {"a" * 64: 1, "b" * 64: 1})
+
+    row = select(Image.id).with_for_update(nowait=True)
+    with ThreadPoolExecutor(1) as threads, sessions.begin() as session:
+        session.execute(row.where(Image.id == first)).all()
+        taken = threads.submit(take)
+        with pytest.raises(TimeoutError):
+            taken.result(0.3)
+        session.execute(row.where(Image.id == last)).all()  # nobody has it yet
+        session.rollback()
+        taken.result(10)
+
+
+def test_an_appeal_about_what_is_locked_away_is_closed(sessions: Sessions) -> None:
+    item, sealing = with_twin(sessions)
+    listening(sessions)
+    opened = open_appeal(sessions, item.id, "It is a toy.", "key shop")
+    with sessions.begin() as session:
+        custody.hold(session, {sealing.image_id}, set())
+        custody.lock_away(session, [sealing], "worker 1")
+    closed = appeal(sessions, opened)
+    assert (closed.upheld, closed.closed_at is None, closed.review_id) == (True, False, None)
+    assert events_of(sessions, item.id)[-1] == Event.APPEAL_CLOSED
+    told = told_to_platforms(sessions)[-1]
+    assert (told.type, told.item_id) == ("appeal.closed", item.id)
+    about = {name: told.payload[name] for name in ("appeal", "upheld", "final")}
+    assert about == {"appeal": str(opened), "upheld": True, "final": "flagged"}
+
+
+def test_a_legal_hold_comes_before_forgetting(world: World) -> None:
+    older = world.item(guilty()[0])
+    before = left_of(world, older)
+    retention.hold(world.sessions, older, "a court", "service")
+    item = locked(world)
+    retention.hold(world.sessions, item, "another court", "service")
+    held = before | {"cases": 0}
+    assert all(before.values()) and left_of(world, older) == held
+    assert (
+        client_of(world.app, world.sessions, Role.ADMIN).get(f"/items/{older}").status_code == 403
+    )
+    with world.sessions.begin() as session:
+        image = session.get_one(Item, older).image_id
+        kept = session.scalars(select(Embedding).where(Embedding.image_id == image)).first()
+        assert kept is not None and image is not None
+        encoder, z = kept.encoder_id, kept.vector
+        assert image not in near(session, encoder, len(z), z, 5)
+        assert among(session, encoder, z, [image]) == {}
+    memory = StoredMemory(world.sessions, encoder, len(z), 1.0)
+    hits = memory.search(z, 5)
+    assert hits and digest(file(guilty()[0])) not in {hit.digest for hit in hits}
+    retention.release(world.sessions, older, "it is over", "service")
+    assert left_of(world, older) == held  # the other one stands
+    retention.release(world.sessions, item, "it is over, too", "service")
+    assert left_of(world, older) == NOTHING
+    assert events_of(world.sessions, older)[-1] == Event.LOCKED_AWAY  # says why all is gone
+
+
 @pytest.mark.parametrize("role", OTHERS)
 def test_nobody_else_sees_any_of_it(world: World, role: Role) -> None:
     older, item = world.item(guilty()[0]), locked(world)
@@ -349,6 +455,16 @@ def test_a_custodian_sees_what_is_known(world: World) -> None:
     assert client.get(f"/sealed/{world.item('notes.jpg')}").status_code == 404
     for closed in (f"/items/{item}", f"/pictures/{item}/blurred", "/queue"):
         assert client.get(closed).status_code == 403
+
+
+def test_a_custodian_sees_their_classes_only(world: World) -> None:
+    item = locked(world)
+    client = client_of(world.app, world.sessions, Role.CUSTODIAN, classes=("nothing",))
+    assert f"/sealed/{item}" not in client.get("/sealed").text
+    assert client.get(f"/sealed/{item}").status_code == 403
+    answer = client.post(f"/sealed/{item}/file", data={"reason": "asked for by the police"})
+    assert answer.status_code == 403
+    assert Event.SEALED_READ not in events_of(world.sessions, item)
 
 
 def test_the_list_goes_on_page_by_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, func, select, text, update
 
 from filter_service import ledger, people, retention, submissions, webhooks
 from filter_service.cli.keeping import _show
+from filter_service.db.arrivals import expect
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.db.tables import (
     Appeal,
@@ -34,6 +35,7 @@ from filter_service.db.tables import (
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.errors import Conflict, StorageUnavailable, UnknownItem
+from filter_service.images import digest
 from filter_service.ledger import Event
 from filter_service.ledger.sealing import seal
 from filter_service.ledger.signers import signer_of
@@ -60,6 +62,7 @@ pytest_plugins = ["tests.console_fixtures"]
 SAMPLE = "063.jpg"  # flagged for two classes
 AGAIN = "portrait-of-jane.jpg"  # the same bytes, under another name
 NOTE = "The man on the left is my neighbour."
+HOLD = "Doe against Roe, 3 C 114/26"
 APPEAL = "I am Jane Doe and this is my kitchen."
 WHY = "somebody asked for it"
 
@@ -210,6 +213,7 @@ def copied(admin: Engine, servers: Services, judged: Path, folder: Path) -> Iter
             "name": (SAMPLE.encode(), AGAIN.encode()),
             "note": (NOTE.encode(),),
             "appeal": (APPEAL.encode(),),
+            "hold": (HOLD.encode(),),
         }
         try:
             found = Case(world, folder, owner, (first, second), image.digest, needles | words)
@@ -220,12 +224,17 @@ def copied(admin: Engine, servers: Services, judged: Path, folder: Path) -> Iter
 
 
 def live(world: World, item: int) -> None:
-    """It is listed, decided with a note, appealed, and decided again."""
+    """It is held for a while, listed, decided with a note, appealed, and decided again."""
+    retention.hold(world.sessions, item, HOLD, "person admin")
+    retention.release(world.sessions, item, "settled", "person admin")
     sue = somebody(world.sessions, Role.SENIOR, "sue")
     entered = Entered(Kind.BLOCK, "gambling", Match.RADIUS, item, within=1.0, reason="like Jane's")
     for match in Match:
         within = None if match is Match.DIGEST else 1.0
         lists.add_entry(world.sessions, sue, replace(entered, match=match, within=within))
+    known = digest((SAMPLES / SAMPLE).read_bytes())
+    by_digest = Entered(Kind.BLOCK, "gambling", Match.DIGEST, digest=known, reason="seen before")
+    lists.add_entry(world.sessions, sue, by_digest)
     for login in ("ben", "eva"):
         person = somebody(world.sessions, Role.MODERATOR, login)
         cases.claim(world.sessions, person, item, 60.0)
@@ -292,6 +301,7 @@ FORGOTTEN = {
     "reasons and notes of reviews": {"note"},
     "statements of appeals": {"appeal"},
     "contents of webhooks": {"name"},
+    "reasons of legal holds": {"hold"},
     "explanations": {"explanation"},
     "embeddings": {"embedding"},
     "scores": {"scores"},
@@ -316,7 +326,7 @@ def without_trace(case: Case) -> set[str]:
     """What the tables still tell of an image whose erasure is not committed."""
     with sessions_of(case.owner)() as session:
         target, _ = erasing._lock(session, case.items[0], "service")
-        erasing._erase(session, target, case.items[0], WHY)
+        erasing._erase(session, target, WHY)
         for told in ("DELETE FROM loose_bytes", "UPDATE erasures SET digest = NULL"):
             session.execute(text(told))  # as it is once the bytes are gone, too
         found = case.among(dumped(session.connection()))
@@ -390,9 +400,26 @@ def test_a_submission_on_its_way_keeps_its_own_bytes(
     submissions.accept(
         case.sessions, case.storage, lambda: None, [Submission("a", data)], read_policy(POLICY)
     )
-    assert receipts[0].bytes.startswith("submitted again")
+    assert (receipts[0].done_at, receipts[0].bytes) == (None, "to be deleted")
     retention.sweep(case.sessions, case.storage)
+    done = retention.receipt(case.sessions, receipts[0].id)
+    assert done.done_at is not None and done.bytes.startswith("submitted again")
     assert case.storage.get(case.digest) == data
+
+
+def test_a_receipt_waits_for_bytes_that_may_still_come(case: Case) -> None:
+    """Whoever was about to keep them again is killed: they are deleted when that is late."""
+    with case.sessions.begin() as session:
+        expect(session, [case.digest])
+    receipt = case.erase()
+    assert retention.sweep(case.sessions, case.storage) == 0
+    assert retention.receipt(case.sessions, receipt.id).done_at is None
+    with case.owner.begin() as connection:
+        connection.execute(text("UPDATE loose_bytes SET due_at = now()"))
+    assert retention.sweep(case.sessions, case.storage) == 1
+    done = retention.receipt(case.sessions, receipt.id)
+    assert (done.bytes, done.done_at is None) == ("deleted", False)
+    assert case.found() == set()
 
 
 def test_asking_twice_gives_the_same_receipt(case: Case) -> None:
@@ -465,7 +492,9 @@ def test_a_platform_erases_what_it_submitted(sessions: Sessions, storage: Storag
         with sessions.begin() as session:
             items.append(session.scalars(select(Item.id).where(Item.batch_id == batch)).one())
     mine, theirs, shared = items
-    assert [shop.delete(f"/v1/items/{i}").status_code for i in (theirs, shared)] == [403, 403]
+    refused = [shop.delete(f"/v1/items/{i}") for i in (theirs, shared)]
+    assert [answer.status_code for answer in refused] == [403, 403]
+    assert all(f"Item {i}," in a.json()["detail"] for i, a in zip(items[1:], refused, strict=True))
     answer = shop.delete(f"/v1/items/{mine}", params={"reason": "the user left"})
     assert answer.status_code == 202
     address = answer.headers["location"]
@@ -498,6 +527,33 @@ def test_an_item_that_never_had_an_image_is_erased(
     assert str(receipt.id) in capsys.readouterr().out
     with pytest.raises(UnknownItem):
         retention.erase(sessions, storage, item + 1, WHY, "service")
+    with pytest.raises(Conflict, match="was erased"):
+        retention.hold(sessions, item, "a court", "service")
+
+
+def test_an_image_that_arrives_meanwhile_is_not_forgotten(
+    sessions: Sessions, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Submission("letter-of-jane.txt", error="letter-of-jane.txt cannot be read")
+    submissions.accept(sessions, storage, lambda: None, [file], SIMPLE)
+    take = erasing._take
+
+    def crossing(*args: Any) -> None:
+        at_once.setattr(erasing, "_take", take)
+        with sessions.begin() as other:  # as what fetches it does
+            image = Image(digest="ab" * 32, bytes=1)
+            other.add(image)
+            other.flush()
+            other.execute(update(Item).where(Item.id == item).values(image_id=image.id))
+        take(*args)
+
+    with sessions.begin() as session:
+        item = session.scalars(select(Item.id)).one()
+    with monkeypatch.context() as at_once:
+        at_once.setattr(erasing, "_take", crossing)
+        with pytest.raises(Conflict, match="has just arrived"):
+            retention.erase(sessions, storage, item, WHY, "service")
+    assert retention.erase(sessions, storage, item, WHY, "service").image is not None
 
 
 def test_a_review_that_stands_is_changed_by_nothing_else(kept: Case) -> None:

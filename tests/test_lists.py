@@ -1,7 +1,7 @@
 """Lists decide as somebody said, at recording and for what waits already, and only there."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -11,13 +11,16 @@ from filter_service import ledger
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Item,
+    LedgerEntry,
     OutboxEvent,
     Person,
     ReviewCase,
     ReviewOutcome,
+    SealedItem,
     WebhookEndpoint,
 )
 from filter_service.errors import InvalidRequest, NotAllowed, UnknownEntry, UnknownItem
+from filter_service.ledger import Event
 from filter_service.reviews.lists import (
     Entered,
     add_entry,
@@ -276,6 +279,52 @@ def test_an_entry_that_makes_no_sense_is_refused(
 def test_an_unknown_item_is_refused(sessions: Sessions, senior: Person) -> None:
     with pytest.raises(UnknownItem):
         add_entry(sessions, senior, Entered(Kind.BLOCK, "knife", Match.PDQ, item_id=9, reason="x"))
+
+
+@pytest.mark.parametrize("match", list(Match))
+def test_what_is_locked_away_is_not_listed(
+    sessions: Sessions, desk: Desk, senior: Person, match: Match
+) -> None:
+    (first,) = desk.judge(KNIFE, digests=[ONE], hashes=[bits(1)], vectors=turned([0]))
+    with sessions.begin() as session:
+        image = session.get_one(Item, first).image_id
+        session.add(
+            SealedItem(
+                item_id=first,
+                image_id=image,
+                class_name="knife",
+                sealed_at=datetime.now(UTC),
+                preserve_until=datetime.now(UTC),
+            )
+        )
+    for ask in (preview, add_entry):
+        with pytest.raises(NotAllowed, match="is locked away") as refused:
+            ask(sessions, senior, Entered(Kind.BLOCK, "knife", match, first, reason="x"))
+        assert ONE not in str(refused.value)
+    if match is not Match.DIGEST:
+        known = Entered(Kind.BLOCK, "knife", match, digest=ONE, reason="x")
+        with pytest.raises(InvalidRequest, match="No image is stored"):
+            preview(sessions, senior, known)
+
+
+def test_a_refusal_names_no_digest_that_was_not_given(
+    sessions: Sessions, desk: Desk, senior: Person
+) -> None:
+    (plain,) = desk.judge(KNIFE, digests=[ONE])
+    with pytest.raises(InvalidRequest, match=f"image of item {plain} has no perceptual hash"):
+        preview(sessions, senior, Entered(Kind.BLOCK, "knife", Match.PDQ, plain, reason="x"))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_entry_by_digest_tells_of_its_item(
+    sessions: Sessions, desk: Desk, enter: Enter, known: bool
+) -> None:
+    """So that its payload goes when that is erased."""
+    (first, _) = desk.judge(KNIFE, KNIFE, digests=[ONE, TWO])
+    enter(Kind.BLOCK, digest=ONE if known else THREE)
+    with sessions.begin() as session:
+        listed = select(LedgerEntry.item_id).where(LedgerEntry.event == Event.LISTED.value)
+        assert session.scalars(listed).all() == [first if known else None]
 
 
 def test_who_may_not_change_lists_is_refused(sessions: Sessions) -> None:

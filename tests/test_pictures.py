@@ -62,6 +62,21 @@ def test_a_blurred_picture_is_grey_and_keeps_its_shape(
     assert (opened(answer.content).mode, opened(answer.content).size) == ("L", (480, 240))
 
 
+def test_points_are_not_remembered_for_long(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = noisy(0)
+    storage.put(digest(data), data)
+    monkeypatch.setattr(drawing, "FORGOTTEN_AFTER", 1e12)
+    drawing.forget_erased("the same")
+    drawing.points(storage, digest(data), 0, Limits())
+    drawing.forget_erased("the same")
+    assert drawing.points.cache_info().currsize == 1
+    monkeypatch.setattr(drawing, "FORGOTTEN_AFTER", 1e-6)
+    drawing.forget_erased("the same")  # as some time later
+    assert drawing.points.cache_info().currsize == 0
+
+
 def test_a_blurred_picture_is_made_from_its_points_and_nothing_else(storage: Storage) -> None:
     checks = np.indices((160, 320)).sum(axis=0) % 2 * 200
     pictures = []

@@ -3,6 +3,7 @@
 import threading
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from sqlalchemy import Engine, func, insert, select, text, update
 
 from filter_service import ledger, retention, submissions
 from filter_service.chores import CHORES
-from filter_service.db.arrivals import enqueue
+from filter_service.db.arrivals import arrived, enqueue, expect, keep_images
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Appeal,
@@ -336,6 +337,26 @@ def test_what_came_too_late_is_refused(
         judged(sessions, storage, CLEAR)
     with sessions.begin() as session:
         assert session.scalar(select(func.count()).select_from(Item)) == 0
+
+
+def test_what_arrives_at_the_last_moment_keeps_its_bytes(
+    sessions: Sessions, storage: Storage, owner: Engine
+) -> None:
+    name = digest(CLEAR)
+    with sessions.begin() as session:
+        expected = expect(session, [name])
+    storage.put(name, CLEAR)
+    with owner.begin() as connection:
+        connection.execute(text("UPDATE loose_bytes SET due_at = now()"))
+    with ThreadPoolExecutor(1) as threads:
+        with sessions.begin() as session:
+            keep_images(session, {name: len(CLEAR)})
+            arrived(session, expected)
+            swept = threads.submit(sweep, sessions, storage)
+            with pytest.raises(TimeoutError):
+                swept.result(0.3)
+        assert swept.result(10) == 0
+    assert storage.has(name)
 
 
 def test_an_image_submitted_again_has_its_bytes_again(sessions: Sessions, storage: Storage) -> None:

@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 from sqlalchemy import update
 
-from filter_service import ledger
+from filter_service import ledger, retention
 from filter_service.canonical import canonical
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, Person, ReviewOutcome, Statement
@@ -183,6 +183,50 @@ def test_a_lists_decision_is_fully_automated(sessions: Sessions) -> None:
     assert "exactly the same file" in stated.document["decision_facts"]
     assert stated.review_id is None
     assert "You can ask for a person" in stated.notice
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_what_the_model_found_stays_its_find(
+    sessions: Sessions, anna: Person, language: str
+) -> None:
+    (item,) = items_of(sessions, "gun", of=policy(languages=[language]))
+    decided(sessions, anna, item)
+    with sessions.begin() as session:  # as erasing leaves it, or an explanation's expiry
+        session.execute(update(Item).where(Item.id == item).values(margin=None, probability=None))
+    stated = one(sessions, item)
+    assert [stated.document[f] for f in SAID] == ["Yes", "AUTOMATED_DECISION_PARTIALLY"]
+    found = "Ein Computerprogramm" if language == "de" else "A computer program"
+    facts = stated.document["decision_facts"]
+    assert facts.startswith(f"{found}") and " 100" not in facts
+
+
+def test_what_a_list_found_stays_its_find(sessions: Sessions, anna: Person) -> None:
+    item = listed(sessions)
+    with sessions.begin() as session:
+        session.execute(update(Item).where(Item.id == item).values(margin=None, probability=None))
+    open_appeal(sessions, item, "It is a toy.", "key shop")
+    decided(sessions, anna, item)
+    stated = one(sessions, item)
+    assert [stated.document[f] for f in SAID] == ["Yes", "AUTOMATED_DECISION_PARTIALLY"]
+    assert "matched a picture that had been forbidden" in stated.document["decision_facts"]
+
+
+def test_nothing_is_stated_of_what_was_erased(sessions: Sessions, anna: Person) -> None:
+    (item,) = items_of(sessions, "gun")
+    decided(sessions, anna, item)
+    retention.request(sessions, item, "asked for", "service")
+    assert (waiting(sessions), issue_due(sessions)) == ([], 0)
+
+
+def test_what_was_erased_is_still_withdrawn(sessions: Sessions, anna: Person) -> None:
+    (item,) = items_of(sessions, "gun")
+    decided(sessions, anna, item)
+    one(sessions, item)
+    open_appeal(sessions, item, "It is a toy.", "key shop")
+    decided(sessions, colleague(sessions, "ben"), item, OVERTURNED)
+    retention.request(sessions, item, "asked for", "service")
+    assert issue_due(sessions) == 1
+    assert statements(sessions)[0].withdrawn_at is not None
 
 
 def test_several_looks_are_told(sessions: Sessions, anna: Person) -> None:

@@ -49,6 +49,13 @@ def arrived(session: Session, expected: Collection[int]) -> None:
         )
 
 
+def unwanted(session: Session, expected: Collection[int]) -> None:
+    """The caller has no use for these bytes after all: they go soon, unless they are another's."""
+    gone = delete(LooseBytes).where(LooseBytes.id.in_(expected)).returning(LooseBytes.digest)
+    if rows := [{"digest": d, "due_at": func.now()} for d in session.scalars(gone)]:
+        session.execute(insert(LooseBytes).values(rows))
+
+
 def keep_images(session: Session, sizes: Mapping[str, int]) -> dict[str, int]:
     """The ids of images by digest; those that are new are added, and nothing of them is gone.
 
@@ -61,7 +68,7 @@ def keep_images(session: Session, sizes: Mapping[str, int]) -> dict[str, int]:
         here = (
             select(Image.digest, Image.id)
             .where(Image.digest.in_(missing))
-            .order_by(Image.digest)
+            .order_by(Image.id)  # as everybody who locks several
             .with_for_update(read=True, key_share=True)
         )
         found |= {digest: image for digest, image in session.execute(here) if digest is not None}

@@ -42,6 +42,11 @@ _DECISION = """
      ORDER BY at DESC LIMIT 1)
 """
 
+# What is locked away may be kept, under a legal hold: nothing is found near it.
+_OPEN = """
+    WHERE NOT EXISTS (SELECT FROM sealed_items WHERE sealed_items.image_id = nearest.image_id)
+"""
+
 _FEW = f"""
     WITH side AS MATERIALIZED (
         SELECT image_id, frame, margin FROM scores
@@ -57,7 +62,7 @@ _FEW = f"""
             LIMIT 1
         ) AS embedding
         ORDER BY vector <=> :z LIMIT :limit
-    ) AS nearest JOIN images ON images.id = image_id
+    ) AS nearest JOIN images ON images.id = image_id {_OPEN}
 """
 
 _WALK = """
@@ -77,21 +82,22 @@ _MANY = f"""
             LIMIT 1
         ) AS score
         ORDER BY distance LIMIT :limit
-    ) AS nearest JOIN images ON images.id = image_id
+    ) AS nearest JOIN images ON images.id = image_id {_OPEN}
 """
 
 _SEARCH = f"""
     SELECT images.digest, frame, 1 - distance
-    FROM ({_WALK} LIMIT :limit) AS nearest JOIN images ON images.id = image_id
+    FROM ({_WALK} LIMIT :limit) AS nearest JOIN images ON images.id = image_id {_OPEN}
 """
 
 _NEAR = f"""
-    SELECT image_id, 1 - min(distance) FROM ({_WALK} LIMIT :limit) AS nearest GROUP BY image_id
+    SELECT image_id, 1 - min(distance) FROM ({_WALK} LIMIT :limit) AS nearest {_OPEN}
+    GROUP BY image_id
 """
 
-_AMONG = """
-    SELECT image_id, 1 - min(vector <=> :z) FROM embeddings
-    WHERE encoder_id = {encoder} AND image_id = ANY(:images) GROUP BY image_id
+_AMONG = f"""
+    SELECT image_id, 1 - min(vector <=> :z) FROM embeddings AS nearest {_OPEN}
+    AND encoder_id = {{encoder}} AND image_id = ANY(:images) GROUP BY image_id
 """
 
 _PHRASES = """

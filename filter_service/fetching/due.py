@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
-from filter_service.db.arrivals import arrived, enqueue, expect, keep_images
+from filter_service.db.arrivals import arrived, enqueue, expect, keep_images, unwanted
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Fetch, Item
 from filter_service.errors import FilterServiceError, ImageError, UnsafeAddress
@@ -133,7 +133,8 @@ def _arrive(this: _Round, claimed: _Claimed, name: str, size: int, expected: Seq
     with this.sessions.begin() as session:
         waiting = (Fetch.item_id == claimed.item_id, Fetch.due_at.is_not(None))
         if session.scalar(delete(Fetch).where(*waiting).returning(Fetch.item_id)) is None:
-            return  # cancelled, or somebody else was quicker: the bytes may be nobody's
+            unwanted(session, expected)  # cancelled, erased, or somebody else was quicker
+            return
         image = keep_images(session, {name: size})[name]
         arrived(session, expected)
         of = select(Batch.id, Batch.priority).join(Item).where(Item.id == claimed.item_id)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, delete, func, insert, select, text, update
+from sqlalchemy import Select, delete, exists, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
@@ -28,6 +28,8 @@ from filter_service.db.tables import (
     Review,
     ReviewCase,
     SealedItem,
+    Statement,
+    StatementDue,
 )
 from filter_service.errors import Conflict, StorageUnavailable, UnknownItem
 from filter_service.ledger import Entry, Event
@@ -53,6 +55,7 @@ class Target:
     items: Sequence[Item]
     image: Image | None
     actor: str
+    asked: int  # the item that the request named
 
     @property
     def ids(self) -> list[int]:
@@ -95,7 +98,7 @@ def request(
         if done is not None:
             return done
         _require_free(session, target)
-        return _erase(session, target, item_id, reason)
+        return _erase(session, target, reason)
 
 
 def _lock(session: Session, item_id: int, actor: str) -> tuple[Target, uuid.UUID | None]:
@@ -116,7 +119,9 @@ def _lock(session: Session, item_id: int, actor: str) -> tuple[Target, uuid.UUID
     if done is None:
         _take(session, items.with_only_columns(Item.id), Item)
     found = list(session.scalars(items.execution_options(populate_existing=True)))
-    return Target(found, image, actor), done
+    if done is None and image is None and any(i.image_id is not None for i in found):
+        raise Conflict(f"The image of item {item_id} has just arrived: try again.")
+    return Target(found, image, actor, item_id), done
 
 
 def _take(session: Session, rows: Select[Any], table: type) -> None:
@@ -130,7 +135,7 @@ def _take(session: Session, rows: Select[Any], table: type) -> None:
 
 def _require_free(session: Session, target: Target) -> None:
     """Raises Conflict for what may not be erased, or not now."""
-    ids, first = target.ids, target.ids[0]
+    ids = target.ids
     if (held := standing(session, ids)) is not None:
         raise Conflict(
             f"Item {held.item_id} is under a legal hold since {held.created_at:%Y-%m-%d}: it can "
@@ -139,8 +144,10 @@ def _require_free(session: Session, target: Target) -> None:
     sealed = select(func.max(SealedItem.preserve_until)).where(SealedItem.item_id.in_(ids))
     until = session.scalar(sealed.where(SealedItem.preserve_until > func.now()))
     if until is not None:
-        raise Conflict(f"Item {first} has to be preserved until {until:%Y-%m-%d}: ask again then.")
-    for table in (Queued, Fetch, ReviewCase, Review):
+        raise Conflict(
+            f"Item {target.asked} has to be preserved until {until:%Y-%m-%d}: ask again then."
+        )
+    for table in (Queued, Fetch, ReviewCase, Review, StatementDue):
         _take(session, select(table.item_id).where(table.item_id.in_(ids)), table)
     judging = select(Queued.item_id).where(
         Queued.item_id.in_(ids), Queued.worker.is_not(None), Queued.leased_until > func.now()
@@ -155,7 +162,7 @@ def _require_free(session: Session, target: Target) -> None:
         )
 
 
-def _erase(session: Session, target: Target, item_id: int, reason: str) -> uuid.UUID:
+def _erase(session: Session, target: Target, reason: str) -> uuid.UUID:
     """Everything that is rows; what was removed is written down in numbers."""
     erasure_id = uuid.uuid4()
     about = {"erasure": str(erasure_id), "reason": reason}
@@ -181,7 +188,7 @@ def _erase(session: Session, target: Target, item_id: int, reason: str) -> uuid.
     session.execute(
         insert(Erasure).values(
             id=erasure_id,
-            item_id=item_id,
+            item_id=target.asked,
             image_id=image and image.id,
             digest=digest,
             reason=reason,
@@ -201,6 +208,15 @@ def _rows(table: Any) -> Step:  # noqa: ANN401  (a table with a column item_id)
         return len(session.scalars(gone).all())
 
     return step
+
+
+def _statements_due(session: Session, target: Target) -> int:
+    """None is issued any more; one that stands may still have to be withdrawn."""
+    stands = exists().where(
+        Statement.item_id == StatementDue.item_id, Statement.withdrawn_at.is_(None)
+    )
+    gone = delete(StatementDue).where(StatementDue.item_id.in_(target.ids), ~stands)
+    return len(session.scalars(gone.returning(StatementDue.item_id)).all())
 
 
 def _words(written: str) -> Step:
@@ -268,11 +284,13 @@ STEPS: Mapping[str, Step] = {
     "places in the queue": _rows(Queued),
     "fetches": _rows(Fetch),
     "open cases": _rows(ReviewCase),
+    "statements that wait": _statements_due,
     "list entries": _list_entries,  # found by the digest, which is still there
     "payloads of ledger entries": _payloads,
     "reasons and notes of reviews": _words("reviews"),
     "statements of appeals": _words("appeals"),
     "contents of webhooks": _words("webhooks"),
+    "reasons of legal holds": _words("holds"),
     "explanations": _part("explanations"),
     "embeddings": _part("embeddings"),
     "scores": _part("scores"),

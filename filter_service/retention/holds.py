@@ -6,9 +6,9 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from filter_service import ledger
+from filter_service import custody, ledger
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Image, Item, LegalHold
+from filter_service.db.tables import Erasure, Image, Item, LegalHold
 from filter_service.errors import Conflict, UnknownEntry, UnknownItem
 from filter_service.ledger import Entry, Event
 from filter_service.retention.words import said
@@ -29,7 +29,10 @@ def hold(sessions: Sessions, item_id: int, reason: str, actor: str) -> LegalHold
 
 
 def release(sessions: Sessions, item_id: int, reason: str, actor: str) -> LegalHold:
-    """Let the rules, and requests to erase, see to an item's image again."""
+    """Let the rules, and requests to erase, see to an item's image again.
+
+    What was locked away while it was held loses now what was computed of it.
+    """
     reason = said(reason)
     ended = (
         update(LegalHold)
@@ -37,13 +40,17 @@ def release(sessions: Sessions, item_id: int, reason: str, actor: str) -> LegalH
         .values(released_by=actor, released_at=func.now())
         .returning(LegalHold)
     )
+    image = select(Image.id).join(Item, Item.image_id == Image.id).where(Item.id == item_id)
     with sessions.begin() as session:
+        image_id = session.scalar(image.with_for_update(of=Image))  # before the hold, as in `hold`
         held = session.scalar(ended)
         if held is None:
             raise UnknownEntry(f"Item {item_id} is under no legal hold: list the holds.")
         batch = session.scalar(select(Item.batch_id).where(Item.id == item_id))
         about = {"hold": held.id, "reason": reason}
         ledger.append(session, [Entry(Event.HOLD_RELEASED, actor, item_id, batch, about)])
+        if image_id is not None:
+            custody.hold_released(session, image_id, actor)
     return held
 
 
@@ -68,8 +75,11 @@ def _locked(session: Session, item_id: int) -> Item:
     item = session.scalar(here.with_for_update(read=True, key_share=True))
     if item is None:
         raise UnknownItem(f"There is no item {item_id}: check the id.")
-    if item.image_id is not None:
+    if item.image_id is None:
+        erased = session.scalar(select(Erasure.id).where(Erasure.item_id == item_id)) is not None
+    else:
         image = select(Image.digest).where(Image.id == item.image_id)
-        if session.scalar(image.with_for_update(read=True, key_share=True)) is None:
-            raise Conflict(f"Item {item_id} was erased: there is nothing left to hold.")
+        erased = session.scalar(image.with_for_update(read=True, key_share=True)) is None
+    if erased:
+        raise Conflict(f"Item {item_id} was erased: there is nothing left to hold.")
     return item

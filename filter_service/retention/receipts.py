@@ -23,8 +23,8 @@ STAYS = (
     "they were issued, and prove that somebody was told.",
     "The image's number and its size in bytes.",
     "Explanations of other images, which may name this one's digest as the nearest with the other "
-    "answer; and what somebody typed who listed or searched for the digest itself. It is a number "
-    "that leads to nothing here.",
+    "answer; and what somebody typed who searched for the digest itself, or listed it before the "
+    "image came, with their reason. It is a number that leads to nothing here.",
     "Backups and the database's own log of writes, for as long as their keeper keeps them.",
 )
 

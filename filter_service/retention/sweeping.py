@@ -34,7 +34,7 @@ def sweep(sessions: Sessions, storage: Storage, stop: Callable[[], bool] = lambd
         )
         with sessions.begin() as session:
             found = session.execute(due).all()
-        for _, digest in found:
+        for digest in dict.fromkeys(digest for _, digest in found):
             if stop():
                 return swept
             try:
@@ -48,30 +48,26 @@ def sweep(sessions: Sessions, storage: Storage, stop: Callable[[], bool] = lambd
 
 def forget_bytes(sessions: Sessions, storage: Storage, digest: str) -> bool:
     """Delete some bytes unless somebody wants them; whether they were deleted."""
+    rows = LooseBytes.digest == digest
     with sessions.begin() as session:
         key = func.hashtext("filter_service bytes")
         session.execute(select(func.pg_advisory_xact_lock(key, turn(digest))))
-        wanted = _wanted(session, digest)
-        if not wanted:
+        coming = select(LooseBytes.id).where(rows, LooseBytes.due_at > func.now())
+        if session.scalar(coming.limit(1)) is not None:
+            return False  # what is due is looked at again once these have come, or are late
+        # First: who is just taking one of these back is waited for, and has an image afterwards.
+        session.execute(delete(LooseBytes).where(rows, LooseBytes.due_at <= func.now()))
+        image = select(Image.id).where(Image.digest == digest, Image.bytes_gone_at.is_(None))
+        kept = session.scalar(image) is not None
+        if not kept:
             storage.delete(digest)
-        session.execute(
-            delete(LooseBytes).where(LooseBytes.digest == digest, LooseBytes.due_at <= func.now())
-        )
-        _end_erasures(session, digest, wanted)
-    return not wanted
+        _end_erasures(session, digest, kept)
+    return not kept
 
 
-def _wanted(session: Session, digest: str) -> bool:
-    kept = select(Image.id).where(Image.digest == digest, Image.bytes_gone_at.is_(None))
-    coming = select(LooseBytes.id).where(
-        LooseBytes.digest == digest, LooseBytes.due_at > func.now()
-    )
-    return bool(session.scalar(select(kept.exists() | coming.exists())))
-
-
-def _end_erasures(session: Session, digest: str, wanted: bool) -> None:
+def _end_erasures(session: Session, digest: str, kept: bool) -> None:
     """The same file may have been submitted again: what it was then is erased all the same."""
-    fate = "submitted again since, as another image" if wanted else "deleted"
+    fate = "submitted again since, as another image" if kept else "deleted"
     waiting = select(Erasure).where(Erasure.done_at.is_(None), Erasure.digest == digest)
     for erasure in session.scalars(waiting.with_for_update()):
         session.execute(

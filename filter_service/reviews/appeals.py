@@ -9,10 +9,19 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from filter_service import ledger
+from filter_service import custody, ledger
+from filter_service.db.arrivals import hold_images
 from filter_service.db.policies import load_policy
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Appeal, Batch, Item, PolicyClass, ReviewCase, ReviewOutcome
+from filter_service.db.tables import (
+    Appeal,
+    Batch,
+    Image,
+    Item,
+    PolicyClass,
+    ReviewCase,
+    ReviewOutcome,
+)
 from filter_service.errors import Conflict, InvalidRequest, UnknownEntry, UnknownItem
 from filter_service.ledger import Entry, Event
 from filter_service.policy import Severity
@@ -34,6 +43,7 @@ def open_appeal(sessions: Sessions, item_id: int, statement: str, actor: str) ->
     statement = _checked(statement)
     with sessions.begin() as session:
         lock(session, item_id)  # so that no decision takes effect in between
+        _hold(session, item_id)
         item = _appealable(session, item_id)
         appeal = uuid.uuid4()
         new = upsert(Appeal).values(
@@ -90,6 +100,17 @@ def _checked(statement: str) -> str:
     if "\x00" in statement:
         raise InvalidRequest("The statement holds a NUL, which cannot be kept: leave it out.")
     return statement
+
+
+def _hold(session: Session, item_id: int) -> None:
+    """Nothing of the image is deleted or locked away from here on; raises if that was done."""
+    image = session.scalar(select(Item.image_id).where(Item.id == item_id))
+    if image is None:
+        return  # nor is anything of it flagged
+    hold_images(session, [image])
+    custody.require_open(session, item_id)
+    if session.scalar(select(Image.digest).where(Image.id == image)) is None:
+        raise Conflict(f"Item {item_id} was erased: nothing is left that anybody could look at.")
 
 
 def _appealable(session: Session, item_id: int) -> _Item:

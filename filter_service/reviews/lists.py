@@ -12,7 +12,7 @@ from sqlalchemy import Select, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from filter_service import ledger
+from filter_service import custody, ledger
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Image, Item, ListEntry, Person, ReviewCase, ReviewOutcome
 from filter_service.db.vectors import near
@@ -108,7 +108,9 @@ def add_entry(
         ).one()
         listed = _listed(row)
         about = asdict(listed) | {"created_at": row.created_at.isoformat(), "entry": row.id}
-        ledger.append(session, [Entry(Event.LISTED, actor, entered.item_id, details=about)])
+        of = select(func.min(Item.id)).join(Image).where(Image.digest == listed.digest)
+        item_id = entered.item_id or session.scalar(of)  # its payload goes when that is erased
+        ledger.append(session, [Entry(Event.LISTED, actor, item_id, details=about)])
         waiting = _matched(session, known, lock=True) if decide_waiting else []
         _decide(session, row, waiting, actor)
     return Added(listed, len(waiting))
@@ -206,34 +208,42 @@ def _known(session: Session, entered: Entered) -> dict[str, Any]:
     if entered.match is Match.PDQ:
         if image.pdq is None:
             raise InvalidRequest(
-                f"Image {image.digest} has no perceptual hash, since it is too plain or was never "
-                "judged: list it by digest."
+                f"The image of {_named(entered)} has no perceptual hash, since it is too plain or "
+                "was never judged: list it by digest."
             )
         return columns | {"pdq": image.pdq}
     if entered.match is Match.RADIUS:
         place = place_of(session, item, entered.class_name) if item else None
         if place is None:
             raise InvalidRequest(
-                f"Image {image.digest} has no embedding of this item: list it by an item that was "
-                "judged, or by digest."
+                f"The image of {_named(entered)} has no embedding of an item: list it by an item "
+                "that was judged, or by digest."
             )
         return columns | {"encoder_id": place.encoder_id, "vector": place.z}
     return columns
 
 
 def _image(session: Session, entered: Entered) -> tuple[Item | None, Image]:
+    """What is listed; what is locked away is not there for anybody who makes lists."""
     item = None
-    found = select(Image).where(Image.digest == entered.digest)
+    found = select(Image).where(Image.digest == entered.digest, ~custody.is_locked(Image.id))
     if entered.item_id is not None:
         item = session.get(Item, entered.item_id)
         if item is None:
             raise UnknownItem(f"There is no item {entered.item_id}: check the id.")
+        custody.require_open(session, entered.item_id)
         found = select(Image).where(Image.id == item.image_id)
     image = session.scalar(found)
     if image is None:
-        what = f"item {entered.item_id}" if item else f"digest {entered.digest}"
-        raise InvalidRequest(f"No image is stored for {what}: list it by the digest of its bytes.")
+        raise InvalidRequest(
+            f"No image is stored for {_named(entered)}: list it by the digest of its bytes."
+        )
     return item, image
+
+
+def _named(entered: Entered) -> str:
+    """As whoever lists it knows it."""
+    return f"item {entered.item_id}" if entered.item_id else f"digest {entered.digest}"
 
 
 def in_turn(session: Session) -> None:

@@ -64,7 +64,7 @@ class Reasons:
     review_id: int | None
     entry_id: int | None  # of the list that decided
     match: str | None  # how that list knew the picture
-    strength: Strength | None
+    strength: Strength | None  # None: it did not reach the limit, or that was deleted
     evidence: Evidence | None
     looks: int  # people who decided so
     revealed: bool  # and saw the picture unblurred
@@ -193,13 +193,12 @@ def _reasons(
     strength = _strength(row, forbidden, record)
     reached = strength is not None and strength.above >= 0
     looks, revealed = _looks(session, row) if by is By.PERSON else (0, False)
-    found_by = By.MODEL if reached else By.LIST if by is By.LIST else By.PERSON
     return Reasons(
         item_id=row.id,
         batch_id=row.batch_id,
         policy=policy,
         forbidden=forbidden,
-        found_by=By.PERSON if row.sampled else found_by,
+        found_by=_found_by(row, reached),
         decided_by=by,
         decided_at=row.judged_at if by is By.MODEL else row.at,
         content_date=row.content_date or row.submitted_at.date(),
@@ -211,6 +210,13 @@ def _reasons(
         looks=looks,
         revealed=revealed,
     )
+
+
+def _found_by(row: _Row, reached: bool) -> By:
+    """By what stays when margins and explanations are deleted; the model comes before the list."""
+    if row.sampled or row.verdict is not Verdict.FLAGGED:
+        return By.PERSON
+    return By.LIST if row.list_entry_id is not None and not reached else By.MODEL
 
 
 def _record(session: Session, row: _Row, name: str) -> Explanation | None:

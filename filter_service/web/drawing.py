@@ -7,6 +7,7 @@ which are all that is kept of the image, so that no way of sharpening it brings 
 
 import io
 import textwrap
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import BoundedSemaphore
@@ -24,6 +25,7 @@ SHOWN = 480  # pixels on the longer side, as on a page
 THUMBNAIL = 112  # likewise, in a list
 LARGEST = 1600  # likewise, of a revealed picture
 REMEMBERED = 20_000  # images whose points are kept in memory, about a kilobyte each
+FORGOTTEN_AFTER = 3600  # seconds; they are computed again
 AT_ONCE = 4  # images that are decoded at the same time: a large one takes 300 MB
 
 Size = tuple[int, int]
@@ -39,14 +41,19 @@ class Points:
     grey: PIL.Image.Image
 
 
-_erased: list[object] = [None]
+_known: list[object] = [None]
 
 
 def forget_erased(newest: object) -> None:
-    """Drop all points that are remembered if an image was erased since this was last called."""
-    if _erased[0] != newest:
+    """Drop all points that are remembered if an image was erased since this was last called.
+
+    And each hour: among them may be those of an image that expired or was locked away, which nobody
+    gets but memory holds, and of one that was still being read when it was erased.
+    """
+    now = newest, time.monotonic() // FORGOTTEN_AFTER
+    if _known[0] != now:
         points.cache_clear()
-        _erased[0] = newest
+        _known[0] = now
 
 
 @lru_cache(REMEMBERED)

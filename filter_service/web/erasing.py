@@ -123,7 +123,7 @@ def _require_own(by: Caller, session: Session, target: Target) -> None:
     )
     if session.scalar(others) is not None and not _asked_before(session, by, target):
         raise NotAllowed(
-            f"Item {target.ids[0]}, or another one of the same image, was not submitted by "
+            f"Item {target.asked}, or another one of the same image, was not submitted by "
             f"{by.actor}: an admin can erase it."
         )
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import PIL.Image
 from fastapi import APIRouter, Depends, Path, Response
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from filter_service import ledger, people, retention
 from filter_service.db.tables import Image, Item, PolicyClass, StoredEncoder, StoredExplanation
@@ -21,7 +22,7 @@ from filter_service.web.answers import ExplanationAnswer
 from filter_service.web.paging import LARGEST_ID
 from filter_service.web.problems import answers
 from filter_service.web.service import Service, service
-from filter_service.web.sight import item_for, may_see
+from filter_service.web.sight import item_for, may_see, visible
 
 router = APIRouter(prefix="/v1", responses=answers(401, 403, 404, 410, 422, 503))
 Here = Annotated[Service, Depends(service)]
@@ -124,6 +125,7 @@ class _Told:
             row = session.execute(query).one_or_none()
             if row is None or not may_see(by, class_name):
                 raise NotExplainable(f"Item {item} has no explanation for {class_name!r}.")
+            _require_all_open(session, by, item)
             if by.person is None:
                 seen = Entry(Event.REVEALED, by.actor, item, found.batch_id, {"class": class_name})
                 ledger.append(session, [seen])
@@ -143,18 +145,46 @@ class _Told:
         return frame
 
     def neighbour(self, here: Service, by: Caller, item: int) -> PIL.Image.Image | None:
-        """The nearest counterfactual image, if its bytes are at hand; it is written down, too."""
+        """The nearest counterfactual image, if they may see it; that they do is its own entry.
+
+        It may have been locked away or deleted since this record was written.
+        """
         if not self.record.images:
             return None
         digest = self.record.images[0].digest
+        query = (
+            select(Item.id, Item.batch_id)
+            .join(Image, Image.id == Item.image_id)
+            .where(Image.digest == digest, Image.bytes_gone_at.is_(None), visible(by))
+            .order_by(Item.id)
+            .limit(1)
+        )
         with here.sessions.begin() as session:
-            told = {"class": self.record.class_name, "beside": digest}
-            ledger.append(session, [Entry(Event.REVEALED, by.actor, item, details=told)])
+            row = session.execute(query).one_or_none()
+            if row is None:
+                return None
+            seen = {"class": self.record.class_name, "beside": item}
+            ledger.append(session, [Entry(Event.REVEALED, by.actor, row.id, row.batch_id, seen)])
         try:
             data = here.storage.get(digest)
             return decode(data, Limits.of(here.settings), only=0).frames[0]
         except FilterServiceError:  # the card says so
             return None
+
+
+def _require_all_open(session: Session, by: Caller, item: int) -> None:
+    """A picture shows everything that it is flagged for, whichever class was asked about."""
+    names = (
+        select(PolicyClass.name)
+        .join(StoredExplanation, StoredExplanation.class_id == PolicyClass.id)
+        .where(StoredExplanation.item_id == item)
+        .distinct()
+    )
+    if closed := sorted(name for name in session.scalars(names) if not may_see(by, name)):
+        raise NotAllowed(
+            f"Item {item} shows {', '.join(closed)}, too, which {by.actor} may not see: an admin "
+            "can change that."
+        )
 
 
 def _png(picture: PIL.Image.Image) -> Response:

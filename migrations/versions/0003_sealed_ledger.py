@@ -283,6 +283,8 @@ BEGIN
             WHERE item_id = item AND (reason IS NOT NULL OR note IS NOT NULL);
     WHEN 'appeals' THEN
         UPDATE appeals SET statement = '' WHERE item_id = item AND statement <> '';
+    WHEN 'holds' THEN
+        UPDATE legal_holds SET reason = '' WHERE item_id = item AND reason <> '';
     WHEN 'webhooks' THEN  -- what a platform has to know to find its own item again stays
         UPDATE outbox SET payload = jsonb_build_object('source', '', 'erased', true) || (
             SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(payload)

@@ -5,12 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Path, Query, Request, Response
 
 from filter_service import custody
-from filter_service.errors import InvalidRequest
+from filter_service.custody import Kept
+from filter_service.errors import InvalidRequest, NotAllowed
 from filter_service.people import Ability
 from filter_service.web.access import Caller, able
 from filter_service.web.pages import render
 from filter_service.web.paging import LARGEST_ID, cursor, key_of
 from filter_service.web.service import Service, service
+from filter_service.web.sight import may_see
 
 router = APIRouter(prefix="/sealed")
 
@@ -28,11 +30,12 @@ def show_all(
     caller: Custodian,
     after: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
-    """Everything that is locked away, the newest first."""
+    """Everything that is locked away for a class that they may see, the newest first."""
     before: int | None = None
     if after:
         (before,) = key_of(after, int)
-    found = custody.kept(here.sessions, before, ROWS + 1)
+    theirs = caller.person.classes if caller.person else None
+    found = custody.kept(here.sessions, before, ROWS + 1, theirs)
     following = cursor(found[ROWS - 1].item.id) if len(found) > ROWS else None
     return render(request, "sealed.html", found=found[:ROWS], next=following)
 
@@ -40,7 +43,7 @@ def show_all(
 @router.get("/{item_id}")
 def show(request: Request, here: Here, caller: Custodian, item_id: ItemId) -> Response:
     """What is known of one item; there is no picture."""
-    return _page(request, here, item_id)
+    return _page(request, here, _found(here, caller, item_id))
 
 
 @router.post("/{item_id}/file")
@@ -52,10 +55,11 @@ def fetch(
     reason: Annotated[str, Form()] = "",
 ) -> Response:
     """The file as it was submitted, to be kept elsewhere: no browser is to draw it."""
+    found = _found(here, caller, item_id)
     try:
         digest, data = custody.original(here.sessions, here.storage, item_id, reason, caller.actor)
     except InvalidRequest as error:
-        return _page(request, here, item_id, str(error), reason, 422)
+        return _page(request, here, found, str(error), reason, 422)
     headers = {
         "Content-Disposition": f'attachment; filename="{digest}.bin"',
         "Cache-Control": "no-store",
@@ -64,10 +68,21 @@ def fetch(
     return Response(data, media_type="application/octet-stream", headers=headers)
 
 
+def _found(here: Service, caller: Caller, item_id: int) -> Kept:
+    """Raises UnknownItem or NotAllowed."""
+    found = custody.kept_item(here.sessions, item_id)
+    if not may_see(caller, found.sealed.class_name):
+        raise NotAllowed(
+            f"Item {item_id} is locked away for a class that {caller.actor} may not see: an admin "
+            "can change that."
+        )
+    return found
+
+
 def _page(
     request: Request,
     here: Service,
-    item_id: int,
+    found: Kept,
     problem: str = "",
     reason: str = "",
     status: int = 200,
@@ -76,7 +91,7 @@ def _page(
         request,
         "sealed_item.html",
         status,
-        kept=custody.kept_item(here.sessions, item_id),
+        kept=found,
         problem=problem,
         reason=reason,
         shortest=custody.SHORTEST,
