@@ -60,6 +60,8 @@ class PolicyVectors:
 
     policy: Policy
     classes: tuple[ClassVectors, ...]
+    # How far the margin of a screened vector may lie from the served one, logits: (classes,) or 0.
+    bands: npt.NDArray[np.float64] | float = 0.0
 
     def margins(self, z: FloatArray) -> npt.NDArray[np.float64]:
         """(n, d) unit image vectors -> (n, classes) margins in logits."""

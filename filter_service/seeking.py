@@ -1,6 +1,7 @@
 """Turning words or an image into a vector of the served encoder, which is loaded when asked."""
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from filter_service.db.embeddings import register_encoder
@@ -63,7 +64,7 @@ class EncoderSeeker:
         """Every prompt of a policy, encoded once; raises Transient as above."""
         with self._turn:
             encoder, encoder_id = self._loaded()
-            return encoder_id, encoder.vectors(policy)
+            return encoder_id, replace(encoder.vectors(policy), bands=encoder.band(policy))
 
     def _loaded(self) -> "tuple[Encoder, int]":
         if self._known is None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,7 @@ def test_a_filter_that_makes_no_sense_is_refused(
 def test_a_day_as_an_end_is_in_the_period() -> None:
     assert moment("2026-01-31") == datetime(2026, 1, 31, tzinfo=UTC)
     assert moment("2026-01-31", end=True) == datetime(2026, 2, 1, tzinfo=UTC)
+    assert moment("20260131", end=True) == datetime(2026, 2, 1, tzinfo=UTC)
     assert moment("2026-01-31T12:00", end=True) == datetime(2026, 1, 31, 12, tzinfo=UTC)
     assert moment("2026-01-31T12:00+02:00") == datetime(2026, 1, 31, 10, tzinfo=UTC)
 
@@ -416,6 +418,18 @@ def test_a_command_that_fails_leaves_no_file(
     )
     assert failed.exit_code == 1
     assert not [p for p in tmp_path.iterdir() if "items" in p.name]
+
+
+def test_a_file_that_was_not_kept_is_no_whole_export(
+    command: CliRunner, sessions: Sessions, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    failed = command.invoke(commands, ["export", "--out", "items.jsonl"])
+    assert failed.exit_code == 1
+    assert told(sessions)[-1]["state"] == "broken off"
 
 
 def test_standard_output_takes_text_formats_only(

@@ -233,6 +233,20 @@ def test_undone_decisions_and_second_looks_do_not_count_as_first(sessions: Sessi
     assert figures.report(sessions, FOREVER)["decision_seconds"].value == 3600
 
 
+def test_what_was_judged_anew_is_estimated_once_and_not_timed(sessions: Sessions) -> None:
+    writer = Writer(sessions)
+    rule(sessions, 0.5)
+    old = writer.item(writer.batch(), Verdict.CLEAR, judged_at=START + timedelta(minutes=1))
+    writer.decided(old, "overturned", START + DAY, sampled=True)
+    batch = writer.batch()
+    writer.item(batch, Verdict.FLAGGED, judged_at=START + DAY, supersedes=old)
+    some_clear(writer, 4, START + timedelta(minutes=1), 2, 0)
+    report = figures.report(sessions, FOREVER)
+    assert report["judged"].value == 6
+    assert (report["sample"].value, report["missed"].value) == (2, 0)
+    assert report["verdict_seconds"].value == 60
+
+
 def test_a_period_ends_after_it_begins() -> None:
     with pytest.raises(InvalidRequest, match="not after it begins"):
         Period(START, START)

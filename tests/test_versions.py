@@ -1,14 +1,27 @@
 """Which version a name means, and what becomes of what was judged under the one before."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select, update
 
 from filter_service import ledger, submissions, versions
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Activation, Batch, Item, LedgerEntry, Queued, ReviewOutcome
+from filter_service.db.tables import (
+    Activation,
+    Batch,
+    Embedding,
+    Item,
+    LedgerEntry,
+    ListEntry,
+    Queued,
+    Review,
+    ReviewCase,
+    ReviewOutcome,
+)
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownEntry, UnknownPolicy
 from filter_service.images import digest
 from filter_service.ledger import Entry, Event
@@ -20,7 +33,7 @@ from filter_service.reviews.decisions import Decision, decide, settle
 from filter_service.scoring import ClassVectors, Head, PolicyVectors
 from filter_service.storage import Storage
 from filter_service.submissions import Submission
-from filter_service.verdicts import Outcome, Verdict, judge, score
+from filter_service.verdicts import Outcome, Verdict, judge, score, threshold_margin
 from filter_service.versions import Flags, consequences, effects
 from filter_service.versions.consequences import reconsider_with
 from filter_service.web.orders import policy_for
@@ -65,21 +78,36 @@ def test_with_four_eyes_somebody_else_activates(sessions: Sessions) -> None:
     with pytest.raises(UnknownPolicy):  # what is only proposed means nothing yet
         policy_for(sessions, "shop")
     with pytest.raises(NotAllowed, match="somebody else"):
-        versions.activate(sessions, "shop", ANNA, four_eyes=True)
-    assert versions.activate(sessions, "shop", BERT, four_eyes=True).activated_by == BERT
+        versions.activate(sessions, "shop", ANNA, made.id, four_eyes=True)
+    with pytest.raises(NotAllowed, match="/policies/shop"):  # a shell has no two pairs of eyes
+        versions.activate(sessions, "shop", "service", made.id, four_eyes=True)
+    made = versions.activate(sessions, "shop", BERT, made.id, four_eyes=True)
+    assert made.activated_by == BERT
     assert policy_for(sessions, "shop") == STRICT
     assert events(sessions) == ["policy proposed", "policy activated"]
 
 
 def test_a_name_has_one_proposal_at_a_time(sessions: Sessions) -> None:
-    proposed(sessions, STRICT, four_eyes=True)
+    made = proposed(sessions, STRICT, four_eyes=True)
     with pytest.raises(Conflict, match="Another version"):
         proposed(sessions, MILD, four_eyes=True)
-    assert versions.withdraw(sessions, "shop", ANNA).withdrawn_by == ANNA
+    assert versions.withdraw(sessions, "shop", ANNA, made.id).withdrawn_by == ANNA
     assert proposed(sessions, MILD, four_eyes=True).id
     with pytest.raises(UnknownEntry):
-        versions.withdraw(sessions, "other", ANNA)
+        versions.withdraw(sessions, "other", ANNA, made.id)
     assert events(sessions) == ["policy proposed", "policy withdrawn", "policy proposed"]
+
+
+def test_only_what_somebody_has_seen_is_activated(sessions: Sessions) -> None:
+    seen = proposed(sessions, STRICT, four_eyes=True).id
+    versions.withdraw(sessions, "shop", ANNA, seen)
+    other = proposed(sessions, MILD, four_eyes=True).id
+    with pytest.raises(Conflict, match="Something else"):
+        versions.activate(sessions, "shop", BERT, seen, four_eyes=True)
+    with pytest.raises(Conflict, match="Something else"):
+        versions.withdraw(sessions, "shop", BERT, seen)
+    versions.activate(sessions, "shop", BERT, other, four_eyes=True)
+    assert policy_for(sessions, "shop") == MILD
 
 
 def test_what_is_active_is_not_proposed_again(sessions: Sessions) -> None:
@@ -110,9 +138,9 @@ def test_a_name_means_its_newest_version_until_one_is_activated(
     submitted(sessions, storage, POLICY)
     submitted(sessions, storage, MILD)
     assert policy_for(sessions, "shop") == MILD
-    proposed(sessions, STRICT, four_eyes=True)
+    made = proposed(sessions, STRICT, four_eyes=True)
     assert policy_for(sessions, "shop") == MILD
-    versions.activate(sessions, "shop", BERT, four_eyes=True)
+    versions.activate(sessions, "shop", BERT, made.id, four_eyes=True)
     submitted(sessions, storage, with_threshold(0.7))
     assert policy_for(sessions, "shop") == STRICT
     assert policy_for(sessions, MILD.digest) == MILD
@@ -133,11 +161,14 @@ class Placed(SimpleJudge):
         )
 
 
+@dataclass
 class Seeker:
     """Puts policies into the space of the simple judge's encoder."""
 
+    band: float = 0.0
+
     def policy(self, policy: Policy) -> tuple[int, PolicyVectors]:
-        return 1, placed(policy)
+        return 1, replace(placed(policy), bands=self.band)
 
 
 def placed(policy: Policy) -> PolicyVectors:
@@ -258,6 +289,79 @@ def test_what_still_waits_is_waited_for(
     assert reconsider_with(sessions, Seeker(), lambda: None) > 3
 
 
+def test_what_still_arrives_is_waited_for(
+    sessions: Sessions,
+    storage: Storage,
+    work: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(submissions, "CHUNK", 8)
+
+    def files() -> Iterator[Submission]:
+        for number, file in enumerate(HOUSE):
+            if number == 8:  # the first ones are there, and judged
+                work()
+                proposed(sessions, ONE_STRICT, Flags.REEVALUATE)
+                assert reconsider_with(sessions, Seeker(), lambda: None) == 0
+                assert latest(sessions).done_at is None
+            yield Submission(file, file.encode())
+
+    submissions.accept(sessions, storage, lambda: None, files(), ONE)
+    work()
+    reconsider_with(sessions, Seeker(), lambda: None)
+    old, new = expected(ONE), expected(ONE_STRICT)
+    assert verdicts(sessions, ONE_STRICT).keys() == {f for f in HOUSE if new[f] is not old[f]}
+    assert latest(sessions).done_at is not None
+
+
+def test_an_upload_that_was_given_up_holds_nothing(
+    sessions: Sessions, storage: Storage, work: Callable[[], int]
+) -> None:
+    submitted(sessions, storage, ONE, HOUSE)
+    work()
+    begun = datetime.now(UTC) - timedelta(days=2)
+    with sessions.begin() as session:
+        session.execute(update(Batch).values(total=None, submitted_at=begun))
+    proposed(sessions, ONE_STRICT, Flags.REEVALUATE)
+    assert reconsider_with(sessions, Seeker(), lambda: None) > 3
+    assert latest(sessions).done_at is not None
+
+
+def test_no_name_waits_for_another(
+    sessions: Sessions, storage: Storage, work: Callable[[], int]
+) -> None:
+    other = ONE.model_copy(update={"name": "other"})
+    submitted(sessions, storage, other, HOUSE)
+    work()
+    submitted(sessions, storage, ONE, HOUSE)
+    proposed(sessions, ONE_STRICT, Flags.REEVALUATE)
+    proposed(sessions, with_threshold(0.1, other), Flags.REEVALUATE)
+    assert reconsider_with(sessions, Seeker(), lambda: None) > 3
+    assert latest(sessions).done_at is not None
+    assert verdicts(sessions, ONE_STRICT) == {}
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_what_the_judge_would_encode_again_is_judged_anew(
+    sessions: Sessions, storage: Storage, work: Callable[[], int], exact: bool
+) -> None:
+    submitted(sessions, storage, ONE, HOUSE)
+    work()
+    if not exact:
+        with sessions.begin() as session:
+            session.execute(update(Embedding).values(exact_vector=None))
+    proposed(sessions, ONE_STRICT, Flags.REEVALUATE)
+    reconsider_with(sessions, Seeker(band=1.0), lambda: None)
+    old, new = expected(ONE), expected(ONE_STRICT)
+    changed = {f for f in HOUSE if new[f] is not old[f]}
+    side = placed(ONE_STRICT)
+    margins = {f: side.margins(vector(digest(f.encode()))[None])[0, 0] for f in HOUSE}
+    threshold = threshold_margin(ONE_STRICT.classes[0])
+    near = {f for f, margin in margins.items() if abs(margin - threshold) < 1}
+    assert near - changed
+    assert verdicts(sessions, ONE_STRICT).keys() == (changed if exact else changed | near)
+
+
 def test_items_without_vectors_are_left_and_counted(
     sessions: Sessions, storage: Storage, work: Callable[[], int]
 ) -> None:
@@ -319,3 +423,55 @@ def test_confirmed_flags_go_before_somebody_else(
     with sessions.begin() as session:
         assert session.get_one(ReviewOutcome, item).decision == "overturned"
         assert session.scalar(select(func.count()).select_from(Queued)) == 0
+
+
+def test_only_flags_of_the_old_version_are_reopened(
+    sessions: Sessions, storage: Storage, work: Callable[[], int]
+) -> None:
+    submitted(sessions, storage, POLICY, HOUSE)
+    work()
+    mild = with_threshold(0.9)
+    gun = mild.classes[1].model_copy(update={"threshold": 0.9})
+    mild = mild.model_copy(update={"classes": (mild.classes[0], gun)})
+    old, new = expected(POLICY), expected(mild)
+    lost = [f for f in HOUSE if old[f] is Verdict.FLAGGED and new[f] is Verdict.CLEAR]
+    clear = next(f for f in HOUSE if old[f] is Verdict.CLEAR)
+    confirmed(sessions, [*lost[:2], clear], "gun")
+    with sessions.begin() as session:
+        entry = ListEntry(
+            kind="block", class_name="gun", match="digest", image_digest="cd" * 32, reason="ours"
+        )
+        entry.created_by = ANNA
+        session.add(entry)
+        session.flush()
+        session.execute(update(Item).where(Item.source == lost[1]).values(list_entry_id=entry.id))
+    proposed(sessions, mild, Flags.REOPEN)
+    assert reconsider_with(sessions, Seeker(), lambda: None) == 1
+    with sessions.begin() as session:
+        case = session.execute(
+            select(Item.source, ReviewCase.class_name)
+            .join(Item, Item.id == ReviewCase.item_id)
+            .join(LedgerEntry, LedgerEntry.item_id == Item.id)
+            .where(LedgerEntry.event == Event.REOPENED)
+        ).one()
+    assert tuple(case) == (lost[0], "gun")  # what people confirmed, not what scored highest
+
+
+def confirmed(sessions: Sessions, files: Sequence[str], class_name: str) -> None:
+    """Flags, each of which a person has let stand for this class."""
+    anna = colleague(sessions, "anna")
+    with sessions.begin() as session:
+        items = session.scalars(select(Item).where(Item.source.in_(files))).all()
+        session.execute(delete(ReviewCase).where(ReviewCase.item_id.in_([i.id for i in items])))
+        for item in items:
+            assert item.image_id is not None
+            item.verdict = Verdict.FLAGGED
+            review = Review(item_id=item.id, stage="first", person_id=anna.id, seconds=1.0)
+            review.decision, review.revealed = "confirmed", True
+            review.effective_at = datetime.now(UTC)
+            session.add(review)
+            session.flush()
+            about = {"item_id": item.id, "image_id": item.image_id, "class_name": class_name}
+            session.add(
+                ReviewOutcome(**about, decision="confirmed", sampled=False, review_id=review.id)
+            )

@@ -1,6 +1,7 @@
 """What a change would do: the same answers as the judge's, wherever the vectors lie."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,27 @@ def test_no_example_shows_what_is_sealed(sessions: Sessions) -> None:
     found = compare(sessions, Asked(encoder, old, sealed))
     assert found.total.only_new > 0
     assert not found.gained
+
+
+def test_no_example_shows_what_somebody_may_not_see(sessions: Sessions) -> None:
+    old, new = (version(HEADS["softmax"], ["gun", "mask"], offset) for offset in (9, 0))
+    vectors = unit(np.random.default_rng(3).standard_normal((COUNT, DIM)).astype(np.float32))
+    asked = Asked(keep(sessions, vectors), old, new, hidden=frozenset({"gun"}))
+    found = compare(sessions, asked)
+    assert len(found.gained) == EXAMPLES  # of those that they may see, and so not fewer
+    assert {c.class_name for c in found.gained} == {"mask"}
+
+
+def test_what_the_judge_would_encode_again_is_unsure(sessions: Sessions) -> None:
+    side = version(HEADS["softmax"], ["gun"], 0)
+    vectors = unit(np.random.default_rng(3).standard_normal((COUNT, DIM)).astype(np.float32))
+    encoder = keep(sessions, vectors, every=2)
+    wide = replace(side, bands=np.array([2.0]))
+    screened = side.margins(vectors[1::2])[:, 0]
+    within = np.abs(screened - (np.log(1.5) + 8) / 0.7) < 2
+    found = compare(sessions, Asked(encoder, side, wide))
+    assert found.unsure == pytest.approx(int(within.sum()), abs=3)
+    assert compare(sessions, Asked(encoder, side, side)).unsure < found.unsure
 
 
 def test_only_the_newest_are_looked_at(sessions: Sessions) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 from filter_service import versions
 from filter_service.cli import versions as commands
 from filter_service.db.session import Sessions
-from filter_service.db.tables import StoredPolicy
+from filter_service.db.tables import Activation, StoredPolicy
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.local import Services
 from filter_service.people import Role
@@ -24,8 +25,9 @@ from filter_service.policy import Policy, Preserved, read_policy
 from filter_service.storage import Storage
 from filter_service.versions import Flags
 from filter_service.web.app import create_app
+from filter_service.web.console import changes
 from tests.console_world import World, world_over
-from tests.signed_in import client_of, web_service
+from tests.signed_in import client_of, key_client, web_service
 from tests.test_axe import COLOURS, WIDTHS, beyond, violations
 from tests.test_versions import MILD, STRICT
 
@@ -59,15 +61,35 @@ def test_a_proposal_waits_for_somebody_else(four_eyed: dict[Role, TestClient]) -
     asked = editor.post("/policies/propose", data=proposal(STRICT))
     assert "somebody else has to activate it" in asked.text
     assert ">Activate<" not in asked.text
-    refused = editor.post("/policies/shop/activate")
+    seen = waiting(admin)
+    refused = editor.post("/policies/shop/activate", data=seen)
     assert (refused.status_code, "somebody else" in refused.text) == (403, True)
     assert "waits" in admin.get("/policies").text
     assert ">Activate<" in admin.get("/policies/shop").text
-    assert "The version is active." in admin.post("/policies/shop/activate").text
+    assert "The version is active." in admin.post("/policies/shop/activate", data=seen).text
     told = four_eyed[AUDITOR].get("/policies/shop").text
     assert "by person policy_editor" in told
     assert "by person admin" in told
     assert "as we said" in told
+
+
+def waiting(client: TestClient) -> dict[str, str]:
+    """What the page of the proposal sends back."""
+    found = re.findall(r'name="activation" value="(\d+)"', client.get("/policies/shop").text)
+    assert found
+    return {"activation": found[0]}
+
+
+def test_what_was_proposed_meanwhile_is_not_activated(four_eyed: dict[Role, TestClient]) -> None:
+    editor, admin = four_eyed[EDITOR], four_eyed[ADMIN]
+    editor.post("/policies/propose", data=proposal(STRICT))
+    seen = waiting(admin)
+    editor.post("/policies/shop/withdraw", data=seen)
+    editor.post("/policies/propose", data=proposal(MILD))
+    for what in ("activate", "withdraw"):
+        assert admin.post(f"/policies/shop/{what}", data=seen).status_code == 409
+        assert admin.post(f"/policies/shop/{what}").status_code == 422
+    assert waiting(admin) != seen
 
 
 @pytest.mark.parametrize("role", [AUDITOR, MODERATOR])
@@ -114,11 +136,24 @@ def test_a_version_has_a_permanent_address(
 def test_no_model_is_no_reason_to_say_nothing(four_eyed: dict[Role, TestClient]) -> None:
     for policy in (STRICT, MILD):
         four_eyed[EDITOR].post("/policies/propose", data=proposal(policy))
-        four_eyed[ADMIN].post("/policies/shop/activate")
+        four_eyed[ADMIN].post("/policies/shop/activate", data=waiting(four_eyed[ADMIN]))
     query = f"old={STRICT.digest}&new={MILD.digest}"
     assert "<del>0.1</del>" in four_eyed[AUDITOR].get(f"/policies/shop/compare?{query}").text
     counted = four_eyed[AUDITOR].get(f"/policies/shop/compare?{query}&count=true")
     assert (counted.status_code, "No encoder" in counted.text) == (503, True)
+
+
+def test_a_comparison_is_for_people_and_one_at_a_time(
+    four_eyed: dict[Role, TestClient], sessions: Sessions, storage: Storage
+) -> None:
+    four_eyed[EDITOR].post("/policies/propose", data=proposal(STRICT))
+    path = f"/policies/shop/compare?old={STRICT.digest}&count=true"
+    platform = key_client(create_app(web_service(sessions, storage)), sessions)
+    assert platform.get(path).status_code == 403
+    began = time.monotonic()
+    with changes._one_at_a_time:
+        assert four_eyed[AUDITOR].get(path).status_code == 409
+    assert time.monotonic() - began < 10
 
 
 @pytest.fixture(scope="module")
@@ -126,15 +161,15 @@ def furnished(admin: Engine, servers: Services, judged: Path) -> Iterator[tuple[
     """The demo's policy active, a stricter one proposed for it."""
     with world_over(admin, servers, judged, four_eyes=True) as world, world.served() as address:
         old = read_policy(POLICY)
-        propose(world, old, Flags.KEEP, "person ada")
-        versions.activate(world.sessions, old.name, "person bert", four_eyes=True)
+        made = propose(world, old, Flags.KEEP, "person ada")
+        versions.activate(world.sessions, old.name, "person bert", made.id, four_eyes=True)
         propose(world, stricter(old), Flags.REEVALUATE, "person ada")
         yield world, address
 
 
-def propose(world: World, policy: Policy, flags: Flags, actor: str) -> None:
+def propose(world: World, policy: Policy, flags: Flags, actor: str) -> Activation:
     reason = "Too much was missed in the sample of October."
-    versions.propose(world.sessions, policy, flags, reason, actor, four_eyes=True)
+    return versions.propose(world.sessions, policy, flags, reason, actor, four_eyes=True)
 
 
 def stricter(policy: Policy) -> Policy:
@@ -227,5 +262,10 @@ def test_the_command_line_does_the_same(
     assert "proposed by service" in told
     with sessions.begin() as session:
         assert len(session.scalars(select(StoredPolicy)).all()) == 2
-    assert run(app, ["activate", "shop"]).exit_code == 1
-    assert run(app, ["withdraw", "shop"]).exit_code == 1
+    for command in ("activate", "withdraw"):
+        assert run(app, [command, "shop", MILD.digest]).exit_code == 1
+    versions.propose(sessions, STRICT, Flags.KEEP, "as we said", "person ada", four_eyes=True)
+    for command in ("activate", "withdraw"):  # not what is proposed
+        assert run(app, [command, "shop", MILD.digest]).exit_code == 1
+    done = run(app, ["activate", "shop", STRICT.digest[:12]])
+    assert "the proposed version is active" in done.output

@@ -54,14 +54,17 @@ def export(  # noqa: PLR0913  (each is an option)
         verdict=verdict,
         batch=batch,
     )
-    with workplace(context.obj) as place, _opened(out) as file:
+    with workplace(context.obj) as place:
         export = begin(place.sessions, wanted, Format(form), ACTOR)
+        kept = False
         try:
-            for piece in _shown(export):
-                file.write(piece)
-            file.flush()
+            with _opened(out) as file:
+                for piece in _shown(export):
+                    file.write(piece)
+                file.flush()
+            kept = True
         finally:
-            export.close()
+            export.close(kept)
     typer.echo(f"{export.count:,} rows", err=True)
 
 

@@ -17,6 +17,7 @@ ACTOR = "service"  # whoever can run commands on the machine is the service itse
 SHORT = 12  # digits of a digest that people read
 
 Name = Annotated[str, typer.Argument(help="The policy's name.")]
+Digest = Annotated[str, typer.Argument(help="Of the proposed version, or how it begins.")]
 
 
 def propose(
@@ -43,26 +44,27 @@ def propose(
             ACTOR,
             four_eyes=place.settings.four_eyes,
         )
-    state = "active" if made.activated_at else "proposed: somebody else has to activate it"
+    state = "active" if made.activated_at else "proposed: somebody has to approve it on its page"
     typer.echo(f"{policy.name} {policy.digest[:SHORT]} is {state}")
 
 
-def activate(context: typer.Context, name: Name) -> None:
+def activate(context: typer.Context, name: Name, digest: Digest) -> None:
     """Activate what is proposed for a name."""
     from filter_service import versions
 
     with workplace(context.obj) as place:
         four_eyes = place.settings.four_eyes
-        versions.activate(place.sessions, name, ACTOR, four_eyes=four_eyes)
+        expected = _proposal(place, name, digest)
+        versions.activate(place.sessions, name, ACTOR, expected, four_eyes=four_eyes)
     typer.echo(f"{name}: the proposed version is active")
 
 
-def withdraw(context: typer.Context, name: Name) -> None:
+def withdraw(context: typer.Context, name: Name, digest: Digest) -> None:
     """Take back what is proposed for a name."""
     from filter_service import versions
 
     with workplace(context.obj) as place:
-        versions.withdraw(place.sessions, name, ACTOR)
+        versions.withdraw(place.sessions, name, ACTOR, _proposal(place, name, digest))
     typer.echo(f"{name}: the proposal is withdrawn")
 
 
@@ -131,6 +133,23 @@ def compare(
 def add_to(policies: typer.Typer) -> None:
     for command in (propose, activate, withdraw, history, compare):
         policies.command()(command)
+
+
+def _proposal(place: Workplace, name: str, digest: str) -> int:
+    """The id of what is proposed, if it is this version; raises Conflict and UnknownEntry."""
+    from filter_service import versions
+    from filter_service.errors import Conflict, UnknownEntry
+
+    waiting = versions.waiting_of(place.sessions, name)
+    if waiting is None:
+        raise UnknownEntry(f"Nothing is proposed for {name!r}: propose a version of it first.")
+    activation, stored = waiting
+    if len(digest) < SHORT or not stored.digest.startswith(digest):
+        raise Conflict(
+            f"{digest!r} is not what is proposed for {name!r}: give {stored.digest[:SHORT]} if "
+            "that is what you mean."
+        )
+    return activation.id
 
 
 def _told(activation: "Activation") -> dict[str, Any]:

@@ -32,12 +32,12 @@ class Export:
         yield from written(self._counted(), self._form)
         self._whole = True
 
-    def close(self) -> None:
-        """Write down how it ended; doing it again changes nothing."""
+    def close(self, kept: bool = True) -> None:
+        """Write down how it ended, and whether the file was kept; again changes nothing."""
         if self._closed:
             return
         self._closed = True
-        state = "whole" if self._whole else "broken off"
+        state = "whole" if self._whole and kept else "broken off"
         self.note(state, {"rows": self.count, "upto": self.rows.reached})
 
     def note(self, state: str, details: dict[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -16,7 +17,6 @@ from filter_service.verdicts import Verdict
 
 DECISIONS = ("confirmed", "overturned")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 class By(StrEnum):
@@ -107,15 +107,20 @@ class Wanted:
 def moment(text: str, end: bool = False) -> datetime:
     """A moment or a day, in UTC unless it says otherwise; a day as an end is over when it is."""
     try:
-        if _DAY.fullmatch(text):
-            day = date.fromisoformat(text) + timedelta(days=end)
-            return datetime.combine(day, time.min, UTC)
+        if (day := _day(text)) is not None:
+            return datetime.combine(day + timedelta(days=end), time.min, UTC)
         at = datetime.fromisoformat(text)
         return at.replace(tzinfo=at.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise InvalidRequest(
             f"{text[:80]!r} is no time: give a day such as 2026-01-31, or 2026-01-31T12:00Z."
         ) from error
+
+
+def _day(text: str) -> date | None:
+    with suppress(ValueError):
+        return date.fromisoformat(text)
+    return None
 
 
 def _one_of(kind: type[StrEnum], what: str, text: str) -> StrEnum:

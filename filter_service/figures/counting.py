@@ -61,6 +61,7 @@ class Group:
     decided_by: str  # nobody, list or people
     decision: str | None
     sampled: bool
+    superseded: bool  # another version has judged them anew since
     count: int
 
 
@@ -74,7 +75,7 @@ class Counts:
     appeals: Mapping[str, int]  # opened, upheld, reversed, appealed flags
     seconds: Mapping[str, float | None]  # medians
     waiting: int  # clear items that were drawn and nobody has looked at
-    strata: Sequence[Stratum]  # clear items that some rule could have drawn
+    strata: Sequence[Stratum]  # clear items that some rule could have drawn; none judged anew since
     never_drawn: int  # clear items that none could
 
 
@@ -148,7 +149,7 @@ def _strata(judged: Sequence[Group], shares: _Shares) -> tuple[list[Stratum], in
     """Clear items by the share of them that was drawn; -> those, and how many never could be."""
     found: defaultdict[float, list[Group]] = defaultdict(list)
     for group in judged:
-        if group.verdict == "clear":
+        if group.verdict == "clear" and not group.superseded:
             found[round(shares.of(group.policy_id, group.epoch), 12)].append(group)
     never = sum(g.count for g in found.pop(0.0, []))
     return [_stratum(groups) for _, groups in sorted(found.items())], never
@@ -181,7 +182,8 @@ _JUDGED: Any = text("""
             CAST(i.judged_at AT TIME ZONE 'UTC' AS date) AS day,
             CASE WHEN o.item_id IS NULL THEN 'nobody'
                 WHEN o.review_id IS NULL THEN 'list' ELSE 'people' END AS decided_by,
-            o.decision, coalesce(o.sampled, false) AS sampled, count(*) AS n
+            o.decision, coalesce(o.sampled, false) AS sampled,
+            anew.supersedes IS NOT NULL AS superseded, count(*) AS n
         FROM (
             SELECT id, batch_id, verdict, judged_at,
                 CASE WHEN verdict = 'flagged' THEN class_id END AS class_id
@@ -189,10 +191,11 @@ _JUDGED: Any = text("""
         ) i
         JOIN batches b ON b.id = i.batch_id
         LEFT JOIN review_outcomes o ON o.item_id = i.id
-        GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+        LEFT JOIN items anew ON anew.supersedes = i.id AND anew.verdict IN ('clear', 'flagged')
+        GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
     )
     SELECT CAST(verdict AS varchar), coalesce(c.name, class_name), counted.policy_id, epoch, day,
-        decided_by, decision, sampled, n
+        decided_by, decision, sampled, superseded, n
     FROM counted LEFT JOIN policy_classes c ON c.id = class_id
 """)
 _DECIDED = text("""
@@ -222,7 +225,7 @@ _SECONDS = text(f"""
     SELECT
         (SELECT {_median("i.judged_at - b.submitted_at")} FROM items i
             JOIN batches b ON b.id = i.batch_id
-            WHERE judged_at >= :since AND judged_at < :until) AS verdict,
+            WHERE judged_at >= :since AND judged_at < :until AND i.supersedes IS NULL) AS verdict,
         (SELECT {_median("d.decided_at - i.judged_at")} FROM decided d
             JOIN items i ON i.id = d.item_id WHERE d.first AND i.verdict = 'flagged') AS decision,
         (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FROM decided) AS claim,

@@ -44,7 +44,11 @@ CHAPTERS = (
                 "judged anew by itself under another policy.",
             ),
             Defined(
-                "judged", "Judged", Unit.ITEMS, "Items that became clear or flagged in the period."
+                "judged",
+                "Judged",
+                Unit.ITEMS,
+                "Items that became clear or flagged in the period; one that was judged anew under "
+                "another policy counts for each verdict.",
             ),
             Defined(
                 "flagged",
@@ -134,7 +138,7 @@ CHAPTERS = (
                 "Clear items looked at",
                 Unit.ITEMS,
                 "Clear items of the period that were drawn at random and that people decided "
-                "about.",
+                "about, without those that were judged anew since.",
             ),
             Defined(
                 "missed_share",
@@ -148,7 +152,7 @@ CHAPTERS = (
                 "Missed items",
                 Unit.ITEMS,
                 "Estimated number of clear items that should have been flagged: the share of "
-                "wrong ones, of the clear items it speaks for.",
+                "wrong ones, of the clear items it speaks for, without those judged anew since.",
             ),
         ),
     ),
@@ -192,7 +196,8 @@ CHAPTERS = (
                 "verdict_seconds",
                 "Submission to verdict",
                 Unit.SECONDS,
-                "From the beginning of an item's batch to its verdict, for verdicts of the period.",
+                "From the beginning of an item's batch to its verdict, for verdicts of the period, "
+                "without items that were judged anew.",
             ),
             Defined(
                 "decision_seconds",

@@ -18,6 +18,7 @@ from filter_service.ledger import Entry, Event
 from filter_service.policy import Policy
 
 LONGEST_REASON = 1_000  # letters
+SERVICE = "service"  # anybody who can run commands on the machine
 
 
 class Flags(StrEnum):
@@ -104,10 +105,20 @@ def propose(
     return found
 
 
-def activate(sessions: Sessions, name: str, actor: str, *, four_eyes: bool) -> Activation:
-    """Let a name mean what is proposed; raises NotAllowed when four eyes are two, UnknownEntry."""
+def activate(
+    sessions: Sessions, name: str, actor: str, expected: int, *, four_eyes: bool
+) -> Activation:
+    """Let a name mean what is proposed, which is the expected activation: what somebody has seen.
+
+    Raises UnknownEntry, Conflict when it is another one, and NotAllowed when four eyes are two.
+    """
+    if four_eyes and actor == SERVICE:
+        raise NotAllowed(
+            f"A command cannot tell who approves of {name!r}: approve it on its page, "
+            f"/policies/{name}."
+        )
     with sessions.begin() as session:
-        found = _lock_proposal(session, name)
+        found = _lock_proposal(session, name, expected)
         if four_eyes and found.proposed_by == actor:
             raise NotAllowed(
                 f"{actor} has proposed this version of {name!r}: somebody else must activate it."
@@ -116,10 +127,10 @@ def activate(sessions: Sessions, name: str, actor: str, *, four_eyes: bool) -> A
     return found
 
 
-def withdraw(sessions: Sessions, name: str, actor: str) -> Activation:
-    """Take a proposal back; whoever may propose may do so. Raises UnknownEntry."""
+def withdraw(sessions: Sessions, name: str, actor: str, expected: int) -> Activation:
+    """Take a proposal back; whoever may propose may do so. Raises UnknownEntry and Conflict."""
     with sessions.begin() as session:
-        found = _lock_proposal(session, name)
+        found = _lock_proposal(session, name, expected)
         _change(session, found, withdrawn_by=actor, withdrawn_at=func.now())
         _write_down(session, Event.POLICY_WITHDRAWN, actor, found)
     return found
@@ -235,10 +246,12 @@ def _proposed(name: str) -> Select[Activation]:
     )
 
 
-def _lock_proposal(session: Session, name: str) -> Activation:
+def _lock_proposal(session: Session, name: str, expected: int) -> Activation:
     found = session.scalar(_proposed(name).with_for_update())
     if found is None:
         raise UnknownEntry(f"Nothing is proposed for {name!r}: propose a version of it first.")
+    if found.id != expected:
+        raise Conflict(f"Something else is proposed for {name!r} by now: look at it first.")
     return found
 
 

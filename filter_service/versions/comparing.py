@@ -1,12 +1,13 @@
 """What a change of policy would do to stored images: both versions over the same vectors, in numpy.
 
 Every vector is looked at in float16, as it is stored for the search, and in float32 arithmetic.
-That moves a margin by a bound that is known, and whoever is nearer than that to a threshold is
-looked at again in the float32 vector, with the arithmetic of the judge. So the verdicts are those
-that the judge gives, wherever a float32 vector is kept.
+That moves a margin by a bound that is known, and whoever is nearer than that to a threshold, or
+within the band in which the judge encodes again, is looked at again in the float32 vector, with
+the arithmetic of the judge. So the verdicts are those that the judge gives, wherever a float32
+vector is kept.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from itertools import chain
@@ -101,20 +102,25 @@ class _Placed:
 class Contrast:
     """Two versions of a policy in one encoder's space, ready for any number of vectors."""
 
-    def __init__(self, old: PolicyVectors, new: PolicyVectors) -> None:
+    def __init__(
+        self, old: PolicyVectors, new: PolicyVectors, hidden: Collection[str] = ()
+    ) -> None:
         texts = _Texts()
         self.names = tuple(dict.fromkeys(c.name for v in (old, new) for c in v.classes))
         self._sides = tuple(
             tuple(
-                _placed(c, threshold_margin(version.policy.forbidden(c.name)), texts)
-                for c in version.classes
+                _placed(c, threshold_margin(version.policy.forbidden(c.name)), float(band), texts)
+                for c, band in zip(
+                    version.classes,
+                    np.broadcast_to(version.bands, len(version.classes)),
+                    strict=True,
+                )
             )
             for version in (old, new)
         )
         # What is sealed is counted, and no picture of it is ever an example.
-        self._hidden = frozenset(
-            c.name for v in (old, new) for c in v.policy.classes if c.sealed is not None
-        )
+        sealed = (c.name for v in (old, new) for c in v.policy.classes if c.sealed is not None)
+        self._hidden = frozenset(hidden).union(sealed)
         self._texts = texts.matrix(old.classes[0].head.scale)  # (t, d)
         bands = [c.band for c in chain(*self._sides)]
         self._bands = np.array(bands, np.float32)[:, None]  # (classes of both, 1)
@@ -219,11 +225,11 @@ class _Texts:
         return np.asarray(np.stack(self._vectors) * scale, np.float32)
 
 
-def _placed(vectors: ClassVectors, threshold: float, texts: _Texts) -> _Placed:
+def _placed(vectors: ClassVectors, threshold: float, band: float, texts: _Texts) -> _Placed:
     return _Placed(
         vectors,
         threshold,
-        _band(vectors),
+        band + _band(vectors),
         texts.place(vectors.prompts),
         texts.place(vectors.neutral),
     )

@@ -4,12 +4,14 @@ In small batches, oldest first: each is one transaction that also says how far i
 be killed anywhere and taken up again, and every effect is there once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Select, exists, func, select, update
+import numpy as np
+from sqlalchemy import ScalarSelect, Select, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from filter_service.db.arrivals import hold_images
@@ -30,11 +32,12 @@ from filter_service.policy import Policy
 from filter_service.reviews.decisions import Decision
 from filter_service.scoring import PolicyVectors
 from filter_service.settings import Settings
-from filter_service.verdicts import KnownVectors, Verdict, judge, score
+from filter_service.verdicts import KnownVectors, Verdict, judge, score, threshold_margin
 from filter_service.versions.activating import Flags
 from filter_service.versions.effects import Answered, Old, Sides, judge_anew, reopen
 
 STEP = 1_000  # ids of items looked at in one transaction
+ARRIVING = timedelta(days=1)  # as long as the request that began a batch may be repeated
 
 
 class Seeker(Protocol):
@@ -55,7 +58,9 @@ def reconsider(
     The model is loaded only if there is something to compare with its texts, and forgotten after.
     """
     # Texts are few: they are not worth the memory of an accelerator, nor waiting for one.
-    texts = settings.model_copy(update={"device": "cpu"})
+    # The band of bfloat16 is the widest, whatever precision the workers screen in.
+    precision = "bfloat16" if settings.precision == "auto" else settings.precision
+    texts = settings.model_copy(update={"device": "cpu", "precision": precision})
     seeker = Loading(texts, sessions)
     return reconsider_with(sessions, seeker, knock, stop)
 
@@ -86,9 +91,10 @@ def reconsider_with(
     """The same with a seeker at hand."""
     touched = 0
     sides: dict[int, Sides] = {}  # by activation
+    held: set[int] = set()  # activations
     while not stop():
         with sessions.begin() as session:
-            work = _next(session)
+            work = _next(session, held)
             step = None if work is None else _step(session, work, sides.get(work.id))
         if work is None:
             break
@@ -99,7 +105,7 @@ def reconsider_with(
         if step.queued:
             knock()
         if not step.went_on:
-            break
+            held.add(work.id)
     return touched
 
 
@@ -107,22 +113,34 @@ def reconsider_with(
 class _Step:
     """What one transaction did."""
 
-    went_on: bool  # False: an item still waits to be judged under the version before
+    went_on: bool  # False: under the version before, something waits to be judged or still arrives
     touched: int = 0
     queued: bool = False
 
 
-def _next(session: Session) -> Activation | None:
-    """The oldest activation with something left to do, unless somebody else is just at it."""
-    at_work = select(Activation).where(
-        Activation.done_at.is_(None), Activation.activated_at.is_not(None)
+def _next(session: Session, held: Collection[int]) -> Activation | None:
+    """The oldest activation with something left to do, unless it is held or somebody is at it."""
+    older = aliased(Activation)
+    # Of a name the oldest and no other: what it judges anew is there for the next one to look at.
+    first = ~exists().where(
+        older.name == Activation.name,
+        older.id < Activation.id,
+        older.done_at.is_(None),
+        older.activated_at.is_not(None),
     )
-    # The oldest and no other: what it still judges anew is there for the next one to look at.
-    oldest = session.scalar(at_work.order_by(Activation.id).limit(1))
-    if oldest is None:
-        return None
-    mine = at_work.where(Activation.id == oldest.id).with_for_update(skip_locked=True)
-    return session.scalar(mine.execution_options(populate_existing=True))
+    return session.scalar(
+        select(Activation)
+        .where(
+            Activation.done_at.is_(None),
+            Activation.activated_at.is_not(None),
+            Activation.id.not_in(held),
+            first,
+        )
+        .order_by(Activation.id)
+        .limit(1)
+        .with_for_update(of=Activation, skip_locked=True)
+        .execution_options(populate_existing=True)
+    )
 
 
 def _sides(sessions: Sessions, work: Activation, seeker: Seeker) -> Sides:
@@ -136,8 +154,11 @@ def _sides(sessions: Sessions, work: Activation, seeker: Seeker) -> Sides:
 
 def _step(session: Session, work: Activation, sides: Sides | None) -> _Step | None:
     """See to the items of some ids, none of which is looked at again; None: the model is needed."""
+    arriving = _arriving(session, work)
     newest = session.scalar(select(func.max(Item.id))) or 0
     until = min(work.reached + STEP, newest)
+    if arriving is not None:
+        until = max(work.reached, min(until, arriving - 1))
     items = _items(session, work, until)
     waiting = next((i for i in items if i.waits), None)
     if waiting is not None:  # it will be judged, and then its turn comes
@@ -147,18 +168,32 @@ def _step(session: Session, work: Activation, sides: Sides | None) -> _Step | No
     if wanted and sides is None:
         return None
     touched, left = _see_to(session, work, wanted, sides) if wanted and sides else (0, 0)
-    went_on = until > work.reached or until == newest
+    ended = waiting is None and arriving is None and until == newest
+    went_on = ended or until > work.reached
     values = {
         "reached": until,
         "touched": Activation.touched + touched,
         "left_alone": Activation.left_alone + left,
     }
-    ended = waiting is None and until == newest
     if ended:
         values["done_at"] = func.now()
         _close_batch(session, work, touched)
     session.execute(update(Activation).where(Activation.id == work.id).values(values))
     return _Step(went_on, touched, touched > 0 and work.flags == Flags.REEVALUATE)
+
+
+def _arriving(session: Session, work: Activation) -> int | None:
+    """The first id that belongs to a batch which may still bring items under the version before."""
+    first = select(func.min(Item.id)).where(Item.batch_id == Batch.id).scalar_subquery()
+    return session.scalar(
+        select(func.min(func.coalesce(first, work.reached + 1))).where(
+            Batch.policy_id == work.before_id,
+            Batch.total.is_(None),
+            Batch.cancelled_at.is_(None),
+            Batch.submitted_at <= work.activated_at,
+            Batch.submitted_at > func.now() - ARRIVING,
+        )
+    )
 
 
 def _items(session: Session, work: Activation, until: int) -> list[Old]:
@@ -194,17 +229,23 @@ def _items(session: Session, work: Activation, until: int) -> list[Old]:
     return [Old(*row) for row in session.execute(rows)]
 
 
-def _confirmed() -> ColumnElement[bool]:
-    return exists().where(
-        ReviewOutcome.item_id == Item.id,
-        ReviewOutcome.decision == Decision.CONFIRMED,
-        ReviewOutcome.review_id.is_not(None),  # what a list decided, the list decides
-    ) & ~exists().where(ReviewCase.item_id == Item.id)
+def _confirmed() -> ScalarSelect[str]:
+    return (
+        select(ReviewOutcome.class_name)
+        .where(
+            ReviewOutcome.item_id == Item.id,
+            ReviewOutcome.decision == Decision.CONFIRMED,
+            ReviewOutcome.review_id.is_not(None),
+            Item.list_entry_id.is_(None),  # what a list decided, the list decides
+            ~exists().where(ReviewCase.item_id == ReviewOutcome.item_id),
+        )
+        .scalar_subquery()
+    )
 
 
 def _concerns(item: Old, flags: Flags) -> bool:
     if flags is Flags.REOPEN:
-        return item.verdict is Verdict.FLAGGED and item.confirmed
+        return item.verdict is Verdict.FLAGGED and item.confirmed is not None
     judged = item.verdict in (Verdict.CLEAR, Verdict.FLAGGED)
     return judged and not item.superseded
 
@@ -219,14 +260,18 @@ def _see_to(
     placed = [(i, known[i.digest]) for i in here if i.digest and i.digest in known]
     answered = [(i, _answer(sides.old, v), _answer(sides.new, v)) for i, v in placed]
     if work.flags == Flags.REOPEN:
-        gone = [(i, before) for i, before, after in answered if after.verdict is Verdict.CLEAR]
+        gone = [
+            (i, before)
+            for i, before, after in answered
+            if before.flag is not None and after.verdict is Verdict.CLEAR
+        ]
         reopen(session, work, gone, sides)
         return len(gone), len(items) - len(placed)
     changed = [
         i
         for i, before, after in answered
         # The model's answers, both: what a list decides, it decides under the new version, too.
-        if (before.verdict, before.flag) != (after.verdict, after.flag)
+        if (before.verdict, before.flag) != (after.verdict, after.flag) or after.unsure
     ]
     if changed:
         judge_anew(session, work, changed, sides.new.policy)
@@ -236,7 +281,9 @@ def _see_to(
 def _answer(version: PolicyVectors, known: KnownVectors) -> Answered:
     margins = version.margins(known.vectors)  # (frames, classes)
     scores = score(margins, known.numbers, known.exact, version.policy)
-    return Answered(judge(scores), max(scores, key=lambda s: s.probability - s.threshold))
+    thresholds = np.array([threshold_margin(c) for c in version.policy.classes])
+    near = np.abs(margins - thresholds) < version.bands  # (frames, classes)
+    return Answered(judge(scores), scores, bool(near[~np.array(known.exact)].any()))
 
 
 def _close_batch(session: Session, work: Activation, touched: int) -> None:

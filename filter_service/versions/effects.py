@@ -45,7 +45,7 @@ class Old:
     encoder_id: int | None
     bytes_gone: bool
     waits: bool  # queued, or still to be fetched
-    confirmed: bool  # a person let the flag stand, and no case is open
+    confirmed: str | None  # the class for which a person let the flag stand; no case is open
     superseded: bool
 
 
@@ -54,7 +54,15 @@ class Answered:
     """What a version answers for an item."""
 
     verdict: Verdict
-    worst: Score
+    scores: tuple[Score, ...]
+    unsure: bool  # the judge would encode a frame again
+
+    @property
+    def worst(self) -> Score:
+        return max(self.scores, key=lambda s: s.probability - s.threshold)
+
+    def of(self, class_name: str) -> Score:
+        return next(s for s in self.scores if s.class_name == class_name)
 
     @property
     def flag(self) -> str | None:
@@ -107,7 +115,7 @@ def reopen(
     """Cases in their first stage: whoever has decided an item is not asked about it again."""
     openings = []
     for i, before in items:
-        forbidden = sides.old.policy.forbidden(before.worst.class_name)
+        forbidden = sides.old.policy.forbidden(i.confirmed or before.worst.class_name)
         openings.append(
             Opening(
                 item_id=i.item_id,
@@ -116,7 +124,7 @@ def reopen(
                 policy_id=i.policy_id,
                 class_name=forbidden.name,
                 severity=forbidden.severity,
-                margin=before.worst.margin - threshold_margin(forbidden),
+                margin=before.of(forbidden.name).margin - threshold_margin(forbidden),
             )
         )
     about = {"activation": work.id, "policy": sides.new.policy.digest}

@@ -60,6 +60,7 @@ class Asked:
     old: PolicyVectors
     new: PolicyVectors
     most: int = MOST  # vectors, the newest images first
+    hidden: frozenset[str] = frozenset()  # classes of which no picture may be an example
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class _Pieces:
 
 def compare(sessions: Sessions, asked: Asked) -> Comparison:
     """What both versions answer for the newest stored images; a million take some seconds."""
-    contrast = Contrast(asked.old, asked.new)
+    contrast = Contrast(asked.old, asked.new, asked.hidden)
     pieces = _Pieces(sessions, asked.encoder_id, asked.most)
     work = partial(_worked, sessions, asked.encoder_id, contrast, pieces)
     # A matrix product that takes all cores would wait for the other thread's at every piece.

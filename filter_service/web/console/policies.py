@@ -37,6 +37,7 @@ Here = Annotated[Service, Depends(service)]
 Reader = Annotated[Caller, Depends(able(Ability.READ))]
 Editor = Annotated[Caller, Depends(able(Ability.POLICIES))]
 Digest = Annotated[str, Query(pattern="^([0-9a-f]{64})?$")]
+Seen = Annotated[int, Form(ge=1, le=LARGEST_ID)]  # the activation that the page has shown
 
 
 class Draft(BaseModel):
@@ -161,6 +162,7 @@ def show_comparison(
     after = versions.version_of(here.sessions, new) if new else newest[0].stored
     counted, error = None, None
     if count:
+        somebody(caller)
         counted, error = changes(here, caller, before.policy, after.policy)
     return render(
         request,
@@ -178,19 +180,19 @@ def show_comparison(
 
 
 @router.post("/{name}/activate")
-def activate(here: Here, caller: Editor, name: str) -> Response:
+def activate(here: Here, caller: Editor, name: str, activation: Seen) -> Response:
     """Agree with what somebody has proposed."""
     somebody(caller)
     four_eyes = here.settings.four_eyes
-    versions.activate(here.sessions, name, caller.actor, four_eyes=four_eyes)
+    versions.activate(here.sessions, name, caller.actor, activation, four_eyes=four_eyes)
     return _done(name, "active")
 
 
 @router.post("/{name}/withdraw")
-def withdraw(here: Here, caller: Editor, name: str) -> Response:
+def withdraw(here: Here, caller: Editor, name: str, activation: Seen) -> Response:
     """Take a proposal back, or refuse it."""
     somebody(caller)
-    versions.withdraw(here.sessions, name, caller.actor)
+    versions.withdraw(here.sessions, name, caller.actor, activation)
     return _done(name, "withdrawn")
 
 
