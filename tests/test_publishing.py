@@ -17,13 +17,14 @@ from filter_service.errors import BrokenLedger, InvalidSettings, StorageUnavaila
 from filter_service.ledger.checkpoints import Checkpoint
 from filter_service.ledger.merkle import EMPTY
 from filter_service.ledger.notes import WITNESS, SigningKey, cosign, open_note
-from filter_service.ledger.publishing import publish, seal_and_publish
+from filter_service.ledger.publishing import publish, seal_and_publish, seal_next
 from filter_service.ledger.sealing import seal
-from filter_service.ledger.signers import Signer, signer_of
+from filter_service.ledger.signers import Signer, rotate, signer_of
 from filter_service.settings import Settings
 from tests.some_entries import append, root_over, sealed_leaves
 
 PATIENCE = 60.0  # seconds
+LOCK = "SELECT pg_advisory_xact_lock(hashtext('filter_service.ledger.publishing'))"
 
 
 @pytest.fixture
@@ -293,11 +294,55 @@ def test_what_a_witness_added_stays(sessions: Sessions, signer: Signer, log: Pat
     }
 
 
+def test_nothing_is_signed_while_another_publishes(
+    sessions: Sessions, owner: Engine, settings: Settings
+) -> None:
+    at_once = settings.model_copy(update={"seal_rows": 1})
+    append(sessions, 3)
+    assert seal_and_publish(sessions, at_once) == 1
+    start_anew(owner)
+    with sessions.begin() as session:
+        session.execute(text(LOCK))
+        append(sessions, 30)
+        assert seal_and_publish(sessions, at_once) == 0
+    assert sealed_leaves(sessions) == []
+
+
+def test_what_is_signed_goes_on_from_what_is_published(
+    sessions: Sessions, signer: Signer, settings: Settings
+) -> None:
+    sealed(sessions, signer, 3)
+    append(sessions)
+    assert seal_next(sessions, settings) is None  # the one before it is not outside
+    publish(sessions, settings.ledger_at)
+    found = seal_next(sessions, settings)
+    assert found is not None and found.size == 5
+    assert seal_next(sessions, settings) is None
+
+
+def test_a_key_that_is_changed_meanwhile_signs_on(
+    sessions: Sessions, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = settings.model_copy(update={"seal_rows": 1})
+    append(sessions)
+    changed: list[Signer] = []
+
+    def published_then_rotated(sessions: Sessions, url: str) -> int:
+        done = publish(sessions, url)
+        if done and not changed:
+            changed.append(rotate(sessions, settings))
+        return done
+
+    monkeypatch.setattr("filter_service.ledger.publishing.publish", published_then_rotated)
+    assert seal_and_publish(sessions, at_once) == 2
+    note = Path(settings.ledger_at, "checkpoint").read_text()
+    assert open_note(note, [changed[0].vkey]).verified == (changed[0].vkey,)
+
+
 def test_one_publisher_works_at_a_time(sessions: Sessions, signer: Signer, log: Path) -> None:
     sealed(sessions, signer, 3)
-    lock = "SELECT pg_advisory_xact_lock(hashtext('filter_service.ledger.publishing'))"
     with sessions.begin() as session:
-        session.execute(text(lock))
+        session.execute(text(LOCK))
         assert publish(sessions, str(log)) == 0
     assert publish(sessions, str(log)) == 1
 

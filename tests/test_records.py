@@ -2,16 +2,21 @@
 
 import json
 import re
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, insert, select, text
 from typer.testing import CliRunner
 
+from filter_service import ledger
+from filter_service.canonical import canonical
 from filter_service.cli import app
-from filter_service.db.tables import LedgerEntry
+from filter_service.db.tables import LedgerEntry, Statement, StoredExplanation
 from filter_service.errors import InvalidRequest, UnknownItem
 from filter_service.images import Limits
 from filter_service.ledger import Event
@@ -22,6 +27,7 @@ from filter_service.records import read
 from filter_service.records.document import proofs_in, written_down
 from filter_service.records.headline import headline
 from filter_service.records.page import Record
+from filter_service.records.stored import explanation_in
 from filter_service.records.telling import (
     ERASED,
     SENTENCES,
@@ -167,6 +173,17 @@ HARM = {  # what somebody with the database could do, and where the record says 
         "the explanation for alcohol"
     ),
     f"DELETE FROM explanations {OF_ITEM}": "the explanation for alcohol",
+    f"UPDATE explanations SET record = '[]' {OF_ITEM}": "the explanation for alcohol",
+    "UPDATE policies SET document = '[]' WHERE :item = :item": "the words of the policy",
+    "UPDATE items SET encoder_id = NULL WHERE id = :item": "encoder",
+    "UPDATE scores SET margin = scores.margin + 1 FROM items WHERE scores.image_id = items.image_id"
+    " AND items.id = :item": "what was flagged",
+    "UPDATE items SET list_entry_id = 1 WHERE id = :item": "the list that decided",
+    "UPDATE items SET supersedes = id - 1 WHERE id = :item": "judged anew for",
+    "UPDATE items SET supersedes = :item WHERE id = :item + 1": "judged anew as",
+    f"UPDATE review_outcomes SET review_id = (SELECT min(id) FROM reviews {OF_ITEM}) {OF_ITEM}": (
+        "how it ended"
+    ),
     f"UPDATE reviews SET decision = 'overturned' {OF_ITEM}": SAID,
     f"UPDATE reviews SET person_id = 2 {OF_ITEM} AND undone_at IS NOT NULL": (SAID),
     f"UPDATE reviews SET reason = 'bribed' {OF_ITEM}": SAID,
@@ -194,6 +211,59 @@ HARM = {  # what somebody with the database could do, and where the record says 
 def test_harm_is_shown_loudly(world: World, subject: int, owner: Engine, harm: str) -> None:
     broken = Record(recorded.after(owner, subject, harm)).broken
     assert any(HARM[harm] in check.what for check in broken), [c.what for c in broken]
+
+
+@pytest.mark.parametrize("table", ["explanations SET record", "policies SET document"])
+def test_what_cannot_be_read_is_shown_all_the_same(
+    world: World, subject: int, owner: Engine, table: str
+) -> None:
+    life = recorded.after(owner, subject, f"UPDATE {table} = '{{}}' WHERE :item = :item")
+    html = written_down(world.service.storage, Limits.of(world.service.settings), life, frozenset())
+    assert "cannot be read" in html and "does not agree with the ledger" in html
+
+
+@pytest.mark.parametrize(
+    ("part", "changed"),
+    [
+        ("map", {"grid": {"shape": [1], "float16": "AAA="}}),
+        ("map", {"grid": {"shape": [1]}}),
+        ("proof", {"random_drops": []}),
+        ("images", [{"digest": "none", "degrees": 1.0, "margin": 1.0}]),
+    ],
+)
+def test_half_an_explanation_is_none(world: World, part: str, changed: Any) -> None:
+    with world.sessions.begin() as session:
+        record = session.scalars(select(StoredExplanation.record)).first()
+    assert record is not None and explanation_in(json.dumps(record)) is not None
+    record[part] = {**record[part], **changed} if isinstance(changed, dict) else changed
+    assert explanation_in(json.dumps(record)) is None
+
+
+@pytest.fixture(scope="module")
+def stated(world: World) -> int:
+    """An item with a statement of reasons."""
+    item, puid, document, notice = world.item("063.jpg"), uuid.uuid4(), {"a": 1}, "Removed."
+    row = {"puid": puid, "item_id": item, "language": "en", "document": document, "notice": notice}
+    said = {
+        "puid": str(puid),
+        "document": sha256(canonical(document).encode()).hexdigest(),
+        "notice": sha256(notice.encode()).hexdigest(),
+    }
+    with world.sessions.begin() as session:
+        session.execute(insert(Statement).values(row))
+        ledger.append(session, [ledger.Entry(Event.STATED, "service", item, details=said)])
+    return item
+
+
+@pytest.mark.parametrize(
+    "harm", ["notice = 'Nothing.'", "document = '{\"a\": 2}'", "withdrawn_at = now()"]
+)
+def test_another_statement_than_was_issued_is_told(
+    world: World, stated: int, owner: Engine, harm: str
+) -> None:
+    assert Record(recorded.life(world, stated)).broken == []
+    changed = recorded.after(owner, stated, f"UPDATE statements SET {harm} {OF_ITEM}")
+    assert [c.what[:20] for c in Record(changed).broken] == ["statement of reasons"]
 
 
 def test_a_record_that_does_not_agree_says_so_on_its_page(world: World, owner: Engine) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -22,19 +23,23 @@ from filter_service import ledger
 from filter_service.cli import app
 from filter_service.db.session import connect
 from filter_service.db.tables import Image, Item, SealedItem, StoredExplanation
+from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.encoder.network import BUNDLED
 from filter_service.errors import AnotherEncoder, InvalidRequest, UnknownItem
 from filter_service.images import Limits
-from filter_service.ledger import Event
+from filter_service.ledger import Entry, Event
+from filter_service.policy import read_policy
 from filter_service.replay import choosing
 from filter_service.replay.choosing import Sample, chosen, share_of
-from filter_service.replay.recorded import Apart, NotReplayed
+from filter_service.replay.comparing import Comparison
+from filter_service.replay.recorded import Apart, NotReplayed, OnRecord, on_record
 from filter_service.replay.replaying import Replay, Replayed, Result, Total
 from filter_service.replay.report import lines
+from filter_service.replay.scores import compare_scores
 from filter_service.replay.tolerances import LOGITS
 from filter_service.settings import Settings
-from filter_service.verdicts import Verdict
+from filter_service.verdicts import Verdict, score, threshold_margin
 from tasks.__main__ import CeleryQueue
 from tests.console_world import World, labelled
 from tests.served import ROOT, environment
@@ -172,6 +177,11 @@ def more(*path: str | int) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def empty(record: dict[str, Any]) -> None:
+    """Nothing is left of what cannot be computed again."""
+    record.update(images=[], no_images="None was found.", texts=[], region=None)
+
+
 def repaint(record: dict[str, Any]) -> None:
     """One place of the map, by as much as its float16 can tell twice over."""
     grid = record["map"]["grid"]
@@ -196,6 +206,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
     "map: method": lambda record: record["map"].update(method="by hand"),
     "provenance: policy_digest": lambda record: record["provenance"].update(policy_digest="0"),
     "record": lambda record: record.pop("margin"),
+    "digest": empty,
 }
 
 
@@ -213,8 +224,10 @@ def test_what_was_changed_on_record_differs(world: World, replay: Replay) -> Non
                 {"r": json.dumps(changed), "i": item},
             )
         done = replayed(replay, item)
-        found = [d.place for d in done.found.differences]
-        assert found and all(place in where for where in found), (place, found)
+        digest, *found = [d.place for d in done.found.differences]
+        assert "the text's digest" in digest
+        assert all(place in where for where in found), (place, found)
+        assert found or place == "digest"
         assert done.result is Result.DIFFERS
         assert any(place in line for line in lines(done))
 
@@ -226,6 +239,11 @@ def test_what_was_changed_on_record_differs(world: World, replay: Replay) -> Non
         ("UPDATE items SET verdict = 'clear' WHERE id = :i", "verdict"),
         ("UPDATE explanations SET faithful = NOT faithful WHERE item_id = :i", "faithful"),
         ("DELETE FROM explanations WHERE item_id = :i", "explanation"),
+        (
+            "DELETE FROM ledger_payloads USING ledger WHERE id = entry_id AND item_id = :i "
+            "AND event = 'explained'",
+            "entry 'explained'",
+        ),
         (
             "UPDATE scores SET margin = margin + 0.01 WHERE exact "
             "AND image_id = (SELECT image_id FROM items WHERE id = :i)",
@@ -244,6 +262,48 @@ def test_what_was_changed_in_a_row_differs(
     with tampering(world) as connection:
         connection.execute(text(change), {"i": item})
     assert any(place in d.place for d in replayed(replay, item).found.differences)
+
+
+@pytest.mark.parametrize(("parts", "excused"), [("embeddings", False), ("explanations", True)])
+def test_only_deleted_explanations_are_excused(
+    world: World, replay: Replay, parts: str, excused: bool
+) -> None:
+    item = flagged(world)
+    with world.sessions.begin() as session:
+        expired = Entry(Event.EXPIRED, "service", item, details={"parts": [parts]})
+        ledger.append(session, [expired])
+    with tampering(world) as connection:
+        connection.execute(text("DELETE FROM explanations WHERE item_id = :i"), {"i": item})
+    found = replayed(replay, item).found
+    assert bool(found.differences) is not excused
+    assert any("deleted, as the ledger says" in note for note in found.notes) is excused
+
+
+def judged_as(world: World, over: tuple[float, float], name: str, **flags: float) -> set[str]:
+    """Where an entry that names this class differs from what is computed.
+
+    `over` are the first two classes' logits above their thresholds.
+    """
+    with world.sessions.begin() as session:
+        record = on_record(session, flagged(world))
+    assert isinstance(record, OnRecord) and record.judged is not None
+    policy = record.policy.policy
+    margins = np.array([threshold_margin(c) - 5 for c in policy.classes])
+    margins[:2] += 5 + np.array(over)
+    told = {**record.judged, "class": name, "flags": flags}
+    found = Comparison()
+    scores = score(margins[None], [0], [True], policy)
+    compare_scores(found, replace(record, judged=told), scores, np.zeros(len(margins)))
+    return {d.place for d in found.differences if "class" in d.place or "hats" in d.place}
+
+
+def test_the_class_on_record_is_the_worst_one(world: World) -> None:
+    first, second, *_ = (c.name for c in read_policy(POLICY).classes)
+    assert judged_as(world, (3, 0), first) == judged_as(world, (0, 3), second) == set()
+    assert judged_as(world, (3, 0), second) == judged_as(world, (0, 3), first) == {"ledger: class"}
+    assert judged_as(world, (0, 0), first) == judged_as(world, (0, 0), second) == set()  # they tie
+    unknown = judged_as(world, (2, 1), "hats", hats=1.0)
+    assert unknown == {"ledger: class", "ledger: flag for hats"}
 
 
 def test_bytes_that_the_store_has_lost_are_a_difference(world: World, replay: Replay) -> None:

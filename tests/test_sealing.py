@@ -14,7 +14,8 @@ from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.db.tables import LedgerEntry, Sealed, StoredCheckpoint, Unsealed
 from filter_service.errors import BrokenLedger
 from filter_service.ledger import Entry, Event
-from filter_service.ledger.sealing import seal, seal_due
+from filter_service.ledger.notes import SigningKey
+from filter_service.ledger.sealing import is_due, seal
 from filter_service.ledger.signers import Signer, signer_of
 from filter_service.settings import Settings
 from tests.some_entries import append, check_tree, root_over, sealed_leaves
@@ -72,14 +73,13 @@ def test_a_backlog_is_sealed_in_chunks_across_tiles(sessions: Sessions, signer: 
 
 def test_nothing_is_due_before_its_time(sessions: Sessions, settings: Settings) -> None:
     append(sessions, 3)
-    assert seal_due(sessions, settings) == 0
-    assert not settings.ledger_key_at.exists()
+    assert not is_due(sessions, settings)
 
 
 def test_many_entries_are_due_at_once(sessions: Sessions, settings: Settings) -> None:
     append(sessions, 10)
-    assert seal_due(sessions, settings.model_copy(update={"seal_rows": 10})) == 1
-    assert count(sessions, Unsealed) == 0
+    assert is_due(sessions, settings.model_copy(update={"seal_rows": 10}))
+    assert not is_due(sessions, settings.model_copy(update={"seal_rows": 11}))
 
 
 def test_few_entries_are_due_when_their_time_is_over(
@@ -88,8 +88,7 @@ def test_few_entries_are_due_when_their_time_is_over(
     append(sessions, 3)
     soon = settings.model_copy(update={"seal_seconds": 0.05})
     time.sleep(0.06)
-    assert seal_due(sessions, soon) == 1
-    assert check_tree(sessions) == [4]
+    assert is_due(sessions, soon)
 
 
 def test_an_entry_whose_transaction_ends_late_is_sealed_late(
@@ -210,6 +209,51 @@ def test_nothing_is_signed_over_another_keys_tree(
     append(sessions, 4)
     with pytest.raises(BrokenLedger, match="No known key signed"):
         seal(sessions, signer_of(sessions, forger))
+
+
+def hand_over(sessions: Sessions, vkey: object) -> None:
+    """Write down that another key signs from now on."""
+    with sessions.begin() as session:
+        ledger.append(session, [Entry(Event.SIGNER_ADDED, "service", details={"vkey": vkey})])
+
+
+def test_no_strange_key_is_vouched_for(sessions: Sessions, owner: Engine, signer: Signer) -> None:
+    seal(sessions, signer)
+    hand_over(sessions, SigningKey.new(signer.name).vkey)
+    with pytest.raises(BrokenLedger, match="says that another key signs from now on"):
+        seal(sessions, signer)
+    change(
+        owner,
+        "INSERT INTO ledger_signers (vkey, entry_id) "
+        "SELECT details ->> 'vkey', entry_id FROM ledger_payloads ORDER BY entry_id DESC LIMIT 1",
+    )
+    with pytest.raises(BrokenLedger, match="not one that is kept here: nothing was signed"):
+        seal(sessions, signer)
+    assert check_tree_of_committed(sessions) == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM ledger_payloads",
+        "DELETE FROM ledger_signers",
+        "UPDATE ledger_payloads SET salt = sha256('x')",
+        "UPDATE ledger SET commitment = sha256('x')",
+    ],
+)
+def test_a_damaged_hand_over_is_not_signed(
+    sessions: Sessions, owner: Engine, signer: Signer, statement: str
+) -> None:
+    change(owner, statement)
+    with pytest.raises(BrokenLedger, match="Entry 1 says that another key signs"):
+        seal(sessions, signer)
+
+
+def test_a_key_takes_over_once(sessions: Sessions, signer: Signer) -> None:
+    seal(sessions, signer)
+    hand_over(sessions, signer.vkey)
+    with pytest.raises(BrokenLedger, match="says that another key signs from now on"):
+        seal(sessions, signer)
 
 
 def test_a_checkpoint_is_kept_with_its_time(sessions: Sessions, signer: Signer) -> None:

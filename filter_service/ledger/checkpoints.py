@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from filter_service.errors import BrokenLedger
 from filter_service.ledger.notes import Opened, SigningKey, open_note, sign
 
+LARGEST = (1 << 63) - 1
+
 _TEXT = re.compile(
     r"(?P<origin>[^\n]+)\n(?P<size>0|[1-9][0-9]{0,18})\n(?P<root>[A-Za-z0-9+/]{43}=)\n"
     r"(?P<extensions>(?:[^\n]+\n)*)"
@@ -40,7 +42,8 @@ def parse(text: str) -> Checkpoint:
         root = b64decode(found["root"])
         extensions = tuple(found["extensions"].split("\n")[:-1])
         checkpoint = Checkpoint(found["origin"], int(found["size"]), root, extensions)
-        if checkpoint.text == text:  # base64 has more than one form
+        # Base64 has more than one form, and no tree has more leaves than a bigint counts.
+        if checkpoint.text == text and checkpoint.size <= LARGEST:
             return checkpoint
     raise BrokenLedger(f"{text[:200]!r} is not a checkpoint: a name, a size and a root.")
 

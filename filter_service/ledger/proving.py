@@ -3,6 +3,7 @@
 A proof is a document of JSON that a person can read and any program can check, without a database.
 """
 
+import json
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Sealed, StoredCheckpoint
 from filter_service.errors import BrokenLedger, InvalidRequest, UnknownItem
 from filter_service.ledger.checkpoints import Checkpoint, open_checkpoint
-from filter_service.ledger.entries import payload
+from filter_service.ledger.entries import SALT, payload
 from filter_service.ledger.merkle import (
     consistency_proof,
     inclusion_proof,
@@ -25,6 +26,7 @@ from filter_service.ledger.merkle import (
     verify_consistency,
     verify_inclusion,
 )
+from filter_service.ledger.notes import Opened, VerifyingKey, split
 from filter_service.ledger.reading import Written, history
 from filter_service.ledger.tiles import stored
 
@@ -56,7 +58,7 @@ class Proven:
     item: int
     entries: int  # in the tree
     waiting: int  # not in it yet, so that nothing shows that they are as they were
-    hidden: int  # without their payload: erased, or not shown
+    hidden: int  # without their payload: erased, or left out of the document
     checkpoint: Checkpoint
     signers: tuple[str, ...]
 
@@ -82,6 +84,7 @@ def prove(sessions: Sessions, item_id: int) -> dict[str, Any]:
     Raises UnknownItem when nothing ever happened to it.
     """
     with sessions() as session:
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         found = history(session, item_id)
         if not found:
             raise UnknownItem(
@@ -103,11 +106,12 @@ def prove(sessions: Sessions, item_id: int) -> dict[str, Any]:
 def check_proof(document: Any, vkeys: Sequence[str]) -> Proven:  # noqa: ANN401  (what JSON holds)
     """Check a document that `prove` made, with nothing but keys: BrokenLedger names what is wrong.
 
-    Nothing of it is believed but the signature of one of the keys.
+    Nothing of it is believed but the signature of one of the keys. That no entry of the item was
+    left out of the document is not shown by it.
     """
     try:
         return _check(document, vkeys)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise BrokenLedger(
             f"This is not a document that `filter-service audit prove` made ({error!r}): it was "
             "changed, or is another file."
@@ -138,6 +142,19 @@ def consistency(
     return Consistency(older, newer, proof)
 
 
+def opened_with(vkeys: Sequence[str], note: str) -> tuple[Checkpoint, Opened]:
+    """The checkpoint in a note that one of these keys signed, and by whom it is signed."""
+    signers = {(name, content[:4]) for name, content in split(note)[1]}
+    if signers.isdisjoint((key.name, key.id) for key in map(VerifyingKey.of, vkeys)):
+        names = ", ".join(f"{name}+{key_id.hex()}" for name, key_id in signers)
+        raise BrokenLedger(
+            f"No known key signed this checkpoint, but {names}. If the key was changed since you "
+            "got yours, give the newer one, too: `filter-service audit verify` with yours names "
+            "every key that it leads to."
+        )
+    return open_checkpoint(note, vkeys)
+
+
 def _told(written: Written) -> dict[str, Any]:
     return {"entry": written.entry, "payload": written.payload}
 
@@ -152,12 +169,14 @@ def _check(document: Mapping[str, Any], vkeys: Sequence[str]) -> Proven:
         raise ValueError(f"its format is {document['format']!r}")
     if document["checkpoint"] is None:
         raise BrokenLedger("Nothing was sealed when this was made: ask for it again later.")
-    checkpoint, opened = open_checkpoint(document["checkpoint"], vkeys)
+    checkpoint, opened = opened_with(vkeys, document["checkpoint"])
     for proven in document["entries"]:
         hashed = leaf_hash(canonical(proven["entry"]).encode())
         proof = [b64decode(beside, validate=True) for beside in proven["proof"]]
         verify_inclusion(hashed, proven["position"], checkpoint.size, checkpoint.root, proof)
     told = [*document["entries"], *document["waiting"]]
+    if len({one["entry"]["id"] for one in told}) < len(told):
+        raise BrokenLedger("It tells of one entry more than once: entries were repeated.")
     for one in told:
         _check_payload(one, document["item"])
     return Proven(
@@ -177,8 +196,10 @@ def _check_payload(told: Mapping[str, Any], item: int) -> None:
         raise BrokenLedger(f"Entry {entry['id']} is of item {entry['item']} and not of {item}.")
     if given is None:
         return
-    salted = bytes.fromhex(given["salt"]) + payload(given["actor"], given["details"])
-    if sha256(salted).hexdigest() != entry["commitment"]:
+    salt, actor, details = bytes.fromhex(given["salt"]), given["actor"], given["details"]
+    if len(salt) != SALT or not isinstance(actor, str) or not isinstance(json.loads(details), dict):
+        raise ValueError(f"the payload of entry {entry['id']} is none")  # it could mean two things
+    if sha256(salt + payload(actor, details)).hexdigest() != entry["commitment"]:
         raise BrokenLedger(
             f"The payload of entry {entry['id']} ({entry['event']}, item {item}) is not what it "
             "committed to: its salt, actor or details were changed."
@@ -197,4 +218,4 @@ def _checkpoint(session: Session, given: int | Checkpoint, vkeys: Sequence[str])
             f"There is no checkpoint of size {given}; {hint}. Give the size of one, or a file that "
             "holds one."
         )
-    return open_checkpoint(found.note, vkeys)[0]
+    return opened_with(vkeys, found.note)[0]

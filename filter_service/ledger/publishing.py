@@ -24,7 +24,8 @@ from filter_service.ledger.entries import leaf
 from filter_service.ledger.merkle import EMPTY, consistency_proof, leaf_hash, verify_consistency
 from filter_service.ledger.notes import split as split_note
 from filter_service.ledger.outside import Outside
-from filter_service.ledger.sealing import seal_due
+from filter_service.ledger.sealing import is_due, seal
+from filter_service.ledger.signers import signer_of
 from filter_service.ledger.tiles import HASH, WIDTH, Fetch, path, places, reading, stored_tile
 from filter_service.settings import Settings
 
@@ -51,9 +52,20 @@ def seal_and_publish(sessions: Sessions, settings: Settings) -> int:
     such as one that came out of an old backup.
     """
     published = publish(sessions, settings.ledger_at)
-    if seal_due(sessions, settings):
+    while is_due(sessions, settings) and seal_next(sessions, settings):
         published += publish(sessions, settings.ledger_at)
     return published
+
+
+def seal_next(sessions: Sessions, settings: Settings) -> Checkpoint | None:
+    """Sign the next checkpoint on top of what is published; None if nothing waits.
+
+    None, too, while the database and what is outside have not the same newest one, as when
+    somebody else publishes it now: so no tree is signed that does not go on from the published.
+    """
+    outside = Outside(settings.ledger_at)
+    signer = signer_of(sessions, settings)
+    return seal(sessions, signer, published=lambda s: _published(outside, _vkeys(s)))
 
 
 def publish(sessions: Sessions, url: str) -> int:
@@ -67,7 +79,7 @@ def publish(sessions: Sessions, url: str) -> int:
     with sessions.begin() as session:  # it holds a lock, but nothing that others wait for
         if not session.scalar(_LOCK):
             return 0
-        vkeys = list(session.scalars(select(Signer.vkey)))
+        vkeys = _vkeys(session)
         last = _published(outside, vkeys)
         _refuse_a_shorter_tree(session, outside, last)
         while waiting := _waiting(session, last.size):
@@ -86,6 +98,10 @@ def publish(sessions: Sessions, url: str) -> int:
                     last = checkpoint
                 done += 1
     return done
+
+
+def _vkeys(session: Session) -> list[str]:
+    return list(session.scalars(select(Signer.vkey)))
 
 
 def _published(outside: Outside, vkeys: list[str]) -> Checkpoint:

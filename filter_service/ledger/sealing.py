@@ -4,17 +4,20 @@ One sealer works at a time, in transactions that leave all of a checkpoint or no
 given in the order in which entries are found: one whose transaction ends late comes late.
 """
 
+from collections.abc import Callable, Sequence
+
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from filter_service.canonical import canonical
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Sealed, StoredCheckpoint
 from filter_service.errors import BrokenLedger
 from filter_service.ledger.checkpoints import Checkpoint, open_checkpoint
-from filter_service.ledger.entries import leaf
+from filter_service.ledger.entries import SALT, Event, commitment, leaf, payload
 from filter_service.ledger.merkle import Frontier, leaf_hash
-from filter_service.ledger.signers import Signer, known, signer_of, who_signs
+from filter_service.ledger.signers import Signer, known, who_signs
 from filter_service.ledger.tiles import extend, stored
 from filter_service.settings import Settings
 
@@ -35,6 +38,15 @@ _PLACE = text("""
     FROM unnest(:ids ::bigint[]) WITH ORDINALITY AS given (entry_id, place)
 """)
 
+_HAND_OVERS = text("""
+    SELECT id, commitment, salt, vkey, before
+    FROM ledger LEFT JOIN ledger_payloads AS told ON told.entry_id = id
+    LEFT JOIN (
+        SELECT entry_id, vkey, lag(vkey) OVER (ORDER BY id) AS before FROM ledger_signers
+    ) AS signers ON signers.entry_id = id
+    WHERE id = ANY (:ids)
+""")
+
 _DUE = text("""
     SELECT (SELECT count(*) FROM (SELECT FROM ledger_unsealed LIMIT :rows) AS first) = :rows
         OR EXISTS (
@@ -44,15 +56,26 @@ _DUE = text("""
 """)
 
 
-def seal(sessions: Sessions, signer: Signer, limit: int = CHUNK) -> Checkpoint | None:
+def seal(
+    sessions: Sessions,
+    signer: Signer,
+    limit: int = CHUNK,
+    published: Callable[[Session], Checkpoint] | None = None,
+) -> Checkpoint | None:
     """Seal up to so many entries in one transaction; None if none waits.
 
-    Raises BrokenLedger, and signs nothing, when the tree is not what was signed last.
+    With `published`, None, too, where that is not the tree that the database has now. Raises
+    BrokenLedger, and signs nothing, when the tree is not what was signed last.
     """
     try:
         with sessions.begin() as session:
             session.execute(_LOCK)
-            return _seal(session, signer, limit)
+            tree = _right_edge(session, signer)
+            if published is not None:
+                last = published(session)
+                if (last.size, last.root) != (tree.size, tree.root()):
+                    return None
+            return _seal(session, signer, tree, limit)
     except IntegrityError as error:
         raise BrokenLedger(
             f"An entry that waits to be sealed has its place already ({error.orig}): somebody "
@@ -60,28 +83,18 @@ def seal(sessions: Sessions, signer: Signer, limit: int = CHUNK) -> Checkpoint |
         ) from error
 
 
-def seal_due(sessions: Sessions, settings: Settings) -> int:
-    """Seal if enough entries wait, or one has for long enough: how many checkpoints were signed."""
-    signer, signed = None, 0
-    while _is_due(sessions, settings):
-        signer = signer or signer_of(sessions, settings)
-        if seal(sessions, signer) is None:
-            break
-        signed += 1
-    return signed
-
-
-def _is_due(sessions: Sessions, settings: Settings) -> bool:
+def is_due(sessions: Sessions, settings: Settings) -> bool:
+    """Whether enough entries wait, or one has for long enough."""
     limits = {"rows": settings.seal_rows, "seconds": settings.seal_seconds}
     with sessions.begin() as session:
         return bool(session.scalar(_DUE, limits))
 
 
-def _seal(session: Session, signer: Signer, limit: int) -> Checkpoint | None:
-    tree = _right_edge(session, signer)
+def _seal(session: Session, signer: Signer, tree: Frontier, limit: int) -> Checkpoint | None:
     waiting = session.execute(_WAITING, {"limit": limit}).all()
     if not waiting:
         return None
+    _refuse_strangers(session, signer, [e.id for e in waiting if e.event == Event.SIGNER_ADDED])
     before = tree.size
     hashes = [leaf_hash(leaf(*entry)) for entry in waiting]
     session.execute(_PLACE, {"ids": [entry.id for entry in waiting], "size": before})
@@ -93,6 +106,24 @@ def _seal(session: Session, signer: Signer, limit: int) -> Checkpoint | None:
         StoredCheckpoint(size=tree.size, root=checkpoint.root.hex(), note=checkpoint.note(keys))
     )
     return checkpoint
+
+
+def _refuse_strangers(session: Session, signer: Signer, ids: Sequence[int]) -> None:
+    """These entries each hand over to a key that is at hand, in the words of `signers`.
+
+    To sign any other would be to vouch for a key of whoever wrote the entry.
+    """
+    at_hand = {key.vkey for key in (*signer.before, signer.key)}
+    for entry in session.execute(_HAND_OVERS, {"ids": ids}) if ids else ():
+        told = payload("service", canonical({"before": entry.before, "vkey": entry.vkey}))
+        salt = entry.salt or b""
+        fits = len(salt) == SALT and commitment(salt, told) == entry.commitment
+        if entry.vkey not in at_hand or not fits:
+            raise BrokenLedger(
+                f"Entry {entry.id} says that another key signs from now on, but it is not one that "
+                "is kept here: nothing was signed. Unless the key was changed just now, somebody "
+                "wrote to the ledger by hand; run `filter-service audit verify`."
+            )
 
 
 def _right_edge(session: Session, signer: Signer) -> Frontier:

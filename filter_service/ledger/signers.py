@@ -5,7 +5,8 @@ The rule by which a checkpoint's signatures are judged:
 - The first key signs from the beginning.
 - A later key signs from the first checkpoint whose tree has the entry `signer added` of that key.
   That one checkpoint is signed by the key before it, too: so whoever trusts one key can trust the
-  next, and a key that only the database's owner knows of cannot take over.
+  next, and a key that only the database's owner knows of cannot take over: no checkpoint is signed
+  whose tree has such an entry of a key whose file is not here.
 - Every key that ever signed stays known, and is good for the sizes at which it did.
 
 `who_signs` is this rule; sealing follows it and verifying checks it.

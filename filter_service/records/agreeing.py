@@ -1,18 +1,21 @@
 """Whether what the tables say of an item is what the ledger says: what can differ is told apart."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from filter_service.db.tables import Appeal, LedgerEntry, Statement
+from filter_service.db.tables import Appeal, LedgerEntry
 from filter_service.ledger import Event
 from filter_service.records.life import Life
-from filter_service.records.parts import Explained, Reviewed
+from filter_service.records.parts import Explained, Reviewed, Stated
+from filter_service.records.stored import digest_of
 from filter_service.records.telling import Chapter
-from filter_service.verdicts import Verdict
+from filter_service.verdicts import Verdict, threshold_margin
 
 FINAL = "final"  # what a settled decision says is next where nothing is
+NEAR = 1e-3  # logits: float32 numbers that are added in another order lie closer by far
 SAID = ("stage", "decision", "reason", "note", "seconds", "revealed")  # of a decision
 
 
@@ -42,6 +45,7 @@ def checks(life: Life) -> list[Check]:
         *_outcome(life),
         *_appeals(life),
         *_statements(life),
+        *_anew(life),
     ]
 
 
@@ -85,9 +89,33 @@ def _verdict(life: Life) -> Iterator[Check]:
             yield _check(last, name, held, said.get(name))
     else:
         yield _check(blocked, "verdict, by a list", item.verdict, Verdict.FLAGGED)
-    yield _check(last, "the words of the policy", life.judged.policy.digest, said.get("policy"))
-    if life.judged.encoder is not None:
-        yield _check(last, "encoder", life.judged.encoder.fingerprint, said.get("encoder"))
+    policy, encoder = life.judged.policy, life.judged.encoder
+    yield _check(last, "the words of the policy", policy and policy.digest, said.get("policy"))
+    yield _check(last, "encoder", encoder and encoder.fingerprint, said.get("encoder"))
+    yield from _flags(life, last)
+    listed = life.last(Event.LIST_DECIDED)
+    if listed is None or listed.details is not None:
+        told = listed and listed.details.get("entry")
+        yield _check(listed, "the list that decided", life.item.list_entry_id, told)
+
+
+def _flags(life: Life, last: LedgerEntry) -> Iterator[Check]:
+    """What the table of scores flags, to a thousandth of a logit.
+
+    An image has its scores once: another item of it may have been measured a rounding error apart,
+    and of a class that is far from its threshold, by a fast look instead of an exact one.
+    """
+    told: dict[str, float] = last.details.get("flags", {})
+    held = {}
+    for one in life.judged.scores:
+        forbidden = life.judged.forbidden(one.class_name)
+        over = forbidden and one.margin >= threshold_margin(forbidden)
+        if over or one.class_name in told:
+            near = math.isclose(one.margin, told.get(one.class_name, math.inf), abs_tol=NEAR)
+            held[one.class_name] = told[one.class_name] if near else one.margin
+    # Scores go with an image that is erased or locked away.
+    if life.judged.scores and "flags" in last.details:
+        yield _check(last, "what was flagged, and by how much", held, told)
 
 
 def _blocked(life: Life) -> LedgerEntry | None:
@@ -125,8 +153,9 @@ def _explanations(life: Life) -> Iterator[Check]:
         what = f"the explanation for {name}"
         if kept is None and _forgotten(life, entry):
             continue
-        digest = None if kept is None else sha256(kept.text.encode()).hexdigest()
-        yield Check(Chapter.EXPLAINED, what, digest, entry.details["record"], (entry.id,))
+        said = entry.details.get("record")
+        digest = None if kept is None else digest_of(kept.text, said)
+        yield Check(Chapter.EXPLAINED, what, digest, said, (entry.id,))
     if all(e.details is not None for e in life.of(Event.EXPLAINED)):
         for name in held:
             yield Check(Chapter.EXPLAINED, f"the explanation for {name}", "there is one", None)
@@ -194,9 +223,9 @@ def _outcome(life: Life) -> Iterator[Check]:
             final = entry
     outcome = life.people.outcome
     if final is not None or outcome is not None:
-        told = final and final.details.get("decision")
-        held = outcome and outcome.decision
-        yield Check(Chapter.DECIDED, "how it ended", held, told, _numbers(final))
+        told = final and (final.details.get("decision"), final.details.get("review"))
+        held = outcome and (outcome.decision, outcome.review_id)
+        yield Check(Chapter.DECIDED, "how it ended, by which decision", held, told, _numbers(final))
 
 
 def _appeals(life: Life) -> Iterator[Check]:
@@ -214,15 +243,38 @@ def _appeals(life: Life) -> Iterator[Check]:
 
 
 def _statements(life: Life) -> Iterator[Check]:
-    """Each statement of reasons has its entry, and each entry its statement."""
+    """What each statement of reasons says, and whether it stands."""
     told = {s.get("puid"): e for e in life.of(Event.STATED) if (s := _details(e)) is not None}
-    rows: dict[str, Statement] = {str(s.puid): s for s in life.people.statements}
-    erased = any(e.details is None for e in life.of(Event.STATED))
-    for puid in sorted({*told, *(() if erased else rows)}):
-        entry = told.get(puid)
-        what = f"statement of reasons {str(puid)[:8]}"
-        there, said = puid in rows, puid in told
-        yield Check(Chapter.STATED, what, there, said, _numbers(entry))
+    ended = {s.get("puid"): e for e in life.of(Event.STATEMENT_WITHDRAWN) if (s := _details(e))}
+    rows = {str(s.statement.puid): s for s in life.people.statements}
+    erased = any(e.details is None for e in life.of(Event.STATED, Event.STATEMENT_WITHDRAWN))
+    for puid in sorted({*told, *ended, *(() if erased else rows)}):
+        entry, end, row = told.get(puid), ended.get(puid), rows.get(puid)
+        said = entry.details if entry else {}
+        what = f"statement of reasons {str(puid)[:8]}: document, notice, withdrawn"
+        ledger = entry and (said.get("document"), said.get("notice"), end is not None)
+        yield Check(Chapter.STATED, what, row and _stated(row, said), ledger, _numbers(entry, end))
+
+
+def _stated(row: Stated, said: dict[str, Any]) -> tuple[str, str, bool]:
+    notice = sha256(row.statement.notice.encode()).hexdigest()
+    withdrawn = row.statement.withdrawn_at is not None
+    return digest_of(row.text, said.get("document")), notice, withdrawn
+
+
+def _anew(life: Life) -> Iterator[Check]:
+    """Which item this one supersedes, and which ones supersede it."""
+    first = life.last(Event.SUBMITTED)
+    if first is not None and first.details is not None:
+        what, told = "the item that it was judged anew for", first.details.get("supersedes")
+        yield Check(Chapter.JUDGED_ANEW, what, life.item.supersedes, told, (first.id,))
+    entries = life.of(Event.REEVALUATED)
+    if all(e.details is not None for e in entries):
+        told = tuple(sorted((e.details.get("item") for e in entries), key=str))
+        held = tuple(sorted(life.keeping.later, key=str))
+        if told or held:
+            what = "the items that it was judged anew as"
+            yield Check(Chapter.JUDGED_ANEW, what, held, told, _numbers(*entries))
 
 
 _AROUND = Chapter.AROUND

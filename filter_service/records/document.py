@@ -46,7 +46,8 @@ def written_down(storage: Storage, limits: Limits, life: Life, others: frozenset
 
 def shown_beside(session: Session, life: Life, seen: ColumnElement[bool]) -> frozenset[str]:
     """The other images that explanations name, as far as they came with an item that is seen."""
-    named = {i.digest for e in life.judged.explanations for i in e.record.images}
+    readable = (e.record for e in life.judged.explanations if e.record is not None)
+    named = {image.digest for record in readable for image in record.images}
     query = (
         select(Image.digest)
         .join(Item, Item.image_id == Image.id)

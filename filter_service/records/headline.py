@@ -26,7 +26,9 @@ def _judged(life: Life) -> str:
         return f"The model found it clear{nearest}."
     if name is None or item.margin is None or item.probability is None:
         return f"Flagged for {name or 'a class'} by a list."
-    forbidden = life.judged.policy.forbidden(name)
+    forbidden = life.judged.forbidden(name)
+    if forbidden is None:
+        return f"Flagged for {name}: probability {percent(item.probability)}."
     over = item.margin - threshold_margin(forbidden)
     return (
         f"Flagged for {name}: probability {percent(item.probability)}, "

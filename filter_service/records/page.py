@@ -124,22 +124,24 @@ class Record:
     def scores(self) -> list[Score]:
         """Every class of the policy, as far as it was measured."""
         measured = {m.class_name: m for m in self.life.judged.scores}
-        classes = self.life.judged.policy.classes
+        policy = self.life.judged.policy
+        classes = policy.classes if policy else ()
         return [_score(c, measured[c.name]) for c in classes if c.name in measured]
 
     @property
     def judged_for(self) -> list[ForbiddenClass]:
         """The classes whose words the record shows in full: flagged, or the nearest one."""
-        policy = self.life.judged.policy
+        judged = self.life.judged
         flagged = {s.forbidden.name for s in self.scores if s.flagged}
-        flagged |= {e.class_name for e in self.life.judged.explanations}
-        flagged |= {self.life.judged.class_name or ""}
-        return [c for c in policy.classes if c.name in flagged]
+        flagged |= {e.class_name for e in judged.explanations} | {judged.class_name or ""}
+        return [c for c in (judged.policy.classes if judged.policy else ()) if c.name in flagged]
 
-    def evidence(self, explained: Explained) -> Evidence:
-        """What an explanation says, as the item's page draws it."""
-        forbidden = self.life.judged.policy.forbidden(explained.class_name)
+    def evidence(self, explained: Explained) -> Evidence | None:
+        """What an explanation says, as the item's page draws it; None where it cannot be read."""
+        forbidden = self.life.judged.forbidden(explained.class_name)
         record = explained.record
+        if forbidden is None or record is None:
+            return None
         return evidence(self.life.item.id, forbidden, record.margin, record)
 
     def explaining(self, explained: Explained) -> tuple[int, ...]:

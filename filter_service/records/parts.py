@@ -1,6 +1,5 @@
 """The parts of an item's record that tables hold: what judged it, who decided, who was told."""
 
-import json
 import uuid
 from collections import defaultdict
 from dataclasses import dataclass
@@ -32,7 +31,8 @@ from filter_service.db.tables import (
     WebhookEndpoint,
 )
 from filter_service.explain.record import Explanation
-from filter_service.policy import Policy
+from filter_service.policy import ForbiddenClass, Policy
+from filter_service.records.stored import explanation_in, policy_in
 
 DELIVERIES = 100  # of one item, the last ones, with as many attempts of each
 
@@ -53,7 +53,7 @@ class Explained:
 
     class_name: str
     text: str
-    record: Explanation
+    record: Explanation | None  # None: it cannot be read
     created_at: datetime
 
 
@@ -62,12 +62,17 @@ class Judgement:
     """What judged the item: the policy's very words, the encoder, and what it measured."""
 
     stored: StoredPolicy
-    policy: Policy
+    policy: Policy | None  # None: it cannot be read
     activation: Activation | None  # that made this version the one its name means
     encoder: StoredEncoder | None
     class_name: str | None  # of the worst score
     scores: tuple[Measured, ...]
     explanations: tuple[Explained, ...]
+
+    def forbidden(self, name: str | None) -> ForbiddenClass | None:
+        """A class in the policy's words; None where they say nothing of it."""
+        classes = self.policy.classes if self.policy else ()
+        return next((c for c in classes if c.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,14 @@ class Reviewed:
 
 
 @dataclass(frozen=True, slots=True)
+class Stated:
+    """A statement of reasons, and the exact text of its document."""
+
+    statement: Statement
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class People:
     """What people did about it."""
 
@@ -86,7 +99,7 @@ class People:
     waits: str | None  # the stage of its case
     outcome: ReviewOutcome | None
     appeals: tuple[Appeal, ...]
-    statements: tuple[Statement, ...]
+    statements: tuple[Stated, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +136,7 @@ def judgement(session: Session, item: Item, batch: Batch) -> Judgement:
     encoder = None if item.encoder_id is None else session.get(StoredEncoder, item.encoder_id)
     return Judgement(
         stored,
-        Policy.model_validate(stored.document),
+        policy_in(stored.document),
         session.scalar(activated),
         encoder,
         session.scalar(select(PolicyClass.name).where(PolicyClass.id == item.class_id)),
@@ -141,13 +154,17 @@ def people_of(session: Session, item_id: int) -> People:
         .order_by(Review.id)
     )
     appeals = select(Appeal).where(Appeal.item_id == item_id)
-    statements = select(Statement).where(Statement.item_id == item_id)
+    text = cast(Statement.document, Text).label("exact")
+    statements = select(Statement, text).where(Statement.item_id == item_id)
     return People(
         tuple(Reviewed(review, login) for review, login in session.execute(reviews)),
         session.scalar(select(ReviewCase.stage).where(ReviewCase.item_id == item_id)),
         session.get(ReviewOutcome, item_id),
         tuple(session.scalars(appeals.order_by(Appeal.opened_at, Appeal.id))),
-        tuple(session.scalars(statements.order_by(Statement.issued_at, Statement.puid))),
+        tuple(
+            Stated(*row)
+            for row in session.execute(statements.order_by(Statement.issued_at, Statement.puid))
+        ),
     )
 
 
@@ -225,6 +242,5 @@ def _explanations(session: Session, item: Item) -> tuple[Explained, ...]:
         .order_by(PolicyClass.position)
     )
     return tuple(
-        Explained(name, text, Explanation.model_validate(json.loads(text)), at)
-        for name, text, at in session.execute(query)
+        Explained(name, text, explanation_in(text), at) for name, text, at in session.execute(query)
     )

@@ -96,7 +96,8 @@ class Inlined:
         return found
 
     def _frame(self, name: str | None) -> int:
-        frames = {e.class_name: e.record.frame for e in self.life.judged.explanations}
+        explained = ((e.class_name, e.record) for e in self.life.judged.explanations)
+        frames = {class_name: record.frame for class_name, record in explained if record}
         frames = {m.class_name: m.frame for m in self.life.judged.scores} | frames
         return frames.get(name or self.life.judged.class_name or "", 0)
 

@@ -1,9 +1,8 @@
 """One explanation on record beside the one that is computed now."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from pydantic import ValidationError
 
 from filter_service.encoder import Encoder
 from filter_service.explain.explanation import CARRYING
@@ -11,7 +10,9 @@ from filter_service.explain.question import Question
 from filter_service.explain.record import Explanation, Map, PromptWords, Proof, Word
 from filter_service.pipeline import Subject
 from filter_service.policy import Policy
+from filter_service.records.stored import digest_of, explanation_in
 from filter_service.replay.comparing import Comparison
+from filter_service.replay.recorded import Stored
 from filter_service.replay.rescoring import Rescorer, suspect_of
 from filter_service.replay.tolerances import DEGREES, LOGITS, PROBABILITIES, SHARES
 from filter_service.verdicts import Outcome
@@ -44,25 +45,44 @@ class Computed:
         return Question(self.outcome.digest, z, self.policy, vectors, band)
 
 
+def compare_told(
+    found: Comparison,
+    class_name: str,
+    stored: Stored,
+    told: Mapping[str, Any] | None,
+    fingerprint: str,
+) -> None:
+    """The stored text against its entry, which also commits to what nobody can compute again.
+
+    The memory has grown since, so which neighbours there were, and what people had decided about
+    them, stands in the text alone.
+    """
+    if told is None:
+        found.same(f"{class_name}: ledger: entry 'explained'", None, "one for every explanation")
+        return
+    record, place = told.get("record"), f"{class_name}: ledger"
+    found.same(f"{place}: the text's digest", record, digest_of(stored.text, record))
+    found.same(f"{place}: encoder", told.get("encoder"), fingerprint)
+    found.same(f"{place}: faithful", told.get("faithful"), stored.faithful)
+
+
 def compare_explanation(
     found: Comparison,
     class_name: str,
-    stored: tuple[bool, Any],
+    stored: Stored,
     computed: Computed,
     rescorer: Rescorer,
 ) -> None:
     """Everything that the record of one class says."""
-    faithful, document = stored
-    try:
-        record = Explanation.model_validate(document)
-    except ValidationError as error:
-        found.same(f"{class_name}: record", f"broken: {error.errors()[0]['msg']}", "whole")
+    record = explanation_in(stored.text)
+    if record is None:
+        found.same(f"{class_name}: record", "cannot be read", "whole")
         return
     question = computed.question(class_name, record.frame)
     if question is None:
         found.same(f"{class_name}: frame", record.frame, None)
         return
-    found.same(f"{class_name}: the row's faithful", faithful, record.faithful)
+    found.same(f"{class_name}: the row's faithful", stored.faithful, record.faithful)
     rescorer.images(found, class_name, question, record.images)
     rescorer.texts(found, class_name, question, record.texts)
     if record.region is not None and record.map is not None:

@@ -1,14 +1,15 @@
 """What stands on record about one item, as far as computing it again needs it."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import exists, select
+from sqlalchemy import Text, cast, exists, select
 from sqlalchemy.orm import Session
 
+from filter_service import ledger
 from filter_service.db.policies import KnownPolicy, load_policy
 from filter_service.db.tables import (
     Batch,
@@ -28,7 +29,7 @@ from filter_service.verdicts import Verdict
 if TYPE_CHECKING:
     from filter_service.encoder import Encoder
 
-GONE = (Event.EXPIRED, Event.ERASED, Event.LOCKED_AWAY)
+DELETED = (Event.ERASED, Event.LOCKED_AWAY)  # explanations with all the rest
 
 
 class Apart(StrEnum):
@@ -53,6 +54,22 @@ class NotReplayed:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """An explanation as it is stored."""
+
+    faithful: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the ledger says of an item's explanations, by class."""
+
+    explained: Mapping[str, Mapping[str, Any]]  # details of the newest entry of each
+    deleted: frozenset[str]  # by an entry that came later
+
+
+@dataclass(frozen=True, slots=True)
 class OnRecord:
     """What was decided about an item, by whom and on what evidence."""
 
@@ -67,8 +84,8 @@ class OnRecord:
     row: Mapping[str, Any]  # verdict, class, margin, probability as the item's row has them
     judged: Mapping[str, Any] | None  # details of the ledger's entry
     scores: Mapping[str, tuple[float, bool]]  # by class: margin, and whether it is float32's
-    explanations: Mapping[str, tuple[bool, Any]]  # by class: faithful, and the record
-    parts_gone: bool  # explanations were deleted, as the ledger says
+    explanations: Mapping[str, Stored]  # by class
+    told: Told
 
     @property
     def encoder_named(self) -> str:
@@ -87,7 +104,8 @@ def on_record(session: Session, item_id: int) -> OnRecord | NotReplayed:
     assert image is not None and image.digest is not None and item.encoder_id is not None
     encoder = session.get_one(StoredEncoder, item.encoder_id)
     policy = load_policy(session, session.get_one(Batch, item.batch_id).policy_id)
-    entry = _last(session, item_id, Event.JUDGED)
+    entries = ledger.of_item(session, item_id)
+    judged = [e.details for e in entries if e.event == Event.JUDGED]
     return OnRecord(
         item_id=item_id,
         batch_id=item.batch_id,
@@ -103,10 +121,10 @@ def on_record(session: Session, item_id: int) -> OnRecord | NotReplayed:
             "margin": item.margin,
             "probability": item.probability,
         },
-        judged=None if entry is None else entry.details,
+        judged=judged[-1] if judged else None,
         scores=_scores(session, policy, encoder.id, image.id),
         explanations=_explanations(session, item_id, encoder.id),
-        parts_gone=_last(session, item_id, *GONE) is not None,
+        told=_told(entries),
     )
 
 
@@ -137,11 +155,23 @@ def _apart(session: Session, item: Item, image: Image | None) -> NotReplayed | N
     return next((NotReplayed(number, why, f"Item {number} {said}") for why, said in found), None)
 
 
-def _last(session: Session, item_id: int, *events: Event) -> LedgerEntry | None:
-    entries = select(LedgerEntry).where(
-        LedgerEntry.item_id == item_id, LedgerEntry.event.in_(events)
-    )
-    return session.scalars(entries.order_by(LedgerEntry.id.desc()).limit(1)).one_or_none()
+def _told(entries: Iterable[LedgerEntry]) -> Told:
+    """Of all entries of an item, oldest first."""
+    explained: dict[str, Mapping[str, Any]] = {}
+    deleted: set[str] = set()
+    for entry in entries:
+        said = entry.details or {}
+        if entry.event == Event.EXPLAINED and "class" in said:
+            explained[said["class"]] = said
+            deleted.discard(said["class"])
+        elif entry.event in DELETED or "explanations" in _expired(entry):
+            deleted.update(explained)
+    return Told(explained, frozenset(deleted))
+
+
+def _expired(entry: LedgerEntry) -> Collection[str]:
+    """The parts of an item whose time was over."""
+    return (entry.details or {}).get("parts", ()) if entry.event == Event.EXPIRED else ()
 
 
 def _scores(
@@ -158,10 +188,11 @@ def _scores(
     return {names[class_id]: (margin, exact) for class_id, margin, exact in rows}
 
 
-def _explanations(session: Session, item_id: int, encoder_id: int) -> dict[str, tuple[bool, Any]]:
+def _explanations(session: Session, item_id: int, encoder_id: int) -> dict[str, Stored]:
+    text = cast(StoredExplanation.record, Text)
     rows = session.execute(
-        select(PolicyClass.name, StoredExplanation.faithful, StoredExplanation.record)
+        select(PolicyClass.name, StoredExplanation.faithful, text)
         .join(PolicyClass, PolicyClass.id == StoredExplanation.class_id)
         .where(StoredExplanation.item_id == item_id, StoredExplanation.encoder_id == encoder_id)
     )
-    return {name: (faithful, record) for name, faithful, record in rows}
+    return {name: Stored(faithful, record) for name, faithful, record in rows}

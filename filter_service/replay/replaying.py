@@ -16,7 +16,7 @@ from filter_service.images import Limits
 from filter_service.ledger import Entry, Event
 from filter_service.pipeline import moderate, prepare
 from filter_service.replay.comparing import Comparison
-from filter_service.replay.explaining import Computed, compare_explanation
+from filter_service.replay.explaining import Computed, compare_explanation, compare_told
 from filter_service.replay.recorded import (
     Apart,
     NotReplayed,
@@ -115,13 +115,13 @@ class Replay:
             limits=self.limits,
             exact=alike and self.encoder.screening_is_exact,
         )
-        for name, stored in sorted(record.explanations.items()):
-            compare_explanation(found, name, stored, computed, rescorer)
-        for explanation in computed.outcome.explanations:
-            name = explanation.class_name
-            if name in record.explanations:
-                continue
-            if record.parts_gone:
+        told, now = record.told, {e.class_name for e in computed.outcome.explanations}
+        for name in sorted({*record.explanations, *told.explained, *now}):
+            stored = record.explanations.get(name)
+            if stored is not None:
+                compare_told(found, name, stored, told.explained.get(name), record.fingerprint)
+                compare_explanation(found, name, stored, computed, rescorer)
+            elif name in told.deleted:
                 found.notes.append(f"{name}: the explanation was deleted, as the ledger says.")
             else:
                 found.same(f"{name}: explanation", None, "explained")

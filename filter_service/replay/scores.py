@@ -28,18 +28,41 @@ def compare_scores(
     bands: npt.NDArray[np.float64],  # (classes,)
 ) -> None:
     """Every class's margin, and those that the ledger names."""
+    _compare_class(found, record, computed, bands)
+    flags = (record.judged or {}).get("flags", {})
+    for name in flags.keys() - {score.class_name for score in computed}:
+        found.same(f"ledger: flag for {name}", flags[name], None)
     for score, band in zip(computed, bands.tolist(), strict=True):
         _compare_stored(found, record, score, band)
-        flagged = (record.judged or {}).get("flags", {}).get(score.class_name)
         found.number(
             f"ledger: flag for {score.class_name}",
-            flagged,
+            flags.get(score.class_name),
             score.margin if score.flagged else None,
             LOGITS,
             "ledger: flag",
         )
         if score.class_name == (record.judged or {}).get("class"):
             _compare_named(found, record, score, band)
+
+
+def _compare_class(
+    found: Comparison,
+    record: OnRecord,
+    computed: tuple[Score, ...],
+    bands: npt.NDArray[np.float64],  # (classes,)
+) -> None:
+    """The class furthest over its threshold, or nearest to it; of two that tie, either."""
+    if record.judged is None:
+        return
+    leads, exact = {}, record.row["verdict"] is Verdict.FLAGGED
+    for score, band in zip(computed, bands.tolist(), strict=True):
+        allowed = _probabilities(record, score.class_name, _logits(exact, band))
+        leads[score.class_name] = score.probability - score.threshold, allowed
+    named = record.judged.get("class")
+    worst = max(leads, key=lambda name: leads[name][0])
+    lead, allowed = leads[worst]
+    if named not in leads or lead - leads[named][0] > allowed + leads[named][1]:
+        found.same("ledger: class", named, worst)
 
 
 def _compare_stored(found: Comparison, record: OnRecord, score: Score, band: float) -> None:
@@ -62,13 +85,11 @@ def _compare_named(found: Comparison, record: OnRecord, score: Score, band: floa
         allowed,
         _kind("ledger: margin", exact),
     )
-    calibration = record.policy.policy.forbidden(score.class_name).calibration
-    slope = calibration.a if calibration else 1.0
     found.number(
         f"ledger: probability for {score.class_name}",
         judged.get("probability"),
         score.probability,
-        PROBABILITIES.size * slope * allowed / LOGITS.size,
+        _probabilities(record, score.class_name, allowed),
         _kind("ledger: probability", exact),
     )
 
@@ -76,6 +97,13 @@ def _compare_named(found: Comparison, record: OnRecord, score: Score, band: floa
 def _logits(exact: bool, band: float) -> float:
     """What is allowed of a margin."""
     return LOGITS.size if exact else max(LOGITS.size, SCREENED.size * band)
+
+
+def _probabilities(record: OnRecord, name: str, allowed: float) -> float:
+    """What is allowed of a probability where that much is allowed of its margin."""
+    calibration = record.policy.policy.forbidden(name).calibration
+    slope = calibration.a if calibration else 1.0
+    return PROBABILITIES.size * slope * allowed / LOGITS.size
 
 
 def _kind(quantity: str, exact: bool) -> str:

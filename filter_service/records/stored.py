@@ -1,0 +1,45 @@
+"""What is stored as JSON: somebody may have changed it, and the record still has to be shown."""
+
+import json
+import re
+from hashlib import sha256
+
+from filter_service.canonical import canonical
+from filter_service.explain.record import Explanation
+from filter_service.policy import Policy
+
+# A map that was tampered with may fail anywhere between its base64 and its shape.
+UNREADABLE = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+
+_DIGEST = re.compile("[0-9a-f]{64}")
+
+
+def explanation_in(text: str) -> Explanation | None:
+    """None where it cannot be read."""
+    try:
+        found = Explanation.model_validate(json.loads(text))
+        drawable = found.map is None or found.map.grid.ndim == 2
+        named = all(_DIGEST.fullmatch(image.digest) for image in found.images)
+        return found if drawable and named and found.faithful is not None else None
+    except UNREADABLE:
+        return None
+
+
+def policy_in(document: object) -> Policy | None:
+    """None where it cannot be read."""
+    try:
+        return Policy.model_validate(document)
+    except UNREADABLE:
+        return None
+
+
+def digest_of(text: str, told: object) -> str:
+    """SHA-256 of a text, to be compared with the one that the ledger tells.
+
+    The first release kept explanations as content, and told the digest of its canonical text.
+    """
+    try:
+        content = sha256(canonical(json.loads(text)).encode()).hexdigest()
+    except UNREADABLE:
+        content = ""
+    return content if content == told else sha256(text.encode()).hexdigest()
