@@ -1,14 +1,19 @@
 """The auditor's commands, on a real database."""
 
 import json
+from base64 import b64encode
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 
 from filter_service.cli import app
 from filter_service.errors import BrokenLedger, FilterServiceError, InvalidRequest, UnknownItem
-from filter_service.ledger import proving
+from filter_service.ledger import Entry, Event, append, proving
+from filter_service.ledger.checkpoints import parse
+from filter_service.ledger.entries import payload
 from filter_service.ledger.notes import WITNESS, SigningKey, cosign
 from tests.sealed_ledger import Ledger
 from tests.served import environment
@@ -124,7 +129,8 @@ def test_an_erased_item_is_proven_without_its_payloads(line: Line, tmp_path: Pat
     file = tmp_path / "proof.json"
     line("prove", "1", "--out", file)
     said = line("check", file, *keys(line))
-    assert "are without payload: erased, commitment intact" in said
+    assert "are without payload, which was erased or left out of this file" in said
+    assert "Not proven: that these are all its entries" in said
 
 
 @pytest.mark.parametrize("part", ["entry", "position", "proof", "payload"])
@@ -136,6 +142,65 @@ def test_a_changed_proof_is_refused(line: Line, tmp_path: Path, part: str) -> No
     one[part] = other[part]
     file.write_text(json.dumps(document))
     assert isinstance(line.refused("check", file, *keys(line)), BrokenLedger)
+
+
+@pytest.mark.parametrize("part", ["entries", "waiting"])
+def test_an_entry_is_told_once(line: Line, tmp_path: Path, part: str) -> None:
+    file = tmp_path / "proof.json"
+    line("prove", "3", "--out", file)
+    document = json.loads(file.read_text())
+    document[part].append(document["entries"][0])
+    file.write_text(json.dumps(document))
+    assert "more than once" in str(line.refused("check", file, *keys(line)))
+
+
+def test_a_payload_can_be_read_one_way_only(line: Line, sealed: Ledger, tmp_path: Path) -> None:
+    inner = {"actor": "person eve", "details": {}}
+    with sealed.sessions.begin() as session:
+        append(session, [Entry(Event.REVEALED, "person ada", 3, details={"of": inner})])
+    sealed.seal()
+    document = proving.prove(sealed.sessions, 3)
+    told = document["entries"][-1]["payload"]
+    before, _, after = payload(told["actor"], told["details"]).rpartition(b'{"actor":')
+    salt = told["salt"] + before.hex()
+    details = after.removeprefix(b'"person eve","details":').removesuffix(b"}").decode()
+    told.update(salt=salt, actor="person eve", details=details)
+    file = tmp_path / "proof.json"
+    file.write_text(json.dumps(document))
+    assert "is none" in str(line.refused("check", file, *keys(line)))
+
+
+def test_proofs_are_of_the_tree_they_came_with(
+    sealed: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inclusion_of = proving.inclusion_of
+
+    def and_then_sealed(
+        session: Session, entry_ids: Collection[int]
+    ) -> dict[int, proving.Inclusion]:
+        found = inclusion_of(session, entry_ids)
+        sealed.seal()
+        return found
+
+    monkeypatch.setattr(proving, "inclusion_of", and_then_sealed)
+    document = proving.prove(sealed.sessions, 3)
+    proven = proving.check_proof(document, sealed.verify().keys)
+    assert (proven.checkpoint.size, proven.waiting) == (590, 3)
+
+
+def test_a_key_of_before_a_change_needs_the_newer(line: Line, vkey: str, tmp_path: Path) -> None:
+    file = tmp_path / "proof.json"
+    line("prove", "3", "--out", file)
+    said = "give the newer one, too: `filter-service audit verify` with yours names"
+    assert said in str(line.refused("check", file, "--key", vkey))
+    assert said in str(line.refused("consistency", "260", "590", "--key", vkey))
+
+
+@pytest.mark.parametrize("size", ["9" * 19, "9" * 20, "9" * 5000])
+def test_a_size_beyond_any_tree_is_refused(line: Line, size: str) -> None:
+    assert "neither a size nor a file" in str(line.refused("consistency", size, "590"))
+    with pytest.raises(BrokenLedger, match="is not a checkpoint"):
+        parse(f"log\n{size}\n{b64encode(bytes(32)).decode()}\n")
 
 
 def test_a_proof_needs_a_key_and_an_item(line: Line, tmp_path: Path) -> None:

@@ -7,9 +7,14 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from filter_service import ledger
 from filter_service.canonical import canonical
+from filter_service.cli import app
 from filter_service.db.session import Sessions
+from filter_service.ledger import Entry, Event
+from filter_service.ledger.entries import payload
 from filter_service.ledger.exporting import write_export
 from filter_service.ledger.verifying import verify_export
 from filter_service.local import Services
@@ -181,6 +186,76 @@ def test_a_payload_is_missing_only_if_erased(export: Path) -> None:
     told["payload"] = None
     lines[100] = f"{canonical(told)}\n".encode()
     assert "no entry says that its item was erased" in faults(export, signed_off(lines[:-1]))
+
+
+def test_an_erasure_that_waits_proves_nothing(sealed: Ledger, export: Path) -> None:
+    erased = verify_export(export).erased
+    with sealed.sessions.begin() as session:
+        ledger.append(session, [Entry(Event.ERASED, "eve", 5)])
+    gone = "SELECT id FROM ledger WHERE item_id = 5 AND event <> 'erased'"
+    sealed.harm(f"DELETE FROM ledger_payloads WHERE entry_id IN ({gone})")
+    export.write_bytes(written(sealed.sessions))
+    report = verify_export(export)
+    assert report.erased == erased
+    assert f"NOT PROVEN: {report.unproven} payloads" in report.warnings[0]
+    sealed.seal()
+    export.write_bytes(written(sealed.sessions))
+    after = verify_export(export)
+    assert (after.erased, after.unproven) == (erased + report.unproven, 0)
+    assert (after.whole, after.warnings) == (True, ())
+
+
+def place_of(lines: list[bytes], text: bytes) -> int:
+    """The first line with a text."""
+    return next(number for number, line in enumerate(lines) if text in line)
+
+
+def test_who_erased_is_never_erased(export: Path) -> None:
+    lines = lines_of(export)
+    there = place_of(lines, b'"event":"erased"')
+    told = json.loads(lines[there])
+    told["payload"] = None
+    lines[there] = f"{canonical(told)}\n".encode()
+    assert f"Line {there + 1}: the payload of" in faults(export, signed_off(lines[:-1]))
+
+
+def test_an_erasure_beyond_reckoning_is_named(export: Path) -> None:
+    lines = lines_of(export)
+    there = place_of(lines, b'"event":"erased"')
+    said = faults(export, changed(lines, there, at="9999-12-31T23:59:59.999999Z"))
+    assert said.startswith(f"Line {there + 1}: entry")
+    assert "is not what was sealed" in said
+
+
+def test_salt_of_another_length_is_named(export: Path) -> None:
+    lines = lines_of(export)
+    told = json.loads(lines[-2])
+    salted = bytes(33) + payload(told["payload"]["actor"], told["payload"]["details"])
+    told["entry"]["commitment"] = sha256(salted).hexdigest()
+    told["payload"]["salt"] = "00" * 33
+    lines[-2] = f"{canonical(told)}\n".encode()
+    assert "is not what it committed to" in faults(export, signed_off(lines[:-1]))
+
+
+def test_a_kept_checkpoint_tells_of_a_shorter_export(sealed: Ledger, export: Path) -> None:
+    def verified(checkpoint: str) -> str:
+        kept = str(sealed.folder / checkpoint)
+        words = ["audit", "verify", "--export", str(export), "--checkpoint", kept]
+        return CliRunner().invoke(app, words).stdout
+
+    lines = lines_of(export)
+    *_, end, _ = (n for n, line in enumerate(lines) if line.startswith(b'{"checkpoint"'))
+    size = json.loads(lines[end - 1])["position"] + 1
+    for checkpoint in ("checkpoint", f"checkpoints/{size}"):
+        assert "Whole" in (said := verified(checkpoint))
+        assert "of those that you kept, the same here" in said
+    head = lines[0].replace(b'"size":590', f'"size":{size}'.encode())
+    export.write_bytes(signed_off([head, *lines[1 : end + 1]]))
+    assert "Whole" in verified(f"checkpoints/{size}")
+    assert f"is of size 590, but {size} entries are sealed here" in verified("checkpoint")
+    kept = sealed.folder / "checkpoint"
+    kept.write_text(kept.read_text().replace("\n590\n", f"\n{size}\n"))
+    assert "has another root than the checkpoint in" in verified("checkpoint")
 
 
 def test_another_key_is_not_believed(export: Path) -> None:

@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -17,14 +20,17 @@ from filter_service.db.tables import (
     StoredPolicy,
     Tile,
 )
+from filter_service.errors import InvalidRequest
 from filter_service.ledger import Entry, Event
 from filter_service.ledger.notes import SigningKey, sign, split
 from filter_service.ledger.sealing import seal
 from filter_service.ledger.signers import signer_of
+from filter_service.ledger.verifying import verify
 from tests.sealed_ledger import CHUNK, Ledger
 
 pytest_plugins = ["tests.sealed_fixtures"]
 
+CLEAR = 5  # an item that nobody looked at
 CHANGED = "is not what was sealed at position 200"
 THERE = "(SELECT entry_id FROM ledger_sealed WHERE position = 200)"
 COLUMNS = {  # table.column: how it is changed, and what is said of it
@@ -397,12 +403,15 @@ def test_a_new_key_that_nobody_claims_is_named(sealed: Ledger) -> None:
 def test_a_key_that_nobody_handed_over_to_is_named(sealed: Ledger) -> None:
     *_, size, _ = sizes(sealed)
     eve = SigningKey.new("log.example/test")
-    with sealed.sessions.begin() as session:
-        added = Entry(Event.SIGNER_ADDED, "service", details={"vkey": eve.vkey, "before": None})
-        ledger.append(session, [added])
-    sealed.harm(*cut(size), "DELETE FROM ledger_unsealed", WAITS)
     signer = signer_of(sealed.sessions, sealed.settings)
-    assert seal(sealed.sessions, signer, 1000) is not None
+    with sealed.sessions.begin() as session:
+        told = {"vkey": eve.vkey, "before": signer.vkey}
+        ledger.append(session, [Entry(Event.SIGNER_ADDED, "service", details=told)])
+    row = "INSERT INTO ledger_signers (vkey, entry_id) SELECT :vkey, max(id) FROM ledger"
+    sealed.harm(row, vkey=eve.vkey)
+    sealed.harm(*cut(size), "DELETE FROM ledger_unsealed", WAITS)
+    both = replace(signer, before=(eve,))  # without her key at hand nothing would be signed
+    assert seal(sealed.sessions, both, 1000) is not None
     note = sealed.ask("SELECT note FROM ledger_checkpoints ORDER BY size DESC LIMIT 1")
     forged = sign(split(note)[0], [eve])
     sealed.harm(
@@ -421,6 +430,141 @@ def test_another_published_checkpoint_is_named(sealed: Ledger) -> None:
     kept = sealed.folder / "checkpoints" / "260"
     kept.write_text(kept.read_text().replace("\n260\n", "\n261\n"))
     assert "The published checkpoint of size 260 does not hold" in faults(sealed)[0]
+
+
+def test_a_kept_checkpoint_outlives_all_others(sealed: Ledger) -> None:
+    size = sizes(sealed)[-2]
+    kept = [sealed.folder / "checkpoints" / str(size), sealed.folder / "checkpoint"]
+    report = verify(sealed.sessions, None, kept=kept)
+    assert (report.faults, report.kept) == ((), 2)
+    rewrite(sealed, size)
+    report = verify(sealed.sessions, None, kept=kept)
+    assert report.kept == 1
+    assert (
+        f"The tree of 590 entries has another root than the checkpoint in {kept[1]}"
+        in (report.faults[0])
+    )
+
+
+def test_a_kept_checkpoint_tells_of_what_was_cut_off(sealed: Ledger) -> None:
+    sealed.harm(*cut(260), "DELETE FROM ledger_unsealed", WAITS)
+    kept = sealed.folder / "checkpoint"
+    (fault,) = verify(sealed.sessions, None, kept=[kept]).faults
+    assert f"The checkpoint in {kept} is of size 590, but 260 entries are sealed here" in fault
+
+
+def test_only_a_checkpoint_can_have_been_kept(sealed: Ledger, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("x\n")
+    for name in ("key", "nothing"):
+        with pytest.raises(InvalidRequest, match="is not a checkpoint"):
+            verify(sealed.sessions, None, kept=[tmp_path / name])
+
+
+def test_a_hash_shortened_with_its_entry_deleted_is_named(sealed: Ledger) -> None:
+    place = "(SELECT entry_id FROM ledger_sealed WHERE position = 580)"
+    sealed.harm(
+        "ALTER TABLE ledger_tiles DROP CONSTRAINT ledger_tiles_hashes_check",
+        "UPDATE ledger_tiles SET hashes = substr(hashes, 1, 68 * 32) || '-'::bytea || "
+        "substr(hashes, 69 * 32 + 1) WHERE level = 0 AND number = 2",
+        f"DELETE FROM ledger_payloads WHERE entry_id = {place}",
+        f"DELETE FROM ledger WHERE id = {place}",
+        "DELETE FROM ledger_sealed WHERE position = 580",
+    )
+    assert "Nothing is sealed at position 580 any more" in faults(sealed)[0]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_erasure_that_waits_proves_nothing(sealed: Ledger, late: bool) -> None:
+    erased = sealed.verify().erased
+    with sealed.sessions.begin() as session:
+        ledger.append(session, [Entry(Event.ERASED, "eve", CLEAR)])
+    gone = f"SELECT id FROM ledger WHERE item_id = {CLEAR} AND event <> 'erased'"
+    sealed.harm(f"DELETE FROM ledger_payloads WHERE entry_id IN ({gone})")
+    if late:
+        waits = "event <> 'erased' AND id IN (SELECT entry_id FROM ledger_unsealed)"
+        sealed.harm(f"UPDATE ledger SET at = at - interval '11 minutes' WHERE {waits}")
+    report = sealed.verify()
+    assert (report.whole, report.erased) == (not late, erased)
+    assert report.unproven == sealed.ask(gone.replace("id", "count(*)", 1)) > 0
+    (said,) = report.faults if late else report.warnings
+    assert said.startswith(f"NOT PROVEN: {report.unproven} payloads")
+    sealed.seal()
+    report = sealed.verify()
+    assert (report.whole, report.unproven, report.warnings) == (True, 0, ())
+    assert report.erased > erased
+
+
+def test_who_erased_is_never_erased(sealed: Ledger) -> None:
+    erased = "SELECT id FROM ledger WHERE event = 'erased'"
+    sealed.harm(f"DELETE FROM ledger_payloads WHERE entry_id IN ({erased})")
+    (fault,) = faults(sealed)
+    assert "is gone, and no erasure takes what says who erased: somebody deleted it" in fault
+
+
+def test_a_second_entry_excuses_no_other_explanation(sealed: Ledger) -> None:
+    told = sealed.ask(
+        "SELECT details::text FROM ledger JOIN ledger_payloads ON entry_id = id "
+        "WHERE event = 'explained' AND item_id = 3"
+    )
+    forged = """{"class_name":"knives"}"""
+    details = {**json.loads(told), "record": sha256(forged.encode()).hexdigest()}
+    with sealed.sessions.begin() as session:
+        ledger.append(session, [Entry(Event.EXPLAINED, "eve", 3, details=details)])
+    sealed.seal()
+    sealed.harm("UPDATE explanations SET record = :forged WHERE item_id = 3", forged=forged)
+    (fault,) = faults(sealed)
+    assert "The explanation of item 3 for 'knife' is not the one that entry" in fault
+
+
+@pytest.mark.parametrize("moment", ["infinity", "9999-12-31 23:59:59+00", "0001-01-01 00:00:00+00"])
+def test_an_erasure_beyond_reckoning_is_named(sealed: Ledger, moment: str) -> None:
+    sealed.harm(f"UPDATE ledger SET at = '{moment}' WHERE event = 'erased'")
+    assert "is not what was sealed" in "\n".join(faults(sealed))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "jsonb_build_object('x', repeat('9', 5000)::numeric)",
+        "(repeat('[', 2000) || repeat(']', 2000))::jsonb",
+    ],
+)
+def test_a_policy_beyond_reading_is_named(sealed: Ledger, document: str) -> None:
+    sealed.harm(f"UPDATE policies SET document = {document}")
+    assert "The policy 'shop' is not the one of digest" in faults(sealed)[0]
+
+
+def test_a_published_size_beyond_reckoning_is_named(sealed: Ledger) -> None:
+    newest = sealed.folder / "checkpoint"
+    newest.write_text(newest.read_text().replace("\n590\n", f"\n{2**63}\n"))
+    assert "The newest published checkpoint cannot be read" in faults(sealed)[0]
+
+
+def test_salt_of_another_length_is_named(sealed: Ledger) -> None:
+    there = "entry_id = (SELECT max(entry_id) FROM ledger_unsealed)"
+    sealed.harm(
+        "ALTER TABLE ledger_payloads DROP CONSTRAINT ledger_payloads_salt_check",
+        f"UPDATE ledger_payloads SET salt = salt || 'x'::bytea WHERE {there}",
+        'UPDATE ledger SET commitment = sha256(salt || convert_to(\'{"actor":"\' || actor || '
+        "'\",\"details\":' || details::text || '}', 'UTF8')) FROM ledger_payloads "
+        f"WHERE entry_id = id AND {there}",
+    )
+    (fault,) = faults(sealed)
+    assert "which waits, is not what it committed to" in fault
+
+
+def test_a_sealed_entry_that_waits_again_is_named(sealed: Ledger) -> None:
+    sealed.harm(f"INSERT INTO ledger_unsealed SELECT {THERE}")
+    assert "is sealed at position 200 already" in faults(sealed)[0]
+
+
+def test_a_thousand_lesser_evils_do_not_hide_the_first(sealed: Ledger) -> None:
+    sealed.harm(
+        "INSERT INTO ledger_checkpoints (size, root, note) SELECT size + n, root, note "
+        "FROM ledger_checkpoints, generate_series(1, 1500) AS n WHERE size = 590",
+        f"UPDATE ledger SET item_id = 5 WHERE id = {THERE}",
+    )
+    assert CHANGED in faults(sealed)[0]
 
 
 def test_a_lesser_evil_does_not_hide_another(sealed: Ledger) -> None:

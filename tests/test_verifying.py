@@ -1,5 +1,6 @@
 """Verifying what nobody harmed: it is whole, whoever is at work, and says what it did not see."""
 
+import shutil
 import threading
 import uuid
 from datetime import UTC, datetime
@@ -140,12 +141,52 @@ def test_who_trusts_the_first_key_trusts_its_heirs(sealed: Ledger) -> None:
     assert "none of the keys that were given" in sealed.verify(second).faults[0]
 
 
+def test_a_ledger_published_elsewhere_is_told(sealed: Ledger) -> None:
+    sealed.harm("UPDATE ledger_checkpoints SET published_at = NULL, at = now()")
+    shutil.rmtree(sealed.folder)
+    report = sealed.verify()
+    assert report.whole
+    (warning,) = report.warnings
+    assert warning.startswith("NOTHING OUTSIDE THE DATABASE WAS COMPARED")
+    assert str(sealed.folder) in warning
+
+
+def test_details_that_postgres_cannot_read_stop_nobody(sealed: Ledger) -> None:
+    nul, gone = {"class": "\0"}, {"parts": ["\0", "explanations"]}
+    with sealed.sessions.begin() as session:
+        ledger.append(session, [Entry(Event.EXPLAINED, "eve", ERASED, details=nul)])
+        ledger.append(session, [Entry(Event.EXPLAINED, "eve", 3, details=nul)])
+        ledger.append(session, [Entry(Event.EXPIRED, "eve", ERASED, details=gone)])
+    sealed.seal()
+    (fault,) = sealed.verify().faults
+    assert "The explanation of item 3 for '\\x00'" in fault
+
+
+def test_a_number_without_end_stops_nobody(sealed: Ledger) -> None:
+    with sealed.sessions.begin() as session:
+        ledger.append(session, [Entry(Event.JUDGED, "eve", 3)])
+    number = f'{{"x":{"9" * 5000}}}'
+    there = "entry_id = (SELECT max(id) FROM ledger)"
+    sealed.harm(
+        f"UPDATE ledger_payloads SET details = CAST(:told AS json) WHERE {there}",
+        "UPDATE ledger SET commitment = sha256(salt || convert_to("
+        f"""'{{"actor":"eve","details":' || :told || '}}', 'UTF8')) """
+        f"FROM ledger_payloads WHERE entry_id = id AND {there}",
+        told=number,
+    )
+    sealed.seal()
+    assert sealed.verify().faults == ()
+
+
 def test_strange_details_stop_nobody(sealed: Ledger) -> None:
     with sealed.sessions.begin() as session:
         for details in STRANGE:
-            for event in (Event.JUDGED, Event.EXPLAINED, Event.SIGNER_ADDED):
+            for event in (Event.JUDGED, Event.EXPLAINED):
                 ledger.append(session, [Entry(event, "eve", details=details)])
     sealed.seal()
+    with sealed.sessions.begin() as session:  # which no sealer would seal
+        for details in STRANGE:
+            ledger.append(session, [Entry(Event.SIGNER_ADDED, "eve", details=details)])
     assert not sealed.verify().whole
 
 

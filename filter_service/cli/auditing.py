@@ -38,6 +38,10 @@ def verify_(
     witness: Annotated[
         list[str], typer.Option(help="The key of a witness that should have co-signed.")
     ] = [],  # noqa: B006
+    checkpoint: Annotated[
+        list[Path],
+        typer.Option(help="A file with a checkpoint that you kept; may be repeated."),
+    ] = [],  # noqa: B006
     json_: Json = False,
 ) -> None:
     """Is everything as it was sealed? Looks at all of it and writes nothing; exits 1 if not."""
@@ -46,10 +50,12 @@ def verify_(
     known = _keys(key, key_file)
     with progress("Verifying", quiet=json_) as tell:
         if export is not None:
-            report = verify_export(export, known, witness, tell)
+            report = verify_export(export, known, witness, tell, checkpoint)
         else:
             with workplace(context.obj) as place:
-                report = verify(place.sessions, place.settings.ledger_at, known, witness, tell)
+                report = verify(
+                    place.sessions, place.settings.ledger_at, known, witness, tell, checkpoint
+                )
     if json_:
         typer.echo(json.dumps({**asdict(report), "whole": report.whole}))
     else:
@@ -113,9 +119,15 @@ def check(
         f" entries that {', '.join(found.signers)} signed."
     )
     if found.hidden:
-        typer.echo(f"{found.hidden} of them are without payload: erased, commitment intact.")
+        typer.echo(
+            f"{found.hidden} are without payload, which was erased or left out of this file."
+        )
     if found.waiting:
         typer.echo(f"{found.waiting} more were not sealed when this was made: nothing proves them.")
+    typer.echo(
+        "Not proven: that these are all its entries, and what a record shows beside its proofs; "
+        "`filter-service audit verify` and a record made anew tell."
+    )
 
 
 @audits.command()
@@ -164,15 +176,14 @@ def export_(
 @audits.command()
 def seal(context: typer.Context) -> None:
     """Seal and publish what waits, now."""
-    from filter_service.ledger import publishing, sealing, signers
+    from filter_service.ledger.publishing import publish, seal_next
 
     sealed = 0
     with workplace(context.obj) as place:
-        published = publishing.publish(place.sessions, place.settings.ledger_at)
-        signer = signers.signer_of(place.sessions, place.settings)
-        while sealing.seal(place.sessions, signer):
+        published = publish(place.sessions, place.settings.ledger_at)
+        while seal_next(place.sessions, place.settings):
             sealed += 1
-        published += publishing.publish(place.sessions, place.settings.ledger_at)
+            published += publish(place.sessions, place.settings.ledger_at)
     typer.echo(
         f"{sealed} checkpoints were signed, {published} published at {place.settings.ledger_at}"
     )
@@ -231,9 +242,9 @@ def _named_keys(sessions: "Sessions") -> list[str]:
 def _checkpoint(given: str, keys: Sequence[str]) -> "int | Checkpoint":
     """A size, or the checkpoint in a file, which one of the keys signed."""
     from filter_service.errors import InvalidRequest
-    from filter_service.ledger.checkpoints import open_checkpoint
+    from filter_service.ledger.proving import opened_with
 
-    if given.isdecimal():
+    if given.isdecimal() and len(given) < 19:  # no tree has more leaves than a bigint counts
         return int(given)
     try:
         note = Path(given).read_text(encoding="utf-8")
@@ -241,4 +252,4 @@ def _checkpoint(given: str, keys: Sequence[str]) -> "int | Checkpoint":
         raise InvalidRequest(
             f"{given!r} is neither a size nor a file with a checkpoint ({error})."
         ) from error
-    return open_checkpoint(note, keys)[0]
+    return opened_with(keys, note)[0]

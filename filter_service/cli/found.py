@@ -65,9 +65,11 @@ def _figures(report: "Report") -> Iterator[tuple[str, int]]:
     yield "checkpoints", report.checkpoints
     for name, value in (
         ("of them published", report.published),
+        ("of those that you kept, the same here", report.kept),
         ("explanations, as they were committed to", report.explanations),
         ("policies, likewise", report.policies),
         ("payloads erased, commitment intact", report.erased),
+        ("payloads or explanations gone, and nothing proves why", report.unproven),
         ("entries wait to be sealed: nothing proves them yet", report.waiting),
     ):
         if value:

@@ -8,12 +8,13 @@ from typing import Any
 
 from filter_service.canonical import canonical
 from filter_service.errors import BrokenLedger, InvalidRequest
-from filter_service.ledger.entries import Event, payload
+from filter_service.ledger.entries import SALT, Event, payload
 from filter_service.ledger.exporting import FORMAT
 from filter_service.ledger.merkle import Frontier, leaf_hash
 from filter_service.ledger.verifying.erasures import Erasures
+from filter_service.ledger.verifying.kept import Kept
 from filter_service.ledger.verifying.keys import Keys
-from filter_service.ledger.verifying.report import Faults, Report
+from filter_service.ledger.verifying.report import Faults, Report, unproven
 
 LONGEST = 64 * 2**20  # bytes of a line; an entry has some hundred
 
@@ -23,13 +24,15 @@ def verify_export(
     vkeys: Sequence[str] = (),
     witnesses: Sequence[str] = (),
     tell: Callable[[int, int], object] = lambda done, all_: None,
+    kept: Sequence[Path] = (),
 ) -> Report:
     """Look at every byte of a file that `write_export` made.
 
     `vkeys` are the keys of the log as whoever checks knows them; without any, those are believed
-    that the file names. `tell` hears how many bytes of how many are done.
+    that the file names. `kept` are files with checkpoints that they kept. `tell` hears how many
+    bytes of how many are done.
     """
-    look = _Look(vkeys, witnesses)
+    look = _Look(vkeys, witnesses, Kept(kept))
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
@@ -44,10 +47,11 @@ def verify_export(
 
 
 class _Look:
-    def __init__(self, vkeys: Sequence[str], witnesses: Sequence[str]) -> None:
+    def __init__(self, vkeys: Sequence[str], witnesses: Sequence[str], kept: Kept) -> None:
         self.number = 0  # of the line that is looked at
         self._given, self._witnesses = list(vkeys), list(witnesses)
         self._keys = Keys(None, self._given, self._witnesses)
+        self._kept = kept
         self._faults = Faults()
         self._erasures = Erasures()
         self._digest = sha256()
@@ -86,7 +90,7 @@ class _Look:
                 f"Line {number}: the payload of {name} is not there, and no entry says that its "
                 "item was erased.",
             )
-        for sentence in self._keys.absent:
+        for sentence in (*self._kept.beyond(self._tree.size), *self._keys.absent):
             self._faults.add(self.number, sentence)
         return Report(
             entries=self._sealed,
@@ -98,6 +102,9 @@ class _Look:
             witnesses=self._keys.seen,
             faults=self._faults.first,
             broken=self._faults.count,
+            warnings=(unproven(self._erasures.unproven),) if self._erasures.unproven else (),
+            unproven=self._erasures.unproven,
+            kept=self._kept.agreeing,
         )
 
     def _name(self, what: str) -> None:
@@ -143,25 +150,32 @@ class _Look:
             self._lost, self._sealed = True, int(told["position"])
         if hashed.hex() != told["hash"]:
             self._name(f"{_named(told)} is not what was sealed: its hash is another.")
-        self._tree.push(bytes.fromhex(told["hash"]))
+        for _, sentence in self._kept.grow(self._tree, [bytes.fromhex(told["hash"])]):
+            self._name(sentence)
         self._sealed += 1
         self._read_payload(told)
 
     def _read_payload(self, told: dict[str, Any]) -> None:
         entry, given = told["entry"], told["payload"]
         if entry["event"] == Event.ERASED:
-            self._erasures.erased(entry)
+            self._erasures.erased(entry, sealed="position" in told)
         if given is None:
+            if entry["event"] == Event.ERASED:
+                raise BrokenLedger(
+                    f"the payload of {_named(told)}, which no erasure takes, is gone."
+                )
             self._erasures.missing(entry, self.number, _named(told))
             return
-        salted = bytes.fromhex(given["salt"]) + payload(given["actor"], given["details"])
-        if sha256(salted).hexdigest() != entry["commitment"]:
+        salt = bytes.fromhex(given["salt"])
+        salted = salt + payload(given["actor"], given["details"])
+        if len(salt) != SALT or sha256(salted).hexdigest() != entry["commitment"]:
             raise BrokenLedger(
                 f"the payload of {_named(told)} is not what it committed to: its salt, actor or "
                 "details were changed."
             )
+        details = json.loads(given["details"])
         if entry["event"] == Event.SIGNER_ADDED and "position" in told:
-            self._keys.learn(json.loads(given["details"])["vkey"], told["position"])
+            self._keys.learn(details["vkey"], told["position"])
 
     def _read_checkpoint(self, note: str) -> None:
         before, self._signed = self._signed, self._sealed

@@ -1,9 +1,10 @@
 """What was found: the places that are not as they were, and what was looked at."""
 
 from dataclasses import dataclass, field
+from heapq import heappush, heappushpop
 
 LISTED = 20  # faults that a report names; the others are counted
-KEPT = 1_000  # of which these are chosen, the first places in the tree
+KEPT = 1_000  # rows of one kind that are looked for, so as to be named
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Report:
     published: int = 0  # checkpoints outside the database; an export knows none of these
     explanations: int = 0  # whose text is what was committed to
     policies: int = 0
+    unproven: int = 0  # payloads and explanations that only an entry without a place excuses
+    kept: int = 0  # checkpoints of whoever checks that the tree agrees with
 
     @property
     def whole(self) -> bool:
@@ -32,18 +35,32 @@ class Report:
 
 @dataclass(slots=True)
 class Faults:
-    """Collects what is wrong, so that the first place in the tree can be told first."""
+    """Collects what is wrong, so that the first place in the tree can be told first.
+
+    However many there are, and in whatever order they are found, only those first ones are kept.
+    """
 
     count: int = 0
-    _found: list[tuple[float, str]] = field(default_factory=list)
+    _found: list[tuple[float, int, str]] = field(default_factory=list)  # the last place on top
 
     def add(self, position: float, sentence: str) -> None:
         """Note something that is wrong at a position, or after all of them (`inf`)."""
         self.count += 1
-        if len(self._found) < KEPT:
-            self._found.append((position, sentence))
+        fault = -position, -self.count, sentence
+        if len(self._found) < LISTED:
+            heappush(self._found, fault)
+        else:
+            heappushpop(self._found, fault)
 
     @property
     def first(self) -> tuple[str, ...]:
         """The first places."""
-        return tuple(sentence for _, sentence in sorted(self._found, key=lambda f: f[0])[:LISTED])
+        return tuple(sentence for *_, sentence in sorted(self._found, reverse=True))
+
+
+def unproven(count: int) -> str:
+    """What is to be said of things that only entries without a place excuse."""
+    return (
+        f"NOT PROVEN: {count:,} payloads or explanations are gone, and the entries that say why "
+        "are not sealed: anybody can have put them there. Verify again once they are."
+    )

@@ -16,6 +16,7 @@ from filter_service.ledger.notes import split as split_note
 from filter_service.ledger.reading import between, query
 from filter_service.ledger.tiles import WIDTH
 from filter_service.ledger.tiles import split as split_tile
+from filter_service.ledger.verifying.kept import Kept
 from filter_service.ledger.verifying.keys import Keys
 from filter_service.ledger.verifying.published import Published
 from filter_service.ledger.verifying.report import LISTED, Faults
@@ -33,6 +34,7 @@ class Signed:
         faults: Faults,
         keys: Keys,
         published: Published | None,
+        kept: Kept,
         end: int,
     ) -> None:
         """`end` is how many entries are sealed."""
@@ -40,6 +42,7 @@ class Signed:
         self._faults = faults
         self._keys = keys
         self._published = published
+        self._kept = kept
         self._outside = published.sizes if published else array("q")
         self._inside = array("q", (size for (size,) in query(session, _SIZES)))
         self._end = end
@@ -77,7 +80,15 @@ class Signed:
         self._grow(leaves[done:])
 
     def finish(self) -> None:
-        """Name sealed entries that no checkpoint is over."""
+        """Name sealed entries that no checkpoint is over, and what was never compared."""
+        if self._tree.size != self._end:
+            self._faults.add(
+                inf,
+                f"Only {self._tree.size} of {self._end} entries could be compared with what was "
+                "signed.",
+            )
+        for sentence in self._kept.beyond(self._end):
+            self._faults.add(self._end, sentence)
         last = self._inside[-1] if self._inside else 0
         if last < self._end:
             self._faults.add(
@@ -87,7 +98,8 @@ class Signed:
             )
 
     def _grow(self, leaves: Sequence[bytes]) -> None:
-        self._tree.extend(leaves)
+        for size, sentence in self._kept.grow(self._tree, leaves):
+            self._faults.add(size - 1, sentence)
         self._since += leaves
 
     def _check(self, size: int, before: int) -> None:

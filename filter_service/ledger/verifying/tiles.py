@@ -41,9 +41,8 @@ class Tiles:
             part = entries[number * WIDTH - start : (number + 1) * WIDTH - start]
             leaves = [None if seen is None else seen.leaf for seen in part]
             tile = stored.get(number, b"")
-            if tile == b"".join(leaf or b"-" for leaf in leaves):
-                hashes = [leaf for leaf in leaves if leaf is not None]
-            else:
+            hashes = [leaf for leaf in leaves if leaf is not None]
+            if len(hashes) < len(leaves) or tile != b"".join(hashes):
                 hashes = list(self._differing(number, part, tile))
             for position, seen in enumerate(part, number * WIDTH):
                 if seen is not None and not seen.fits and seen.leaf == hashes[position % WIDTH]:

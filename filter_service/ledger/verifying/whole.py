@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from math import inf
+from pathlib import Path
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -10,9 +11,10 @@ from sqlalchemy.orm import Session
 from filter_service.db.session import Sessions
 from filter_service.ledger.reading import CHUNK, between, moment, query, waiting
 from filter_service.ledger.verifying.contents import Contents, Seen
+from filter_service.ledger.verifying.kept import Kept
 from filter_service.ledger.verifying.keys import Keys
 from filter_service.ledger.verifying.published import Published
-from filter_service.ledger.verifying.report import KEPT, Faults, Report
+from filter_service.ledger.verifying.report import KEPT, Faults, Report, unproven
 from filter_service.ledger.verifying.signed import Signed
 from filter_service.ledger.verifying.tiles import Tiles
 
@@ -33,6 +35,10 @@ _UNKNOWN = f"""
       AND NOT EXISTS (SELECT FROM ledger_unsealed u WHERE u.entry_id = ledger.id)
     ORDER BY id LIMIT {KEPT}
 """
+_TWICE = f"""
+    SELECT entry_id, position FROM ledger_unsealed JOIN ledger_sealed USING (entry_id)
+    ORDER BY position LIMIT {KEPT}
+"""
 _UNPUBLISHED = """
     SELECT count(*), min(size) FROM ledger_checkpoints
     WHERE published_at IS NULL AND at < now() - %s
@@ -46,16 +52,18 @@ def verify(
     vkeys: Sequence[str] = (),
     witnesses: Sequence[str] = (),
     tell: Callable[[int, int], object] = lambda done, all_: None,
+    kept: Sequence[Path] = (),
 ) -> Report:
     """Look at everything; nothing is written.
 
     `vkeys` are the keys of the log as whoever checks knows them; without any, those are believed
-    that the database names. `tell` hears how many entries of how many are done.
+    that the database names. `kept` are files with checkpoints that they kept. `tell` hears how
+    many entries of how many are done.
     """
     published = Published(ledger_url) if ledger_url else None
     with sessions() as session:
         session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-        return _Look(session, published, vkeys, witnesses).report(tell)
+        return _Look(session, published, vkeys, witnesses, Kept(kept)).report(tell)
 
 
 class _Look:
@@ -65,8 +73,10 @@ class _Look:
         published: Published | None,
         vkeys: Sequence[str],
         witnesses: Sequence[str],
+        kept: Kept,
     ) -> None:
         self._session = session
+        self._kept = kept
         self._given = bool(vkeys)
         self._faults = Faults()
         self._warnings: list[str] = []
@@ -75,7 +85,12 @@ class _Look:
         self._keys = Keys(next(iter(self._named), None), vkeys, witnesses)
         self._contents = Contents(session, self._faults)
         self._tiles = Tiles(session, self._faults, published, self._end)
-        self._signed = Signed(session, self._faults, self._keys, published, self._end)
+        self._signed = Signed(session, self._faults, self._keys, published, kept, self._end)
+        if published and self._signed.stored and not self._signed.published:
+            self._warnings.append(
+                f"NOTHING OUTSIDE THE DATABASE WAS COMPARED: {published.url} has no checkpoint. "
+                "Set FILTER_SERVICE_LEDGER_URL to where the service publishes."
+            )
 
     def report(self, tell: Callable[[int, int], object]) -> Report:
         for start in range(0, self._end, CHUNK):
@@ -96,6 +111,8 @@ class _Look:
             erased=self._contents.erased,
             explanations=self._contents.explanations,
             policies=self._contents.policies,
+            unproven=self._contents.unproven,
+            kept=self._kept.agreeing,
             checkpoints=self._signed.stored,
             published=self._signed.published,
             keys=tuple(key.vkey for key in self._keys.chain),
@@ -134,12 +151,19 @@ class _Look:
                     )
                 oldest = oldest or seen.written
                 count += 1
+        late = False
         if oldest and moment(oldest.at) < datetime.now(UTC) - LATE:
+            late = True
             self._warnings.append(
                 f"{count:,} entries wait to be sealed, {oldest} since "
                 f"{moment(oldest.at):%Y-%m-%d %H:%M} UTC: the sealer stands still. Start the "
                 "chores, or run `filter-service audit seal`."
             )
+        if gone := self._contents.unproven:
+            if late:
+                self._faults.add(inf, unproven(gone))
+            else:
+                self._warnings.append(unproven(gone))
         return count
 
     def _name_what_is_astray(self) -> None:
@@ -153,6 +177,12 @@ class _Look:
                 inf,
                 f"Entry {entry_id} ({about}) is neither sealed nor waits to be: it was put there "
                 "behind the sealer's back, or its place was deleted.",
+            )
+        for entry_id, position in query(self._session, _TWICE):
+            self._faults.add(
+                position,
+                f"Entry {entry_id} waits to be sealed, and is sealed at position {position} "
+                "already: somebody put it there again, and nothing more can be sealed.",
             )
         count, first = query(self._session, _UNPUBLISHED, LATE)[0]
         if count:
