@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, Text, cast, select, text
+from sqlalchemy import Engine, Text, cast, make_url, select, text
 
 import filter_service
 from filter_service.db import schema
@@ -16,6 +16,7 @@ from filter_service.db.session import connect, sessions_of
 from filter_service.db.tables import LedgerPayload, LedgerRow, Table, Unsealed
 from filter_service.errors import DatabaseOutdated, DatabaseUnavailable
 from filter_service.ledger.entries import commitment, payload
+from filter_service.versions import stored
 
 DETAILS = cast(LedgerPayload.details, Text)
 
@@ -31,6 +32,24 @@ def test_several_processes_may_migrate_at_once(empty_database_url: str) -> None:
         pool.map(schema.upgrade, [empty_database_url] * 3)
     engine = connect(empty_database_url)
     assert schema.version(engine) == schema.head()
+    engine.dispose()
+
+
+def test_an_owner_who_is_no_superuser_can_migrate(admin: Engine, empty_database_url: str) -> None:
+    url = make_url(empty_database_url)
+    with admin.connect() as connection:  # as a hosted Postgres gives it
+        connection.execute(text("CREATE ROLE plain LOGIN CREATEROLE"))
+        connection.execute(text("GRANT filter_service_app TO plain WITH ADMIN OPTION"))
+        connection.execute(text(f"ALTER DATABASE {url.database} OWNER TO plain"))
+    there = connect(empty_database_url, role=None)
+    with there.begin() as connection:
+        connection.execute(text("CREATE EXTENSION vector"))
+    there.dispose()
+    plain = url.set(username="plain").render_as_string(hide_password=False)
+    schema.upgrade(plain)
+    engine = connect(plain)
+    assert schema.version(engine) == schema.head()
+    assert stored._quickest(sessions_of(engine)) is stored._SENT
     engine.dispose()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import Engine, insert, select, text
 
 from filter_service.db.embeddings import known_vectors, register_encoder
 from filter_service.db.session import Sessions
@@ -207,16 +207,32 @@ def test_nothing_stored_is_nothing_changed(sessions: Sessions) -> None:
     assert compare(sessions, Asked(1, side, side)).images == 0
 
 
-def test_half_precision_is_read_as_it_was_written(sessions: Sessions) -> None:
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_every_half_is_widened_as_numpy_would(order: str) -> None:
     numbers = np.arange(65_536, dtype=np.uint16).view(np.float16)
-    finite = numbers[np.isfinite(numbers)]
-    rows = finite.reshape(-1, 2).astype(">f2")
-    assert np.array_equal(widened(rows.view(">i2")), rows.astype(np.float32))
-    with sessions.begin() as session:  # and the database sends them so
-        sent = session.scalar(select(func.halfvec_send(text("'[0.333,-2]'::halfvec"))))
-    assert sent is not None
-    read = widened(np.frombuffer(sent, ">i2", offset=4)[None])
+    finite = numbers[np.isfinite(numbers)].reshape(-1, 2)
+    halves = finite.astype(f"{order}f2").view(f"{order}i2")
+    assert np.array_equal(widened(halves), finite.astype(np.float32))
+
+
+@pytest.mark.parametrize("form", [stored._RAW, stored._SENT])
+def test_halves_come_from_the_database_as_they_were_written(
+    sessions: Sessions, form: stored._Form
+) -> None:
+    query = f"SELECT {form.vector} FROM (SELECT '[0.333,-2]'::halfvec AS vector)"
+    with sessions.begin() as session:
+        found = session.scalar(text(query))
+    read = widened(np.frombuffer(found, form.halves, offset=4)[None])
     assert read.tolist() == [[float(np.float16(0.333)), -2.0]]
+
+
+def test_the_quickest_form_is_taken_only_where_the_server_casts_so(
+    sessions: Sessions, owner: Engine
+) -> None:
+    assert stored._quickest(sessions) is stored._RAW
+    with owner.begin() as connection:
+        connection.execute(text("DROP CAST (halfvec AS bytea)"))
+    assert stored._quickest(sessions) is stored._SENT
 
 
 def widened(halves: np.ndarray[Any, np.dtype[np.int16]]) -> FloatArray:
