@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -34,6 +33,7 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
 from benchmarks.counterfactual import copy, timed
+from benchmarks.folders import temporary_folder
 from filter_service import people
 from filter_service.db.embeddings import index_grown, register_encoder
 from filter_service.db.policies import KnownPolicy, load_policy, store_policy
@@ -363,10 +363,8 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--port", type=int, default=8765)
     options = parser.parse_args()
-    with TemporaryDirectory(prefix="filter-service-") as folder:
-        settings = Settings(
-            data_dir=Path(folder) / "data", database_url=None, web_port=options.port
-        )
+    with temporary_folder() as folder:
+        settings = Settings(data_dir=folder / "data", database_url=None, web_port=options.port)
         with services(settings) as found:
             upgrade(found.database_url)
             owner, engine = connect(found.database_url, role=None), connect(found.database_url)
@@ -384,7 +382,7 @@ def main() -> None:
             located = settings.model_copy(
                 update={"database_url": found.database_url, "broker_url": found.broker_url}
             )
-            with server(located, Path(folder) / "web.log") as address:
+            with server(located, folder / "web.log") as address:
                 client = signed_in(address, "anna", password)
                 late = {
                     k: measure(client, k, v) for k, v in pages(client, w, options.items).items()

@@ -12,8 +12,6 @@ import argparse
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from pgvector import HalfVector, Vector
 from pgvector.psycopg import register_vector
 from sqlalchemy import Engine
 
+from benchmarks.folders import temporary_folder
 from filter_service.db.embeddings import index_grown, register_encoder
 from filter_service.db.policies import load_policy, store_policy
 from filter_service.db.schema import upgrade
@@ -160,8 +159,8 @@ def main() -> None:
         z = embeddings(options.vectors, options.dim, seed=3)
         m = margins(z)
     print(f"{len(z):,} vectors of {options.dim}, {np.mean(m >= 0):.2%} on the flagged side")
-    with TemporaryDirectory(prefix="filter-service-") as folder:
-        settings = Settings(data_dir=Path(folder) / "data", database_url=None)
+    with temporary_folder() as folder:
+        settings = Settings(data_dir=folder / "data", database_url=None)
         with services(settings) as found:
             upgrade(found.database_url)
             owner = connect(found.database_url, role=None)

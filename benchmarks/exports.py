@@ -16,10 +16,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from subprocess import Popen
-from tempfile import TemporaryDirectory
 
 from sqlalchemy import Engine, text
 
+from benchmarks.folders import temporary_folder
 from filter_service.db.policies import store_policy
 from filter_service.db.schema import upgrade
 from filter_service.db.session import connect, sessions_of
@@ -125,8 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--items", type=int, default=1_000_000)
     options = parser.parse_args(arguments)
-    with TemporaryDirectory(prefix="filter-service-") as folder:
-        settings = Settings(data_dir=Path(folder) / "data", database_url=None, broker_url=None)
+    with temporary_folder() as folder:
+        settings = Settings(data_dir=folder / "data", database_url=None, broker_url=None)
         with services(settings) as found:
             upgrade(found.database_url)
             owner = connect(found.database_url, role=None)
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             located = settings.model_copy(
                 update={"database_url": found.database_url, "broker_url": found.broker_url}
             )
-            most = [exported(located, Path(folder), f) for f in ("jsonl", "csv", "parquet")]
+            most = [exported(located, folder, f) for f in ("jsonl", "csv", "parquet")]
             over = [f"{m:.0f} MB" for m in most if m > LIMIT]
             print(f"over {LIMIT:.0f} MB: {', '.join(over) or 'none'}")
             seconds, most_figures = measured(located, "figures", "--from", "2020-01-01")

@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sqlalchemy import func, select
 
+from benchmarks.folders import temporary_folder
 from filter_service import ledger
 from filter_service.db.policies import store_policy
 from filter_service.db.schema import upgrade
@@ -54,8 +53,8 @@ class World:
 
 @contextmanager
 def world() -> Iterator[World]:
-    with TemporaryDirectory(prefix="filter-service-") as folder:
-        given = Settings(data_dir=Path(folder), database_url=None, broker_url=None)
+    with temporary_folder() as folder:
+        given = Settings(data_dir=folder, database_url=None, broker_url=None)
         with services(given) as found:
             upgrade(found.database_url)
             engine = connect(found.database_url)

@@ -9,9 +9,8 @@ memory after that tenth and after all of them is compared.
 import argparse
 import io
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from benchmarks.folders import temporary_folder
 from benchmarks.throughput import service
 from filter_service.demo.scenes import DEV_SEEDS, render, sample_scene
 from filter_service.demo.thresholds import FILE as POLICY
@@ -38,8 +37,8 @@ def main() -> None:
     resident: list[float] = []
     step = min(STEP, options.images // 10)
     with (
-        TemporaryDirectory(prefix="filter-service-") as folder,
-        service(Path(folder) / "data", [], policy, "bundled", None) as up,
+        temporary_folder() as folder,
+        service(folder / "data", [], policy, "bundled", None) as up,
     ):
         for first in range(0, options.images, step):
             rate, _ = up.judge(pictures(first, step), policy)

@@ -12,8 +12,6 @@ import argparse
 import resource
 import statistics
 import time
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ import psutil
 from sqlalchemy import Engine, text
 
 from benchmarks.counterfactual import RANK, embeddings
+from benchmarks.folders import temporary_folder
 from filter_service.db.embeddings import register_encoder
 from filter_service.db.schema import upgrade
 from filter_service.db.session import Sessions, connect, sessions_of
@@ -127,8 +126,8 @@ def main() -> None:
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=512)
     options = parser.parse_args()
-    with TemporaryDirectory(prefix="filter-service-") as folder:
-        settings = Settings(data_dir=Path(folder), database_url=None, broker_url=None)
+    with temporary_folder() as folder:
+        settings = Settings(data_dir=folder, database_url=None, broker_url=None)
         with services(settings) as found:
             upgrade(found.database_url)
             owner, engine = connect(found.database_url, role=None), connect(found.database_url)

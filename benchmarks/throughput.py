@@ -23,12 +23,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import psutil
 import torch
 
+from benchmarks.folders import temporary_folder
 from filter_service import submissions
 from filter_service.cli.place import ended
 from filter_service.db.schema import upgrade
@@ -202,8 +202,8 @@ def run(
     )
     rates = Rates()
     with (
-        TemporaryDirectory(prefix="filter-service-") as folder,
-        service(Path(folder) / "data", files[:BATCH], first, model, pretrained) as up,
+        temporary_folder() as folder,
+        service(folder / "data", files[:BATCH], first, model, pretrained) as up,
     ):
         for number in range(rounds):
             rates.loop.append(loop(encoder, files[:LOOPED], texts))
