@@ -277,6 +277,16 @@ def test_a_record_that_does_not_agree_says_so_on_its_page(world: World, owner: E
     assert 'class="entry wrong' in page
 
 
+def test_a_payload_that_nobody_erased_is_not_called_erased(
+    world: World, subject: int, owner: Engine
+) -> None:
+    harm = f"DELETE FROM ledger_payloads USING ledger {OF_ITEM} AND id = entry_id"
+    life = recorded.after(owner, subject, harm)
+    html = written_down(world.service.storage, Limits.of(world.service.settings), life, frozenset())
+    assert html.count("payload gone, and nothing erased it") == len(life.entries)
+    assert "payload erased" not in html
+
+
 def test_proofs_of_the_file_convince_the_checker(
     world: World, subject: int, tmp_path: Path
 ) -> None:

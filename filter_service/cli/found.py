@@ -67,6 +67,7 @@ def _figures(report: "Report") -> Iterator[tuple[str, int]]:
         ("of them published", report.published),
         ("of those that you kept, the same here", report.kept),
         ("explanations, as they were committed to", report.explanations),
+        ("statements of reasons, likewise", report.statements),
         ("policies, likewise", report.policies),
         ("payloads erased, commitment intact", report.erased),
         ("payloads or explanations gone, and nothing proves why", report.unproven),

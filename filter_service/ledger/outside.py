@@ -1,8 +1,9 @@
 """A folder or an object store, over fsspec, that the sealed ledger is published at."""
 
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fsspec.core import url_to_fs
@@ -54,6 +55,16 @@ class Outside:
         with ThreadPoolExecutor(_WRITERS) as pool:
             for _ in pool.map(lambda file: self.write(*file), files):
                 pass
+
+    def names(self, folder: str) -> Iterator[str]:
+        """What is in a folder, in no order; nothing if it is not there."""
+        with self._answering(f"list {folder}"), suppress(FileNotFoundError):
+            if isinstance(self._files, LocalFileSystem):  # which would keep all of them in memory
+                with os.scandir(self._at(folder)) as found:
+                    yield from (file.name for file in found)
+                return
+            for path in self._files.ls(self._at(folder), detail=False):
+                yield path.rstrip("/").rpartition("/")[2]
 
     def delete_folder(self, path: str) -> None:
         """Delete a folder with what is in it, if it is there."""

@@ -51,10 +51,9 @@ def checks(life: Life) -> list[Check]:
 
 def _sealed(life: Life) -> Iterator[Check]:
     """Every entry says what it committed to, and stands where it was sealed."""
-    erased = life.last(Event.ERASED)
     for entry in life.entries:
         place = life.places[entry.id]
-        lawful = place.payload is not None or (erased is not None and erased.id > entry.id)
+        lawful = place.payload is not None or life.erased(entry)
         wrong = place.broken or (None if lawful else "What it said is gone, and nothing erased it.")
         if wrong is not None:
             yield Check(_AROUND, "the entry itself", wrong, "as it was sealed", (entry.id,))

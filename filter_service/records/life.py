@@ -40,6 +40,12 @@ class Life:
         """The last of them."""
         return next(reversed(self.of(*events)), None)
 
+    def erased(self, entry: LedgerEntry) -> bool:
+        """Whether what an entry said is gone, and a later one says that it was erased."""
+        last = self.last(Event.ERASED)
+        gone = self.places[entry.id].payload is None
+        return gone and last is not None and last.id > entry.id
+
     @property
     def waiting(self) -> int:
         """Entries that are not sealed yet."""

@@ -8,7 +8,7 @@ from typing import Any
 from filter_service.db.tables import LedgerEntry
 from filter_service.ledger import Event
 
-ERASED = "What this entry said was erased; its commitment is intact."
+ERASED = "What this entry said is gone; its commitment is intact."
 
 
 class Chapter(StrEnum):

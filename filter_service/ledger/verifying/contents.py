@@ -1,4 +1,4 @@
-"""What entries speak of: payloads, explanations and policies are what was committed to.
+"""What entries speak of: payloads, explanations, statements, policies are as committed to.
 
 Something that is missing is excused by an entry that says that it was deleted.
 """
@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
-from filter_service.canonical import canonical
 from filter_service.ledger.entries import SALT, Event
 from filter_service.ledger.reading import (
     Written,
@@ -24,11 +23,14 @@ from filter_service.ledger.reading import (
     stream,
 )
 from filter_service.ledger.verifying.report import KEPT, Faults
+from filter_service.ledger.verifying.stated import Statements
+from filter_service.ledger.verifying.told import at, is_digest_of, place, read_details
 from filter_service.policy import Policy
 
 # Entries of one item that are written at the same time may be sealed in either order.
 OVERLAP = timedelta(minutes=5)
 
+_STATED = frozenset({Event.STATED, Event.STATEMENT_WITHDRAWN})
 _NOTED = frozenset({Event.JUDGED, Event.SIGNER_ADDED})
 _EXCUSES = """
     SELECT l.item_id, timestamptz_send(l.at), l.event, p.details::text,
@@ -87,11 +89,12 @@ class Contents:
         self.signers: list[tuple[str, int | None]] = []  # keys, and the positions of their entries
         self._session = session
         self._faults = faults
+        self._statements = Statements(session, faults)
         self._judged_by: dict[str, Written] = {}  # policies' digests: the first entry of each
 
     def read(self, entries: Iterable[Written]) -> list[Seen]:
         """Hash entries, and check what they commit to and speak of."""
-        seen, missing, explained = [], [], []
+        seen, missing, explained, stated = [], [], [], []
         for written in entries:
             _, entry_id, at, event, item_id, batch, commitment, salt, actor, details = written
             if event is None:
@@ -108,11 +111,14 @@ class Contents:
                 fits = False
             elif event == Event.EXPLAINED:
                 explained.append(written)
+            elif event in _STATED:
+                stated.append(written)
             elif event in _NOTED:
                 self._note(written)
             seen.append(Seen(written, sha256(b"\0" + leaf).digest(), fits))
         self._check_missing(missing)
         self._check_explained(explained)
+        self._statements.check(stated)
         return seen
 
     def finish(self) -> None:
@@ -123,10 +129,16 @@ class Contents:
                 f"Item {item} has an explanation for {name!r} of which no entry tells: it was put "
                 "there by hand, or should have been deleted.",
             )
+        self._statements.finish()
         self._check_policies()
 
+    @property
+    def statements(self) -> int:
+        """How many are as they were issued."""
+        return self._statements.intact
+
     def _note(self, written: Written) -> None:
-        told = _told(written.details)
+        told = read_details(written.details)
         if written.event == Event.SIGNER_ADDED:
             self.signers.append((str(told.get("vkey")), written.position))
         elif "policy" in told:
@@ -143,15 +155,15 @@ class Contents:
                 self.erased += excused.sealed
                 continue
             self._faults.add(
-                _place(written),
-                f"The payload of {written}{_at(written)} is gone, and {why}: somebody deleted it.",
+                place(written),
+                f"The payload of {written}{at(written)} is gone, and {why}: somebody deleted it.",
             )
 
     def _check_explained(self, explained: Sequence[Written]) -> None:
         """The stored explanation has the digest that its entry names."""
         waiting: dict[tuple[object, ...], list[tuple[Written, Any]]] = defaultdict(list)
         for written in explained:
-            told = _told(written.details)
+            told = read_details(written.details)
             key = written.item_id, str(told.get("class")), str(told.get("encoder"))
             waiting[key].append((written, told))
         if not waiting:
@@ -162,11 +174,11 @@ class Contents:
             self.explanations += bool(found)
             for written, told in found:
                 same = told.get("faithful") == faithful
-                if not same or not _is_digest_of(told.get("record"), record):
+                if not same or not is_digest_of(told.get("record"), record):
                     self._faults.add(
-                        _place(written),
+                        place(written),
                         f"The explanation of item {item} for {name!r} is not the one that {written}"
-                        f"{_at(written)} tells of: its text was changed.",
+                        f"{at(written)} tells of: its text was changed.",
                     )
         self._check_gone([written for some in waiting.values() for written, _ in some])
 
@@ -175,11 +187,11 @@ class Contents:
         excuses = self._excuses(gone, [Event.ERASED, Event.EXPIRED, Event.LOCKED_AWAY])
         for written in gone:
             if not self._excuse(written, excuses):
-                name = str(_told(written.details).get("class"))
+                name = str(read_details(written.details).get("class"))
                 self._faults.add(
-                    _place(written),
+                    place(written),
                     f"The explanation of item {written.item_id} for {name!r}, of which {written}"
-                    f"{_at(written)} tells, is gone, and no entry says why: somebody deleted it.",
+                    f"{at(written)} tells, is gone, and no entry says why: somebody deleted it.",
                 )
 
     def _excuses(
@@ -223,36 +235,16 @@ class Contents:
         for digest, written in self._judged_by.items():
             if digest not in known:
                 self._faults.add(
-                    _place(written),
-                    f"The policy of digest {digest}, by which {written}{_at(written)} was judged, "
+                    place(written),
+                    f"The policy of digest {digest}, by which {written}{at(written)} was judged, "
                     "is not there: it was deleted, or has another digest now.",
                 )
 
 
-def _told(details: str) -> dict[str, Any]:
-    """Whatever somebody wrote down; anything that the service never writes says nothing."""
-    try:
-        told = json.loads(details)
-    except (RecursionError, ValueError):  # too deep, or a number of too many digits
-        return {}
-    return told if isinstance(told, dict) else {}
-
-
 def _has_explanations(details: str) -> bool:
     """Whether these were among what expired."""
-    parts = _told(details).get("parts")
+    parts = read_details(details).get("parts")
     return isinstance(parts, list) and "explanations" in parts
-
-
-def _is_digest_of(digest: object, record: str) -> bool:
-    """Whether it is of this text, or of the same content as it was before the text was kept."""
-    if digest == sha256(record.encode()).hexdigest():
-        return True
-    try:
-        content = canonical(json.loads(record)).encode()
-    except (RecursionError, ValueError):  # nothing that the service wrote
-        return False
-    return digest == sha256(content).hexdigest()
 
 
 def _is_policy(name: str, digest: str, document: str, classes: Sequence[str]) -> bool:
@@ -265,11 +257,3 @@ def _is_policy(name: str, digest: str, document: str, classes: Sequence[str]) ->
         and policy.name == name
         and [c.name for c in policy.classes] == list(classes)
     )
-
-
-def _place(written: Written) -> float:
-    return inf if written.position is None else written.position
-
-
-def _at(written: Written) -> str:
-    return ", which waits," if written.position is None else f" at position {written.position}"

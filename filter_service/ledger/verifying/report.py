@@ -23,6 +23,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     published: int = 0  # checkpoints outside the database; an export knows none of these
     explanations: int = 0  # whose text is what was committed to
+    statements: int = 0  # of reasons, likewise
     policies: int = 0
     unproven: int = 0  # payloads and explanations that only an entry without a place excuses
     kept: int = 0  # checkpoints of whoever checks that the tree agrees with

@@ -13,7 +13,7 @@ from filter_service.errors import BrokenLedger
 from filter_service.ledger.checkpoints import Checkpoint, parse
 from filter_service.ledger.merkle import Frontier
 from filter_service.ledger.notes import split as split_note
-from filter_service.ledger.reading import between, query
+from filter_service.ledger.reading import between, query, stream
 from filter_service.ledger.tiles import WIDTH
 from filter_service.ledger.tiles import split as split_tile
 from filter_service.ledger.verifying.kept import Kept
@@ -44,7 +44,7 @@ class Signed:
         self._published = published
         self._kept = kept
         self._outside = published.sizes if published else array("q")
-        self._inside = array("q", (size for (size,) in query(session, _SIZES)))
+        self._inside = array("q", (size for (size,) in stream(session, _SIZES)))
         self._end = end
         self._newest = self._read_newest()
         newest = [self._newest[0]] if self._newest else []

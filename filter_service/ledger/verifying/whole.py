@@ -110,6 +110,7 @@ class _Look:
             waiting=waits,
             erased=self._contents.erased,
             explanations=self._contents.explanations,
+            statements=self._contents.statements,
             policies=self._contents.policies,
             unproven=self._contents.unproven,
             kept=self._kept.agreeing,
