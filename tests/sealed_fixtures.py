@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from filter_service.local import Services
 from tests.conftest import named
-from tests.sealed_ledger import SEALED, Ledger, live, opened
+from tests.sealed_ledger import SEALED, WAITING, Ledger, live, opened
 
 _numbers = itertools.count()
 
@@ -41,6 +41,7 @@ def sealed(
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {SEALED}"))
     with opened(named(servers.database_url, name), folder) as made:
+        made.happen(WAITING)  # now: what waits for long is a fault
         yield made
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))

@@ -58,3 +58,17 @@ def test_memory_compares_the_end_with_the_first_tenth() -> None:
     assert re.fullmatch(
         r"after 10 images [+-]\d+\.\d% against after 1; the most at any time \d+ MB", lines[-1]
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "promised"),
+    [
+        ("policy_comparison", ("--vectors", "3000"), r"median of 3: \d+\.\d\d s; this process"),
+        ("ledger", ("--entries", "600", "--rate", "100", "--seconds", "2"), r"verif\w+.* MB"),
+        ("exports", ("--items", "300"), r"over 200 MB: .*\nfigures of all of it in \d+\.\d s"),
+    ],
+)
+def test_benchmarks_of_the_record_print_their_figures(
+    name: str, options: tuple[str, ...], promised: str
+) -> None:
+    assert re.search(promised, printed(name, *options))

@@ -48,6 +48,7 @@ class Floor:
     present: list[Person]  # who stay to the end
     began: float = field(default_factory=time.monotonic)
     working: dict[int, str] = field(default_factory=dict)
+    alive: dict[str, float] = field(default_factory=dict)  # when each gave the last sign of life
     wrong: list[str] = field(default_factory=list)
     seen: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -55,8 +56,7 @@ class Floor:
 
     def took(self, item: int, login: str) -> None:
         with self.lock:
-            other = self.working.get(item)
-            if other not in (None, login):
+            if other := self._other(item, login):
                 self.wrong.append(f"{login} got item {item} while {other} worked on it")
             self.working[item] = login
 
@@ -69,8 +69,15 @@ class Floor:
     def decided_with(self, items: list[int], login: str) -> None:
         with self.lock:
             self.seen["look-alikes"] += len(items)
-            taken = [i for i in items if self.working.get(i) not in (None, login)]
+            taken = [i for i in items if self._other(i, login)]
         self.wrong += [f"{login} decided item {i}, which another worked on" for i in taken]
+
+    def _other(self, item: int, login: str) -> str | None:
+        """Who else works on it, and gave a sign of life in time."""
+        other = self.working.get(item)
+        if other in (None, login) or time.monotonic() - self.alive[other] >= LEASE:
+            return None
+        return other
 
     @property
     def late(self) -> bool:
@@ -83,15 +90,15 @@ class Moderator:
     def __init__(self, sessions: Sessions, person: Person, floor: Floor, seed: int) -> None:
         self.sessions, self.person, self.floor = sessions, person, floor
         self.login, self.random = person.login, random.Random(seed)
-        self.alive_at = 0.0
 
     def work(self, leaves: bool) -> None:
         while not self.floor.over.is_set() and not self.floor.late:
-            self.alive_at = time.monotonic()
+            began = time.monotonic()
             case = claim_next(self.sessions, self.person, ANY, LEASE)
             if case is None:
                 time.sleep(self.random.uniform(0.05, 0.2))
                 continue
+            self.floor.alive[self.login] = began
             self.floor.took(case.item_id, self.login)
             if leaves and self.random.random() < 0.3:
                 self.floor.leaves(case.item_id, "left without a word")
@@ -106,7 +113,7 @@ class Moderator:
         try:
             yield
         except Conflict as error:
-            if time.monotonic() - self.alive_at < LEASE:
+            if time.monotonic() - self.floor.alive[self.login] < LEASE:
                 self.floor.wrong.append(f"{self.login} lost item {case.item_id}: {error}")
             self.floor.leaves(case.item_id, "starved")
 
@@ -123,7 +130,7 @@ class Moderator:
     def beat(self, case: Case) -> None:
         began = time.monotonic()
         extend(self.sessions, self.person, case.item_id, LEASE)
-        self.alive_at = began
+        self.floor.alive[self.login] = began
 
     def finish(self, case: Case) -> None:
         item, chance = case.item_id, self.random.random()
@@ -182,7 +189,7 @@ class Moderator:
             if time.monotonic() - decided_at < UNDO:
                 self.floor.wrong.append(f"{self.login} could not undo in time")
             return
-        self.alive_at = began
+        self.floor.alive[self.login] = began
         self.floor.took(case.item_id, self.login)
         self.floor.leaves(case.item_id, "undone")
         decide(self.sessions, self.person, case.item_id, Decision.CONFIRMED, undo_seconds=UNDO)
