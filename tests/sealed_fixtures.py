@@ -13,7 +13,10 @@ from sqlalchemy import Engine, text
 
 from filter_service.local import Services
 from tests.conftest import named
-from tests.sealed_ledger import SEALED, WAITING, Ledger, live, opened
+from tests.sealed_ledger import SEALED, Ledger, live, opened
+
+# What waits for long is a fault, and the ledger may have been made long ago.
+STILL_NEW = "UPDATE ledger SET at = now() WHERE id IN (SELECT entry_id FROM ledger_unsealed)"
 
 _numbers = itertools.count()
 
@@ -41,7 +44,7 @@ def sealed(
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {SEALED}"))
     with opened(named(servers.database_url, name), folder) as made:
-        made.happen(WAITING)  # now: what waits for long is a fault
+        made.harm(STILL_NEW)
         yield made
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))

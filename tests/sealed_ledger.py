@@ -28,7 +28,6 @@ SEALED = "sealed_ledger"
 NAME = "log.example/test"
 IMAGES = ("1 flagged", "2 flagged", "3 flagged", "4 flagged", "-1 clear", "-2 clear")
 ERASED, EXPIRED = 1, 2  # items
-WAITING = 3  # entries that are not sealed
 CHUNK = 130  # entries of one checkpoint: tiles and checkpoints end at different places
 
 
@@ -113,3 +112,4 @@ def live(made: Ledger) -> None:
     made.seal()
     made.happen(60)
     made.seal()
+    made.happen(3)
