@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from subprocess import Popen
+from subprocess import DEVNULL, Popen
 
 from sqlalchemy import Engine, text
 
@@ -92,7 +92,9 @@ def measured(settings: Settings, *command: str) -> tuple[float, float]:
         "FILTER_SERVICE_BROKER_URL": str(settings.broker_url or ""),
     }
     began = time.perf_counter()
-    process = Popen([sys.executable, "-m", "tasks", *command], env={**os.environ, **addresses})
+    process = Popen(
+        [sys.executable, "-m", "tasks", *command], env={**os.environ, **addresses}, stdout=DEVNULL
+    )
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, f"{' '.join(command)} ended with {status}"
     return time.perf_counter() - began, usage.ru_maxrss / 1024

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import typer
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner, Result
 
-from filter_service.cli import app
+from filter_service.cli import app, run
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.errors import AnotherEncoder
@@ -22,6 +23,8 @@ from filter_service.settings import Settings
 from filter_service.worker import Worker
 from tasks.__main__ import CeleryQueue
 from tests.served import ROOT, environment
+
+Said = Callable[..., tuple[int, str]]
 
 LABELS = [json.loads(line) for line in (SAMPLES / "labels.jsonl").read_text().splitlines()]
 
@@ -72,18 +75,20 @@ def line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Line:
     return Line(settings, monkeypatch)
 
 
-def said(*words: str | Path, **variables: str) -> tuple[int, str]:
-    """Exit code and standard error of a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tasks", *map(str, words)],
-        cwd=ROOT,
-        env={**environment(Settings(_env_file=None)), **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, " ".join(done.stderr.split())
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
+    """The whole command line in this process: exit code and standard error."""
+    monkeypatch.chdir(ROOT)
+
+    def run_with(*words: str | Path, **variables: str) -> tuple[int, str]:
+        for name, value in {**environment(Settings(_env_file=None)), **variables}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("sys.argv", ["filter-service", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            run(CeleryQueue())
+        return int(ended.value.code or 0), " ".join(capsys.readouterr().err.split())
+
+    return run_with
 
 
 @pytest.mark.parametrize("words", commands(typer.main.get_command(app)), ids=" ".join)
@@ -114,13 +119,23 @@ def test_help_loads_no_model() -> None:
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
-def test_what_is_wrong_is_said_in_a_sentence(words: tuple[str, ...], sentence: str) -> None:
+def test_what_is_wrong_is_said_in_a_sentence(
+    said: Said, words: tuple[str, ...], sentence: str
+) -> None:
     code, error = said(*words)
     assert code == 1
     assert error.startswith("Error: ") and sentence in error
 
 
-def test_a_model_that_nobody_knows_gets_the_nearest_names() -> None:
+def test_a_process_says_it_too_and_nothing_else() -> None:
+    command = [sys.executable, "-m", "tasks", "policy", "check", "none.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: none.yaml: cannot be read")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_model_that_nobody_knows_gets_the_nearest_names(said: Said) -> None:
     sample = SAMPLES / "000.jpg"
     code, error = said("classify", sample, "--labels", "a,b", FILTER_SERVICE_MODEL="ViT-B-33")
     assert code == 1 and "ViT-B-32" in error

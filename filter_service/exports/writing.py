@@ -17,7 +17,7 @@ from filter_service.exports import arrays
 from filter_service.exports.columns import COLUMNS, Kind, Row
 from filter_service.ledger.entries import stamp
 
-GROUP = 50_000  # rows that Parquet keeps together
+GROUP = 20_000  # rows that Parquet keeps together
 FORMULA = "=+-@\t\r\n＝＋－＠"  # a spreadsheet may compute what begins like this
 _GUARDED = tuple("'" + FORMULA)
 

@@ -187,7 +187,8 @@ def _widen(
     Sign, exponent and digits move to their places in 32 bits; the exponent is then too small by
     the difference of the two biases, 127 - 15. Exact, but for infinities, which no vector holds.
     """
-    np.left_shift(halves.astype(np.int16), 13, dtype=np.int32, out=into)
+    into[...] = halves
+    into <<= 13
     into &= np.int32(-0x70002000)  # 0x8fffe000: the sign, five bits of exponent, ten digits
     wide = into.view(np.float32)
     wide *= np.float32(2.0**112)
