@@ -277,6 +277,20 @@ def test_a_record_that_does_not_agree_says_so_on_its_page(world: World, owner: E
     assert 'class="entry wrong' in page
 
 
+@pytest.mark.parametrize(
+    "details",
+    ["[]", '"gone"', "7", '{"flags": 7}', '{"flags": {"alcohol": "x"}}', '{"review": [1]}'],
+)
+def test_entries_that_say_nonsense_are_shown_all_the_same(
+    world: World, subject: int, owner: Engine, details: str
+) -> None:
+    harm = f"UPDATE ledger_payloads SET details = '{details.replace(':', chr(92) + ':')}' "
+    life = recorded.after(owner, subject, f"{harm} FROM ledger {OF_ITEM} AND id = entry_id")
+    html = written_down(world.service.storage, Limits.of(world.service.settings), life, frozenset())
+    assert "does not agree with the ledger" in html
+    assert html.count("What it says is not what it committed to.") >= len(life.entries)
+
+
 def test_a_payload_that_nobody_erased_is_not_called_erased(
     world: World, subject: int, owner: Engine
 ) -> None:

@@ -10,7 +10,7 @@ from filter_service.db.tables import Appeal, LedgerEntry
 from filter_service.ledger import Event
 from filter_service.records.life import Life
 from filter_service.records.parts import Explained, Reviewed, Stated
-from filter_service.records.stored import digest_of
+from filter_service.records.stored import UNREADABLE, digest_of
 from filter_service.records.telling import Chapter
 from filter_service.verdicts import Verdict, threshold_margin
 
@@ -36,17 +36,15 @@ class Check:
 
 def checks(life: Life) -> list[Check]:
     """Every comparison that can be made; what was erased cannot be compared any more."""
-    return [
-        *_sealed(life),
-        *_verdict(life),
-        *_image(life),
-        *_explanations(life),
-        *_reviews(life),
-        *_outcome(life),
-        *_appeals(life),
-        *_statements(life),
-        *_anew(life),
-    ]
+    return [check for part in _PARTS for check in _readable(part(life))]
+
+
+def _readable(found: Iterator[Check]) -> Iterator[Check]:
+    """Somebody may have put anything in the place of what an entry said."""
+    try:
+        yield from found
+    except UNREADABLE:
+        yield Check(_AROUND, "what entries say", "it cannot be read", "what was written")
 
 
 def _sealed(life: Life) -> Iterator[Check]:
@@ -277,6 +275,10 @@ def _anew(life: Life) -> Iterator[Check]:
 
 
 _AROUND = Chapter.AROUND
+_PARTS = (
+    *(_sealed, _verdict, _image, _explanations, _reviews, _outcome),
+    *(_appeals, _statements, _anew),
+)
 _FORGETTING = (Event.EXPIRED, Event.ERASED, Event.LOCKED_AWAY)
 
 

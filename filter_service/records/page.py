@@ -14,7 +14,7 @@ from filter_service.records.agreeing import Check
 from filter_service.records.headline import headline
 from filter_service.records.life import Life
 from filter_service.records.parts import Explained, Measured, Notified, Reviewed
-from filter_service.records.telling import Chapter, chapter_of, sentence, who
+from filter_service.records.telling import Chapter, chapter_of, said_in, sentence, who
 from filter_service.verdicts import probability, threshold_margin
 from filter_service.web.console.evidence import Evidence, evidence
 from filter_service.web.pages import signed
@@ -150,19 +150,17 @@ class Record:
 
     def review_of(self, entry: LedgerEntry) -> Reviewed | None:
         """The row of a decision, beside its entry."""
-        if entry.event != Event.DECIDED or entry.details is None:
-            return None
-        number = entry.details.get("review")
+        number = said_in(entry).get("review") if entry.event == Event.DECIDED else None
         return next((r for r in self.life.people.reviews if r.review.id == number), None)
 
     @property
     def reviews_without_entry(self) -> list[Reviewed]:
         """Decisions whose entries were erased, or never written."""
-        told = {e.details.get("review") for e in self.life.of(Event.DECIDED) if e.details}
+        told = [said_in(entry).get("review") for entry in self.life.of(Event.DECIDED)]
         return [r for r in self.life.people.reviews if r.review.id not in told]
 
     def appeal_of(self, entry: LedgerEntry) -> Appeal | None:
-        number = entry.details.get("appeal") if entry.details else None
+        number = said_in(entry).get("appeal")
         return next((a for a in self.life.people.appeals if str(a.id) == number), None)
 
     def stating(self, puid: object) -> tuple[int, ...]:
@@ -199,8 +197,7 @@ class Record:
         return ""
 
     def _about(self, event: Event, name: str, value: object) -> tuple[int, ...]:
-        entries = self.life.of(event)
-        return tuple(e.id for e in entries if e.details and e.details.get(name) == value)
+        return tuple(e.id for e in self.life.of(event) if said_in(e).get(name) == value)
 
 
 def _said(value: object) -> str:

@@ -9,7 +9,9 @@ from filter_service.explain.record import Explanation
 from filter_service.policy import Policy
 
 # A map that was tampered with may fail anywhere between its base64 and its shape.
-UNREADABLE = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+UNREADABLE = (
+    ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 

@@ -146,6 +146,11 @@ def chapter_of(event: str) -> Chapter:
     return next((c for c, events in CHAPTERS.items() if event in events), Chapter.AROUND)
 
 
+def said_in(entry: LedgerEntry) -> dict[str, Any]:
+    """What an entry says; nothing once it is erased, or where somebody put what is no object."""
+    return entry.details if isinstance(entry.details, dict) else {}
+
+
 def sentence(entry: LedgerEntry) -> str:
     """What happened, and who did it, as far as it was not erased."""
     if entry.details is None:
@@ -154,7 +159,7 @@ def sentence(entry: LedgerEntry) -> str:
         written = SENTENCES[Event(entry.event)]
     except ValueError:  # of a release that came later
         return f"{_titled(entry.event)}, by {who(entry.actor)}."
-    known = {name: v for name, v in entry.details.items() if v is not None and v != ""}
+    known = {name: v for name, v in said_in(entry).items() if v is not None and v != ""}
     return told(written, {**known, "who": who(entry.actor)})
 
 
