@@ -144,6 +144,23 @@ def test_a_changed_proof_is_refused(line: Line, tmp_path: Path, part: str) -> No
     assert isinstance(line.refused("check", file, *keys(line)), BrokenLedger)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("item", 4, "is of item 3 and not of 4"),
+        ("format", "filter-service ledger proof 2", "its format is"),
+        ("checkpoint", None, "Nothing was sealed when this was made"),
+    ],
+)
+def test_what_a_document_says_of_itself_is_checked(
+    line: Line, tmp_path: Path, field: str, value: object, said: str
+) -> None:
+    file = tmp_path / "proof.json"
+    line("prove", "3", "--out", file)
+    file.write_text(json.dumps({**json.loads(file.read_text()), field: value}))
+    assert said in str(line.refused("check", file, *keys(line)))
+
+
 @pytest.mark.parametrize("part", ["entries", "waiting"])
 def test_an_entry_is_told_once(line: Line, tmp_path: Path, part: str) -> None:
     file = tmp_path / "proof.json"
