@@ -1,6 +1,7 @@
 """One way to write a value down, so that two who write the same value write the same bytes."""
 
 import json
+from hashlib import sha256
 from typing import Any
 
 _encode = json.JSONEncoder(
@@ -15,3 +16,17 @@ def canonical(value: Any) -> str:  # noqa: ANN401  (whatever JSON can hold)
     so that `json` columns hold the very text that was committed to.
     """
     return _encode(value)
+
+
+def is_digest_of(digest: object, text: str) -> bool:
+    """Whether a SHA-256 is that of a text, or of the canonical text of the JSON in it.
+
+    The first release kept explanations as content, and told the digest of its canonical text.
+    """
+    if digest == sha256(text.encode()).hexdigest():
+        return True
+    try:
+        content = canonical(json.loads(text)).encode()
+    except (RecursionError, ValueError):  # nothing that the service wrote
+        return False
+    return digest == sha256(content).hexdigest()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
+from filter_service.canonical import is_digest_of
 from filter_service.ledger.entries import SALT, Event
 from filter_service.ledger.reading import (
     Written,
@@ -24,7 +25,7 @@ from filter_service.ledger.reading import (
 )
 from filter_service.ledger.verifying.report import KEPT, Faults
 from filter_service.ledger.verifying.stated import Statements
-from filter_service.ledger.verifying.told import at, is_digest_of, place, read_details
+from filter_service.ledger.verifying.told import at, place, read_details
 from filter_service.policy import Policy
 
 # Entries of one item that are written at the same time may be sealed in either order.

@@ -5,10 +5,11 @@ from math import inf
 
 from sqlalchemy.orm import Session
 
+from filter_service.canonical import is_digest_of
 from filter_service.ledger.entries import Event
 from filter_service.ledger.reading import Written, query, stream
 from filter_service.ledger.verifying.report import KEPT, Faults
-from filter_service.ledger.verifying.told import at, is_digest_of, place, read_details
+from filter_service.ledger.verifying.told import at, place, read_details
 
 _STATEMENTS = """
     SELECT item_id, puid::text, document::text, notice, review_id, withdrawn_at IS NOT NULL

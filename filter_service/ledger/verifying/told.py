@@ -1,11 +1,9 @@
 """What entries tell, as far as it can be read, and where they stand."""
 
 import json
-from hashlib import sha256
 from math import inf
 from typing import Any
 
-from filter_service.canonical import canonical
 from filter_service.ledger.reading import Written
 
 
@@ -16,17 +14,6 @@ def read_details(details: str) -> dict[str, Any]:
     except (RecursionError, ValueError):  # too deep, or a number of too many digits
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def is_digest_of(digest: object, record: str) -> bool:
-    """Whether it is of this text, or of the same content as it was before the text was kept."""
-    if digest == sha256(record.encode()).hexdigest():
-        return True
-    try:
-        content = canonical(json.loads(record)).encode()
-    except (RecursionError, ValueError):  # nothing that the service wrote
-        return False
-    return digest == sha256(content).hexdigest()
 
 
 def place(written: Written) -> float:
