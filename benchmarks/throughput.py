@@ -103,7 +103,9 @@ def encode_exactly(encoder: Encoder, files: Sequence[bytes]) -> FloatArray:
     rows = []
     for start in range(0, len(files), BATCH):
         part = files[start : start + BATCH]
-        pixels = torch.stack([encoder.pixels(decode(f).frames[0]) for f in part])  # (b, 3, h, w)
+        pixels = torch.stack(
+            [encoder.pixels(decode(f).frames[0].picture) for f in part]
+        )  # (b, 3, h, w)
         rows.append(encoder.encode(pixels))
     return np.concatenate(rows)
 
@@ -112,7 +114,7 @@ def loop(encoder: Encoder, files: Sequence[bytes], texts: FloatArray) -> float:
     """(a), images a second."""
     began = time.perf_counter()
     for file in files:
-        pixels = encoder.pixels(decode(file).frames[0])
+        pixels = encoder.pixels(decode(file).frames[0].picture)
         (encoder.encode(pixels[None]) @ texts.T).argmax()
     return len(files) / (time.perf_counter() - began)
 
@@ -193,7 +195,7 @@ def run(
     exact = encode_exactly(encoder, files)
     policies = {share: policy_that_flags(share, encoder, exact) for share in shares}
     first = policy_that_flags(SHARES[-1], encoder, exact[:BATCH])  # it explains, too
-    ready = torch.stack([encoder.pixels(decode(f).frames[0]) for f in files[: 4 * BATCH]])
+    ready = torch.stack([encoder.pixels(decode(f).frames[0].picture) for f in files[: 4 * BATCH]])
     print(
         f"{encoder.name}, {len(files)} images; "
         f"CPU with {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads; "

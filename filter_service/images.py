@@ -84,16 +84,31 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture that a viewer shows of a file."""
+
+    picture: PIL.Image.Image  # RGB, upright, alpha laid over BACKGROUND
+    number: int  # in the file, from 0
+    reading: str = ""  # how it was read, where viewers disagree; empty where they agree
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """One decoded file. All its frames were decoded without an error, also those not kept."""
 
     digest: str  # SHA-256 of the bytes, hex
-    frames: tuple[PIL.Image.Image, ...]  # RGB, upright, alpha laid over BACKGROUND
-    numbers: tuple[int, ...]  # number of each frame in the file, from 0
+    frames: tuple[Frame, ...]
     format: str
     width: int  # of the file, upright
     height: int
     drafted: bool  # decoded at reduced size: exact decoding may differ slightly
+
+    def frame(self, number: int, reading: str = "") -> Frame:
+        """One of the frames that were kept; raises KeyError for another."""
+        for frame in self.frames:
+            if (frame.number, frame.reading) == (number, reading):
+                return frame
+        raise KeyError((number, reading))
 
 
 def digest(data: bytes) -> str:
@@ -159,7 +174,7 @@ def decode(
         if _orientation(picture) in _LYING:
             width, height = height, width
         form = picture.format or ""
-    return Image(digest(data), frames, numbers, form, width, height, drafted)
+    return Image(digest(data), frames, form, width, height, drafted)
 
 
 @contextmanager
@@ -252,7 +267,7 @@ def _spread(count: int, most: int) -> tuple[int, ...]:
 
 def _frames(
     picture: ImageFile, count: int, numbers: tuple[int, ...], limits: Limits
-) -> Iterator[PIL.Image.Image]:
+) -> Iterator[Frame]:
     """Decode every frame in turn and give those asked for."""
     kept = walked = 0
     for number in range(count):
@@ -268,7 +283,7 @@ def _frames(
                 _check_pixels(kept, limits.max_pixels, " in the frames to be judged")
             picture.load()
             if number in numbers:
-                yield _upright(_flat(picture), _orientation(picture))
+                yield Frame(_upright(_flat(picture), _orientation(picture)), number)
 
 
 def _orientation(picture: ImageFile) -> int:

@@ -242,11 +242,11 @@ def _subject(image: Image, encoder: Encoder) -> Subject:
     pixels = _pixels(image, encoder)
     return Subject(
         digest=image.digest,
-        numbers=image.numbers,
+        numbers=tuple(f.number for f in image.frames),
         load=lambda: pixels,
         pixels=pixels,
         drafted=image.drafted,
-        pdq=pdq(image.frames[0]),
+        pdq=pdq(image.frames[0].picture),
     )
 
 
@@ -257,4 +257,4 @@ def _exact_pixels(track: _Track) -> Tensor:
 
 
 def _pixels(image: Image, encoder: Encoder) -> Tensor:
-    return torch.stack([encoder.pixels(frame) for frame in image.frames])  # (frames, 3, h, w)
+    return torch.stack([encoder.pixels(f.picture) for f in image.frames])  # (frames, 3, h, w)

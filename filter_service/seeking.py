@@ -28,7 +28,7 @@ def vector_of(encoder: "Encoder", data: bytes, limits: Limits) -> "FloatArray":
     """The vector of an image's first frame: (d,) unit; raises ImageError."""
     import torch  # likewise
 
-    pixels = encoder.pixels(decode(data, limits).frames[0])  # (3, h, w)
+    pixels = encoder.pixels(decode(data, limits).frames[0].picture)  # (3, h, w)
     vector: FloatArray = encoder.encode(torch.stack([pixels]))[0]
     return vector
 

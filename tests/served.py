@@ -66,7 +66,7 @@ def policy_that_flags(share: float, model: str, files: list[bytes]) -> Policy:
         classes=(ForbiddenClass(name="circle", prompts=("a circle",), threshold=0.5),),
     )
     encoder = load_encoder(model, device="cpu", precision="float32")
-    pixels = torch.stack([encoder.pixels(decode(f).frames[0]) for f in files])
+    pixels = torch.stack([encoder.pixels(decode(f).frames[0].picture) for f in files])
     margins = encoder.vectors(policy).margins(encoder.encode(pixels))[:, 0]
     threshold = 1 / (1 + np.exp(-np.quantile(margins, 1 - share)))
     circle = policy.classes[0].model_copy(update={"threshold": float(threshold)})

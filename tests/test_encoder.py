@@ -261,8 +261,8 @@ def test_the_band_covers_images_it_was_not_measured_on(encoder: Any) -> None:
     e = encoder("vit", "bfloat16")
     vectors, band = e.vectors(POLICY), e.band(POLICY)
     for data in _unseen(e.input_size):
-        fast = e.screen(e.pixels(decode(data, at_least=e.input_size).frames[0])[None])
-        exact = e.encode(e.pixels(decode(data).frames[0])[None])
+        fast = e.screen(e.pixels(decode(data, at_least=e.input_size).frames[0].picture)[None])
+        exact = e.encode(e.pixels(decode(data).frames[0].picture)[None])
         assert (np.abs(vectors.margins(fast) - vectors.margins(exact))[0] <= band).all()
 
 

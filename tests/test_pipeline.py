@@ -163,7 +163,7 @@ def test_known_vectors_give_the_same_verdicts_without_a_screening_pass(
 
 
 def test_an_animation_is_judged_by_its_worst_frame(encoder: Encoder, policy: Policy) -> None:
-    stills = [decode(f.read_bytes()).frames[0].resize((128, 128)) for f in FILES[:4]]
+    stills = [decode(f.read_bytes()).frames[0].picture.resize((128, 128)) for f in FILES[:4]]
     file = io.BytesIO()
     stills[0].save(file, "GIF", save_all=True, append_images=stills[1:])
     outcome = moderate([prepare(file.getvalue(), encoder)], policy, encoder)[0]

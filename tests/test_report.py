@@ -93,7 +93,7 @@ def others() -> list[Image]:
 
 @pytest.fixture(scope="module")
 def memory(encoder: Encoder, others: list[Image]) -> ArrayMemory:
-    z = encoder.encode(torch.stack([encoder.pixels(i.frames[0]) for i in others]))
+    z = encoder.encode(torch.stack([encoder.pixels(i.frames[0].picture) for i in others]))
     exact, digests = np.ones(len(z), dtype=np.bool_), [i.digest for i in others]
     wordings = encoder.encode_texts(BANK)
     return ArrayMemory(encoder.vectors(read_policy(POLICY)), digests, z, exact, BANK, wordings)
@@ -107,7 +107,7 @@ def found(encoder: Encoder, image: Image, memory: ArrayMemory) -> Audit:
 
 @pytest.fixture(scope="module")
 def whole(found: Audit, image: Image, others: list[Image]) -> str:
-    return page(found, image.frames[0], {i.digest: i.frames[0] for i in others[:2]})
+    return page(found, image.frames[0].picture, {i.digest: i.frames[0].picture for i in others[:2]})
 
 
 def small(encoder: Any, prompt: str, image: Image, whole: bool = False) -> Audit:
@@ -161,7 +161,7 @@ class TestAudit:
         assert not asked.flagged and asked.region is None
         assert "not flagged" in asked.refused["sufficient"]
         assert asked.contributions is not None and asked.trace is not None
-        assert "not flagged" in page(asked, image.frames[0])
+        assert "not flagged" in page(asked, image.frames[0].picture)
 
     def test_it_is_one_json_document(self, found: Audit) -> None:
         assert Audit.model_validate(json.loads(found.model_dump_json())).digest == found.digest
@@ -199,7 +199,7 @@ class TestPage:
         assert found.additivity is not None
         for r_squared, times in ((0.79, 2), (0.81, 0)):
             fit = found.additivity.model_copy(update={"r_squared": r_squared})
-            shown = page(found.model_copy(update={"additivity": fit}), image.frames[0])
+            shown = page(found.model_copy(update={"additivity": fit}), image.frames[0].picture)
             assert shown.count("Not explainable additively") == times
 
     def test_flagged_pictures_are_veiled_and_the_clear_ones_beside_them_not(
@@ -211,26 +211,26 @@ class TestPage:
         assert figures.count(" veiled") >= len(OFFERED) + 2
 
     def test_a_picture_that_is_not_at_hand_is_missed(self, found: Audit, image: Image) -> None:
-        assert "its picture is not at hand" in page(found, image.frames[0], {})
+        assert "its picture is not at hand" in page(found, image.frames[0].picture, {})
 
     def test_a_map_that_failed_its_test_is_no_evidence(self, found: Audit, image: Image) -> None:
         proof = found.record.proof.model_copy(update={"top_drop": -5.0, "fifth_drop": -5.0})
         failed = found.model_copy(
             update={"record": found.record.model_copy(update={"proof": proof})}
         )
-        shown = page(failed, image.frames[0])
+        shown = page(failed, image.frames[0].picture)
         assert "no better than chance" in shown and "Not shown to be faithful" in shown
         assert shown.count("evidence, with the region") == 0
 
     def test_hostile_prompts_stay_text(self, encoder: Encoder, image: Image) -> None:
         asked = small(encoder, HOSTILE, image)
-        shown = page(asked, image.frames[0])
+        shown = page(asked, image.frames[0].picture)
         assert "script" not in Checked(shown).tags
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown and "{{ 7*7 }}" in shown
         assert "[bold]" in printed(asked)
 
     def test_what_was_not_asked_is_called_so(self, encoder: Encoder, image: Image) -> None:
-        shown = page(small(encoder, "a knife", image), image.frames[0])
+        shown = page(small(encoder, "a knife", image), image.frames[0].picture)
         assert "--all asks it" in shown and Checked(shown).ids >= ANCHORS
 
     @pytest.mark.parametrize("size", [(1, 1), (900, 30)])
@@ -240,7 +240,7 @@ class TestPage:
         file = io.BytesIO()
         PIL.Image.new("RGB", size, (90, 120, 160)).save(file, "PNG")
         flat = decode(file.getvalue())
-        Checked(page(small(encoder, "a knife", flat, whole=True), flat.frames[0]))
+        Checked(page(small(encoder, "a knife", flat, whole=True), flat.frames[0].picture))
 
 
 class TestText:
@@ -269,14 +269,14 @@ class TestCoca:
     def test_its_caption_is_shown_with_where_it_looked(self, coca: Any, image: Image) -> None:
         asked = small(coca, "a knife", image, whole=True)
         assert asked.caption is not None
-        shown = page(asked, image.frames[0])
+        shown = page(asked, image.frames[0].picture)
         assert "caption" in Checked(shown).ids
         assert shown.count("of the attention") == len(asked.caption.words)
 
     def test_what_refuses_shows_its_sentence(self, coca: Any, image: Image) -> None:
         asked = small(coca, "a knife", image, whole=True)
         refusals = [m.refusal for m in asked.maps if m.name == "legrad"]
-        shown = page(asked, image.frames[0])
+        shown = page(asked, image.frames[0].picture)
         for sentence in (*refusals, asked.refused["contributions"], asked.refused["neurons"]):
             assert sentence and re.search("class.token", sentence)
             assert sentence.split("'")[0] in shown

@@ -64,7 +64,7 @@ def test_wordings_of_the_bank_would_have_cleared_the_image(
     assert worded
     encoder, policy = load_encoder("bundled", device="cpu"), read_policy(POLICY)
     for name, e in worded:
-        pixels = encoder.pixels(decode((SAMPLES / name).read_bytes()).frames[0])
+        pixels = encoder.pixels(decode((SAMPLES / name).read_bytes()).frames[0].picture)
         z = encoder.encode(pixels[None])  # (1, d)
         assert all(t.text in phrases() for t in e.texts)
         assert [t.degrees for t in e.texts] == sorted(t.degrees for t in e.texts)

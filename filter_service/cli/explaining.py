@@ -106,9 +106,9 @@ class _Wanted:
         from filter_service.explain.report import page, tell
 
         if self.out is not None:
-            frame = image.frames[image.numbers.index(audit.record.frame)]
+            picture = image.frame(audit.record.frame).picture
             try:
-                self.out.write_text(page(audit, frame, pictures), encoding="utf-8")
+                self.out.write_text(page(audit, picture, pictures), encoding="utf-8")
             except OSError as error:
                 raise typer.BadParameter(f"{self.out} cannot be written: {error}.") from error
         if self.json:
@@ -279,7 +279,7 @@ def _pictures(place: Workplace, audit: "Audit") -> "dict[str, PIL.Image.Image]":
     found = {}
     for image in audit.record.images:
         try:
-            found[image.digest] = decode(place.storage.get(image.digest)).frames[0]
+            found[image.digest] = decode(place.storage.get(image.digest)).frames[0].picture
         except FilterServiceError:  # the page says that it is missing
             continue
     return found

@@ -148,7 +148,7 @@ def _draw(storage: Storage, flags: list[Flag], folder: Path) -> None:
 def _frame(storage: Storage, digest: str, number: int | None = None) -> PIL.Image.Image:
     """A stored image's frame, the first one unless told."""
     image = decode(storage.get(digest))
-    return image.frames[0 if number is None else image.numbers.index(number)]
+    return (image.frames[0] if number is None else image.frame(number)).picture
 
 
 def _page(flags: list[Flag]) -> str:

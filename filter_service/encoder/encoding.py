@@ -116,8 +116,10 @@ class Encoder:
 
     def _probe(self) -> tuple[FloatArray, FloatArray]:
         files = list(probes(self.input_size))
-        drafted = [self.pixels(decode(f, at_least=self.input_size).frames[0]) for f in files]
-        full = [self.pixels(decode(f).frames[0]) for f in files]
+        drafted = [
+            self.pixels(decode(f, at_least=self.input_size).frames[0].picture) for f in files
+        ]
+        full = [self.pixels(decode(f).frames[0].picture) for f in files]
         return self.screen(torch.stack(drafted)), self.encode(torch.stack(full))
 
     def _converted(self) -> nn.Module:

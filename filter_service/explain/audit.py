@@ -207,11 +207,12 @@ class _Decision:
         memories: Sequence[Memory],
         masks: int,
     ) -> "_Decision":
-        pixels = torch.stack([encoder.pixels(frame) for frame in image.frames])  # (n, 3, h, w)
+        pixels = torch.stack([encoder.pixels(f.picture) for f in image.frames])  # (n, 3, h, w)
         margins = policy.margins(encoder.encode(pixels))  # (n, classes)
-        scores = score(margins, image.numbers, [True] * len(pixels), policy.policy)
+        numbers = [f.number for f in image.frames]
+        scores = score(margins, numbers, [True] * len(pixels), policy.policy)
         index = [c.name for c in policy.classes].index(class_name)
-        worst = image.numbers.index(scores[index].frame)
+        worst = numbers.index(scores[index].frame)
         vectors = policy.classes[index]
         return cls(
             encoder, policy, vectors, image.digest, pixels[worst], scores[index], memories, masks
@@ -390,7 +391,7 @@ def _trace(case: _Decision) -> inside.Trace:
 
 def _neurons(case: _Decision) -> inside.Neurons:
     """Their means are those over the painted pictures that the encoder is probed with."""
-    painted = (decode(file).frames[0] for file in probes(case.encoder.input_size))
+    painted = (decode(file).frames[0].picture for file in probes(case.encoder.input_size))
     references = torch.stack([case.encoder.pixels(frame) for frame in painted])
     return inside.neurons(
         case.encoder, case.vectors, case.pixels, references.expand(-1, *case.pixels.shape)

@@ -48,7 +48,7 @@ def blurred(encoder: "Encoder", pixels: Tensor) -> Tensor:
 
 def another_picture(encoder: "Encoder", pixels: Tensor) -> Tensor:
     """One and the same other picture for all, a painted one."""
-    picture = decode(next(probes(encoder.input_size))).frames[0]
+    picture = decode(next(probes(encoder.input_size))).frames[0].picture
     return encoder.pixels(picture).expand_as(pixels)
 
 

@@ -57,12 +57,13 @@ def forget_erased(newest: object) -> None:
 
 
 @lru_cache(REMEMBERED)
-def points(storage: Storage, digest: str, frame: int, limits: Limits) -> Points:
+def points(storage: Storage, digest: str, number: int, limits: Limits) -> Points:
     """The points of a stored image; raises ImageError or StorageUnavailable."""
     data = storage.get(digest)
     with _decoding:
-        image = decode(data, limits, at_least=POINTS, only=frame)
-        (picture,) = image.frames
+        image = decode(data, limits, at_least=POINTS, only=number)
+        (frame,) = image.frames
+        picture = frame.picture
         size = (image.width, image.height) if image.drafted else picture.size
         grey = picture.convert("L").resize(fitted(size, POINTS), Resampling.BOX)
     return Points(size, grey)
@@ -73,11 +74,12 @@ def blurred(known: Points, longest: int = SHOWN) -> bytes:
     return _jpeg(known.grey.resize(fitted(known.size, longest), Resampling.BICUBIC), 72)
 
 
-def original(storage: Storage, digest: str, frame: int, limits: Limits) -> bytes:
+def original(storage: Storage, digest: str, number: int, limits: Limits) -> bytes:
     """The picture itself, large enough to be judged: JPEG. Raises as `points` does."""
     data = storage.get(digest)
     with _decoding:
-        (picture,) = decode(data, limits, at_least=LARGEST // 2, only=frame).frames
+        (frame,) = decode(data, limits, at_least=LARGEST // 2, only=number).frames
+        picture = frame.picture
         if max(picture.size) > LARGEST:
             picture = picture.resize(
                 fitted(picture.size, LARGEST), Resampling.LANCZOS, reducing_gap=2.0

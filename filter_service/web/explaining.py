@@ -141,8 +141,8 @@ class _Told:
         """The frame that was flagged, small enough to draw on; raises ImageError."""
         data = here.storage.get(self.digest)
         (frame,) = decode(data, Limits.of(here.settings), only=self.record.frame).frames
-        frame.thumbnail((LARGEST, LARGEST))
-        return frame
+        frame.picture.thumbnail((LARGEST, LARGEST))
+        return frame.picture
 
     def neighbour(self, here: Service, by: Caller, item: int) -> PIL.Image.Image | None:
         """The nearest counterfactual image, if they may see it; that they do is its own entry.
@@ -167,7 +167,7 @@ class _Told:
             ledger.append(session, [Entry(Event.REVEALED, by.actor, row.id, row.batch_id, seen)])
         try:
             data = here.storage.get(digest)
-            return decode(data, Limits.of(here.settings), only=0).frames[0]
+            return decode(data, Limits.of(here.settings), only=0).frames[0].picture
         except FilterServiceError:  # the card says so
             return None
 
