@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 def load(settings: Settings) -> "Encoder":
     """The encoder that the settings name."""
-    from filter_service.encoder import load_encoder  # torch: only where a model is asked
+    from filter_service.encoder import encoder_of  # torch: only where a model is asked
 
-    return load_encoder(settings.model, settings.pretrained, settings.device, settings.precision)
+    return encoder_of(settings)
 
 
 def vector_of(encoder: "Encoder", data: bytes, limits: Limits) -> "FloatArray":

@@ -44,6 +44,11 @@ class Settings(BaseSettings):
     pretrained: str | None = Field(
         None, description="open_clip's pretrained tag for a named model, or a checkpoint file."
     )
+    preprocessing: str | None = Field(
+        None,
+        description="Of a named model's checkpoint file: the tag whose images are prepared alike, "
+        "or 'default'; asked for where the published weights disagree.",
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Of the screening pass; flagged and near items are always float32."

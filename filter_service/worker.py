@@ -50,12 +50,12 @@ class Worker:
         Raises NotExplainable for a model whose flags could not be explained.
         """
         # torch: not before there is work
-        from filter_service.encoder import load_encoder, phrases
+        from filter_service.encoder import encoder_of, phrases
         from filter_service.explain.relevance import explainer_of
         from filter_service.pipeline import ServedJudge
 
         s = self.settings
-        encoder = load_encoder(s.model, s.pretrained, s.device, s.precision)
+        encoder = encoder_of(s)
         explainer_of(encoder)  # or no flag could be explained
         with self.sessions.begin() as session:
             encoder_id = register_encoder(

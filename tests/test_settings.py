@@ -14,6 +14,7 @@ GOOD = {
     "storage_url": "s3://bucket/images",
     "model": "ViT-B-32",
     "pretrained": "laion2b_s34b_b79k",
+    "preprocessing": "openai",
     "device": "cuda:1",
     "precision": "bfloat16",
     "batch_size": "32",

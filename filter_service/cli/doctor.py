@@ -143,17 +143,18 @@ def _images(settings: "Settings") -> Finding:
 
 
 def _model(settings: "Settings") -> Finding:
-    from filter_service.encoder import load_encoder  # torch: only where a model is asked
+    from filter_service.encoder import encoder_of  # torch: only where a model is asked
     from filter_service.explain.relevance import explainer_of
 
-    s = settings
-    encoder = load_encoder(s.model, s.pretrained, s.device, s.precision)
+    encoder = encoder_of(settings)
+    prepared = encoder.details["preprocessing"]
     said = (
         f"{encoder.name} on {encoder.device}, screening in {encoder.precision}, "
-        f"fingerprint {encoder.fingerprint[:12]}"
+        f"fingerprint {encoder.fingerprint[:12]}, images prepared by {prepared['resize_mode']} and "
+        f"{prepared['interpolation']}"
     )
     explainer = explainer_of(encoder)
-    if s.model == "bundled":
+    if settings.model == "bundled":
         said += "; it knows pictograms, for photographs set FILTER_SERVICE_MODEL"
     return _fine(f"{said}; maps by {explainer.method}")
 

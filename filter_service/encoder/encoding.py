@@ -21,6 +21,7 @@ from filter_service.errors import InvalidSettings
 from filter_service.images import decode
 from filter_service.policy import Policy
 from filter_service.scoring import FloatArray, Head, PolicyVectors, policy_vectors
+from filter_service.settings import Settings
 
 SAFETY = 3.0  # times the largest deviation seen on the probe images
 TEXTS_KEPT = 16_384  # vectors; at 512 dimensions 32 MB
@@ -143,18 +144,27 @@ def load_encoder(
     pretrained: str | None = None,
     device: str = "auto",
     precision: str = "auto",
+    preprocessing: str | None = None,
 ) -> Encoder:
     """Load an open_clip model.
 
     `model` is "bundled", an open_clip name (then `pretrained` is one of its tags, a checkpoint file
     or "random"), hf-hub:ORG/NAME, local-dir:FOLDER, or a checkpoint file that lies beside its
     open_clip_config.json. `precision` is of the screening pass; served scores are always float32.
+    `preprocessing` says how images are prepared for a named model's checkpoint file, where its
+    published weights disagree: like one of its tags, or "default".
     Raises UnknownModel, ModelUnavailable (the download failed) and InvalidSettings.
     """
     place = _device(device)
     dtype = _precision(precision, place)
-    network = load_network(model, pretrained or None)
+    network = load_network(model, pretrained or None, preprocessing or None)
     return Encoder(network, f"{model}/{pretrained}" if pretrained else model, place, dtype)
+
+
+def encoder_of(settings: Settings) -> Encoder:
+    """The encoder that the settings name; raises as `load_encoder`."""
+    s = settings
+    return load_encoder(s.model, s.pretrained, s.device, s.precision, s.preprocessing)
 
 
 def _head(model: nn.Module) -> Head:

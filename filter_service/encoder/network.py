@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor, nn
 
+from filter_service.encoder.preprocessing import Preprocessing, of_file, of_tag
 from filter_service.errors import ModelUnavailable, UnknownModel
 
 BUNDLED = Path(__file__).parents[1] / "demo" / "model"
+SCHEMAS = ("local-dir:", "hf-hub:")  # where open_clip looks for a model's own configuration
 RANDOM = "random"  # as pretrained: untrained weights, always the same, to measure with
 
 
@@ -37,9 +39,9 @@ class Network:
         return _digest(self.facts)
 
 
-def load_network(model: str, pretrained: str | None) -> Network:
+def load_network(model: str, pretrained: str | None, preprocessing: str | None = None) -> Network:
     """Load what `load_encoder` was asked for; raises UnknownModel and ModelUnavailable."""
-    source = find(model, pretrained)
+    source = find(model, pretrained, preprocessing)
     with _translated("/".join(part for part in (model, pretrained) if part)):
         return load(source)
 
@@ -52,22 +54,34 @@ class Source:
     tag: str | None = None  # of a named model's weights
     file: Path | None = None  # weights in a file of one's own
     random: bool = False
+    preprocessing: Preprocessing | None = None  # of a named model's; None: CLIP's, or the folder's
 
     @property
     def quick_gelu(self) -> bool:
-        """Some tags were trained with another activation than their name's configuration says."""
-        tag = open_clip.get_pretrained_cfg(self.name, self.tag) if self.tag else {}
-        return bool(tag.get("quick_gelu"))
+        """Some weights were trained with another activation than their architecture says."""
+        return self.preprocessing is not None and self.preprocessing.quick_gelu
 
 
-def find(model: str, pretrained: str | None) -> Source:
+def find(model: str, pretrained: str | None, preprocessing: str | None = None) -> Source:
     """Decide before anything is downloaded whether this can be a model at all."""
+    source = _find(model, pretrained)
+    if source.file is not None and not source.name.startswith(SCHEMAS):
+        return replace(source, preprocessing=of_file(source.name, preprocessing))
+    if preprocessing:
+        raise UnknownModel(
+            f"preprocessing={preprocessing!r} goes with an open_clip name whose weights come "
+            "from a file; this model brings its own, so leave FILTER_SERVICE_PREPROCESSING empty."
+        )
+    return source
+
+
+def _find(model: str, pretrained: str | None) -> Source:
     if model == "bundled":
         model = f"local-dir:{BUNDLED}"
     named = model.replace("/", "-")  # as open_clip itself writes ViT-B/32
     if named in open_clip.list_models():
         return _named(named, pretrained)
-    own = model.startswith(("local-dir:", "hf-hub:")) or Path(model).is_file()
+    own = model.startswith(SCHEMAS) or Path(model).is_file()
     if not own:
         raise UnknownModel(
             f"open_clip knows no model called {model!r} and there is no such file; "
@@ -94,7 +108,7 @@ def _named(name: str, pretrained: str | None) -> Source:
     if pretrained == RANDOM:
         return Source(name, random=True)
     if open_clip.is_pretrained_cfg(name, pretrained):
-        return Source(name, tag=pretrained)
+        return Source(name, tag=pretrained, preprocessing=of_tag(name, pretrained))
     if Path(pretrained).is_file():
         return Source(name, file=Path(pretrained))
     raise UnknownModel(
@@ -119,7 +133,7 @@ def load(source: Source) -> Network:
             load_weights=own_weights,
             require_pretrained=own_weights,
             pretrained_text=False,
-            force_quick_gelu=source.quick_gelu,
+            **(source.preprocessing.arguments if source.preprocessing else {}),
         )
     if source.file:
         open_clip.load_checkpoint(model, str(source.file))
