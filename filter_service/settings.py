@@ -1,26 +1,48 @@
 """One typed settings object, the only reader of the environment (`FILTER_SERVICE_*`)."""
 
+import difflib
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from filter_service.errors import InvalidSettings
 from filter_service.references import AllowList
 
+PREFIX = "FILTER_SERVICE_"
+YEAR, MOST = 366 * 86_400.0, 2**31 - 1  # seconds; the largest whole number
 PILLOWS_LIMIT = 178_956_970  # pixels; Pillow opens nothing larger
+
+_WEB = re.compile("https?://", re.IGNORECASE)
+
+# Kubernetes puts a Service's address into every container beside it, and one that is called
+# filter-service begins with our prefix.
+_KUBERNETES = re.compile(
+    r"SERVICE_HOST=|SERVICE_PORT(_\w+)?=\d+$|PORT(_\d+_\w+)?=\w+://"
+    r"|PORT_\d+_(TCP|UDP|SCTP)_(PROTO|PORT|ADDR)="
+)
 
 
 class Settings(BaseSettings):
     """Everything an operator can set; every field has a default that works on one machine."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FILTER_SERVICE_",
+        env_prefix=PREFIX,
         env_file=".env",
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
+        allow_inf_nan=False,
     )
 
     data_dir: Path = Field(
@@ -56,44 +78,59 @@ class Settings(BaseSettings):
 
     batch_size: int = Field(64, ge=1, le=4096, description="Items claimed and encoded together.")
     decode_threads: int = Field(2, ge=1, le=64, description="Threads that decode ahead.")
-    lease_seconds: float = Field(60.0, ge=1.0, description="A claim lapses this long after a beat.")
-    sweep_seconds: float = Field(10.0, ge=0.5, description="How often to look for left items.")
+    lease_seconds: float = Field(
+        60.0, ge=1.0, le=YEAR, description="A claim lapses this long after a beat."
+    )
+    sweep_seconds: float = Field(
+        10.0, ge=0.5, le=YEAR, description="How often to look for left items."
+    )
     drain_seconds: float = Field(
-        600.0, ge=1.0, description="A task hands over to a fresh one after this long."
+        600.0, ge=1.0, le=YEAR, description="A task hands over to a fresh one after this long."
     )
 
-    max_bytes: int = Field(32 * 2**20, ge=1, description="Larger files are undetermined.")
+    max_bytes: int = Field(32 * 2**20, ge=1, le=MOST, description="Larger files are undetermined.")
     max_pixels: int = Field(
         100_000_000, ge=1, le=PILLOWS_LIMIT, description="Larger images are undetermined."
     )
-    max_frames: int = Field(32, ge=1, description="Frames judged of an animation, evenly spread.")
+    max_frames: int = Field(
+        32, ge=1, le=MOST, description="Frames judged of an animation, evenly spread."
+    )
 
     web_host: str = Field("127.0.0.1", description="Where the web page listens.")
     web_port: int = Field(8000, ge=0, le=65535, description="Its port; 0: any that is free.")
     public_url: str | None = Field(
         None, description="How browsers reach it; https here makes cookies secure."
     )
-    login_hours: float = Field(12.0, gt=0, description="A log-in ends after this long.")
+    login_hours: float = Field(
+        12.0, gt=0, le=YEAR / 3600, description="A log-in ends after this long."
+    )
     oidc_issuer: str | None = Field(None, description="OpenID provider; empty: passwords only.")
     oidc_client_id: str | None = Field(None, description="Of this service at the provider.")
     oidc_client_secret: str | None = Field(None, description="Likewise.", repr=False)
     review_lease_seconds: float = Field(
-        90.0, ge=1.0, description="A claim lapses this long after its page was last alive."
+        90.0, ge=1.0, le=YEAR, description="A claim lapses this long after its page was last alive."
     )
     undo_seconds: float = Field(
         8.0, ge=0, le=3600, description="A decision can be undone for this long."
     )
     reveal_cap: int | None = Field(
-        None, ge=0, description="Unblurred images a person and day, unless set for the person."
+        None,
+        ge=0,
+        le=MOST,
+        description="Unblurred images a person and day, unless set for the person.",
     )
     fetch_hosts: tuple[str, ...] = Field(
         (), description='JSON list of the hosts from which URIs are fetched; "*.example.org" too.'
     )
-    fetch_seconds: float = Field(30.0, gt=0, description="Time for one fetch, all told.")
-    upload_files: int = Field(1_000, ge=1, description="Files of one request.")
-    upload_bytes: int = Field(512 * 2**20, ge=1, description="Bytes of one request.")
-    webhook_seconds: float = Field(10.0, gt=0, description="Time for one webhook delivery.")
-    webhook_hours: float = Field(72.0, gt=0, description="A delivery is given up after this long.")
+    fetch_seconds: float = Field(30.0, gt=0, le=YEAR, description="Time for one fetch, all told.")
+    upload_files: int = Field(1_000, ge=1, le=MOST, description="Files of one request.")
+    upload_bytes: int = Field(512 * 2**20, ge=1, le=2**40, description="Bytes of one request.")
+    webhook_seconds: float = Field(
+        10.0, gt=0, le=YEAR, description="Time for one webhook delivery."
+    )
+    webhook_hours: float = Field(
+        72.0, gt=0, le=YEAR / 3600, description="A delivery is given up after this long."
+    )
     webhook_private: bool = Field(
         False, description="Webhooks may go to private and loopback addresses, too."
     )
@@ -109,8 +146,10 @@ class Settings(BaseSettings):
         description="Any fsspec address to publish the sealed ledger at, best one that whoever "
         "has the database cannot write to; empty is data_dir/log.",
     )
-    seal_rows: int = Field(1_000, ge=1, description="Entries that wait before they are sealed.")
-    seal_seconds: float = Field(10.0, gt=0, description="Or so long, if they are fewer.")
+    seal_rows: int = Field(
+        1_000, ge=1, le=MOST, description="Entries that wait before they are sealed."
+    )
+    seal_seconds: float = Field(10.0, gt=0, le=YEAR, description="Or so long, if they are fewer.")
     four_eyes: bool = Field(
         False, description="A policy becomes active only when somebody else agrees."
     )
@@ -120,6 +159,34 @@ class Settings(BaseSettings):
     def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         AllowList.of(hosts)
         return hosts
+
+    @field_validator("public_url", "oidc_issuer")
+    @classmethod
+    def _is_of_the_web(cls, url: str | None) -> str | None:
+        if url is not None and (not _WEB.match(url) or not urlsplit(url).netloc):
+            raise ValueError("an address that begins with https:// or http:// was expected")
+        return url
+
+    @model_validator(mode="after")
+    def _names_the_whole_provider(self) -> Self:
+        if (self.oidc_issuer is None) != (self.oidc_client_id is None):
+            raise InvalidSettings(
+                f"{PREFIX}OIDC_ISSUER and {PREFIX}OIDC_CLIENT_ID go together: set both, or neither "
+                "for passwords only."
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        *sources: PydanticBaseSettingsSource,
+        **named: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where settings come from; InvalidSettings for a name that is none."""
+        read = (*sources, *named.values())
+        _refuse_unknown(_names_in(read), cls.model_fields)
+        return read
 
     @property
     def images_at(self) -> str:
@@ -143,9 +210,44 @@ class Settings(BaseSettings):
             return cls(**overrides)  # type: ignore[arg-type]
         except ValidationError as error:
             problems = "; ".join(
-                f"FILTER_SERVICE_{'_'.join(map(str, e['loc'])).upper()}={e['input']!r}: {e['msg']}"
+                f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}={e['input']!r}: {e['msg']}"
                 for e in error.errors()
             )
             raise InvalidSettings(
                 f"{problems}. Mend it in the environment or in .env and start again."
             ) from error
+
+
+def _names_in(sources: Iterable[PydanticBaseSettingsSource]) -> list[str]:
+    """The settings that somebody means to set, in small letters, known or not."""
+    names: list[str] = []
+    for source in sources:
+        if isinstance(source, EnvSettingsSource):  # the environment, and .env
+            names += _ours(source.env_vars)
+        elif isinstance(source, InitSettingsSource):
+            names += source.init_kwargs
+    return names
+
+
+def _ours(variables: Mapping[str, str | None]) -> list[str]:
+    """What follows our prefix, of the variables that are for us."""
+    prefix = PREFIX.lower()
+    found = {
+        name.removeprefix(prefix): v for name, v in variables.items() if name.startswith(prefix)
+    }
+    return [n for n, value in found.items() if not _KUBERNETES.match(f"{n.upper()}={value}")]
+
+
+def _refuse_unknown(names: Iterable[str], known: Iterable[str]) -> None:
+    """InvalidSettings names each unknown setting and the known one that it is nearest to."""
+    settings = list(known)
+    unknown = [_nearest(name, settings) for name in dict.fromkeys(names) if name not in settings]
+    if unknown:
+        raise InvalidSettings(
+            f"{'; '.join(unknown)}. Mend it in the environment or in .env and start again."
+        )
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    return f"There is no setting {PREFIX}{name.upper()}; the nearest is {PREFIX}{near.upper()}"

@@ -60,6 +60,11 @@ def test_our_variables_are_settings() -> None:
     assert {v for v in example() if v.startswith("FILTER_SERVICE_")} <= known
 
 
+def test_every_setting_in_the_file_of_variables_reaches_the_service() -> None:
+    for name, service in OURS.items():
+        assert [e["path"] for e in service["env_file"]] == [".env"], name
+
+
 def test_the_settings_read_what_compose_hands_over(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {**example(), "POSTGRES_PASSWORD": "pw1", "REDIS_PASSWORD": "pw2"}
     for name, value in SERVICES["worker"]["environment"].items():

@@ -1,6 +1,7 @@
 """The settings: read from the environment, and a bad one is named."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -89,6 +90,8 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
         ("web_port", "65536"),
         ("undo_seconds", "-1"),
         ("webhook_private", "perhaps"),
+        ("public_url", "moderation.example.org"),
+        ("oidc_issuer", "https:///login"),
     ],
 )
 def test_a_bad_value_is_named_with_its_variable(
@@ -99,6 +102,74 @@ def test_a_bad_value_is_named_with_its_variable(
     with pytest.raises(InvalidSettings, match=variable) as caught:
         Settings.load()
     assert value in str(caught.value)
+
+
+NUMBERS = [n for n, f in Settings.model_fields.items() if f.annotation in {int, float, int | None}]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1" + "0" * 22])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_has_bounds_on_both_sides(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"FILTER_SERVICE_{name.upper()}", value)
+    with pytest.raises(InvalidSettings, match=name.upper()):
+        Settings.load(_env_file=None)
+
+
+@pytest.mark.parametrize("name", ["oidc_issuer", "oidc_client_id"])
+def test_half_a_provider_is_none_and_said(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"FILTER_SERVICE_{name.upper()}", GOOD[name])
+    with pytest.raises(InvalidSettings, match="go together"):
+        Settings.load(_env_file=None)
+
+
+MISSPELT = {
+    "MODLE": "MODEL",
+    "DATADIR": "DATA_DIR",
+    "BATCHSIZE": "BATCH_SIZE",
+    "FOUR_EYE": "FOUR_EYES",
+    "PORT": "WEB_PORT",
+}
+
+
+@pytest.mark.parametrize(("wrong", "right"), MISSPELT.items())
+def test_a_setting_that_nobody_knows_is_refused_with_the_nearest(
+    wrong: str, right: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"FILTER_SERVICE_{wrong}", "8000")
+    sentence = f"no setting FILTER_SERVICE_{wrong}; the nearest is FILTER_SERVICE_{right}"
+    with pytest.raises(InvalidSettings, match=f"{sentence}\\."):
+        Settings.load(_env_file=None)
+
+
+def test_a_file_of_variables_is_read_as_strictly(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("POSTGRES_PASSWORD=1\nfilter_service_modle=x\n")
+    with pytest.raises(InvalidSettings, match=r"no setting FILTER_SERVICE_MODLE;"):
+        Settings.load(_env_file=tmp_path / ".env")
+
+
+def test_a_keyword_is_read_as_strictly() -> None:
+    with pytest.raises(InvalidSettings, match=r"no setting FILTER_SERVICE_MODLE;"):
+        Settings.load(modle="bundled")
+
+
+def test_what_kubernetes_says_of_a_service_of_our_name_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = {
+        "SERVICE_HOST": "10.0.0.11",
+        "SERVICE_PORT": "8000",
+        "SERVICE_PORT_HTTP": "8000",
+        "PORT": "tcp://10.0.0.11:8000",
+        "PORT_8000_TCP": "tcp://10.0.0.11:8000",
+        "PORT_8000_TCP_PROTO": "tcp",
+        "PORT_8000_TCP_PORT": "8000",
+        "PORT_8000_TCP_ADDR": "10.0.0.11",
+    }
+    for name, value in said.items():
+        monkeypatch.setenv(f"FILTER_SERVICE_{name}", value)
+    assert Settings.load(_env_file=None) == Settings(_env_file=None)
 
 
 def test_a_host_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
