@@ -30,7 +30,7 @@ import torch
 
 from benchmarks.folders import temporary_folder
 from filter_service import submissions
-from filter_service.cli.place import ended
+from filter_service.cli.supervision import ended
 from filter_service.db.schema import upgrade
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.demo.scenes import DEV_SEEDS, render, sample_scene

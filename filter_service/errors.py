@@ -25,6 +25,7 @@
         ├── UnknownModel        open_clip cannot load what was asked for
         ├── NotExplainable      no such explanation for this architecture
         ├── AnotherEncoder      the record names an encoder that is not the one at hand
+        ├── ProcessFailed       a process of ours ends again and again
         ├── BrokenLedger        what was sealed is not what is there now
         ├── InvalidStatement    a statement of reasons breaks a rule of the database it is for
         ├── DatabaseOutdated    migrations are missing
@@ -99,6 +100,10 @@ class NotExplainable(Permanent):
 
 class AnotherEncoder(Permanent):
     """The record names an encoder that is not the one at hand."""
+
+
+class ProcessFailed(Permanent):
+    """A process that a command started ends again and again; the message names it."""
 
 
 class BrokenLedger(Permanent):

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PATIENCE = 3.0  # seconds for a worker to answer
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
+_LIBC = ctypes.CDLL(None)  # found before any fork: other threads may hold the loader's lock
+
 logger = logging.getLogger(__name__)
 
 
@@ -88,7 +90,7 @@ def _python(settings: "Settings", log: Path | None, module: str, *arguments: str
             stdout=out,
             stderr=out,
             start_new_session=True,  # Ctrl-C reaches us, and we end them in order
-            preexec_fn=_end_with_parent,  # noqa: PLW1509  (one call of libc, before any thread)
+            preexec_fn=_end_with_parent,  # noqa: PLW1509  (one call of libc)
         )
 
 
@@ -100,7 +102,7 @@ def _written(value: object) -> str:
 def _end_with_parent() -> None:
     """Ask Linux to end this process gracefully when the one that started it is killed."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def main() -> None:

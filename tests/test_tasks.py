@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select, text
 
 from filter_service import submissions, webhooks
-from filter_service.cli.place import ended
+from filter_service.cli.supervision import ended
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item
 from filter_service.errors import InvalidSettings

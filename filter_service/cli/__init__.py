@@ -20,6 +20,7 @@ from filter_service.cli import (
     stating,
     versions,
 )
+from filter_service.cli.interrupting import interruptible
 from filter_service.cli.place import Queue
 from filter_service.errors import FilterServiceError
 
@@ -48,7 +49,8 @@ recording.add_to(auditing.audits)
 def run(queue: Queue) -> None:
     """Run one command; an error of ours is a sentence on stderr and exit code 1."""
     try:
-        app(obj=queue)
+        with interruptible():
+            app(obj=queue)
     except FilterServiceError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(1)

@@ -1,13 +1,20 @@
 """Commands of the operator: demo, console, worker, chores, up, db."""
 
-import contextlib
-import time
-from subprocess import Popen
-from typing import Annotated
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from filter_service.cli.place import ended, workplace
+from filter_service.cli.place import Queue, lasting, workplace
+from filter_service.cli.supervision import Start, supervised
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from subprocess import Popen
+
+    from filter_service.settings import Settings
 
 database = typer.Typer(help="Look after the database.", no_args_is_help=True)
 
@@ -28,14 +35,12 @@ def console(context: typer.Context) -> None:
 
 def worker(context: typer.Context) -> None:
     """Run one worker until it is interrupted; a batch at hand is finished first."""
-    with workplace(context.obj) as place:
-        _until_interrupted([place.queue.worker(place.settings)])
+    _stay_with("worker", context.obj.worker, context.obj)
 
 
 def chores(context: typer.Context) -> None:
     """Run the process for everything but judging, until it is interrupted."""
-    with workplace(context.obj) as place:
-        _until_interrupted([place.queue.chores(place.settings)])
+    _stay_with("chores", context.obj.chores, context.obj)
 
 
 def up(
@@ -43,13 +48,20 @@ def up(
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
 ) -> None:
     """Everything on one machine: embedded services, workers, chores, schedule and web page."""
-    with workplace(context.obj) as place:
+    with suppress(KeyboardInterrupt), lasting(context.obj) as place:
         typer.echo(f"Up, with everything in {place.settings.data_dir}; Ctrl-C stops it.")
-        queue, settings = place.queue, place.settings
-        processes = [queue.worker(settings) for _ in range(workers)]
-        for start in (queue.chores, queue.schedule, queue.web):
-            processes.append(start(settings))
-        _until_interrupted(processes)
+        with supervised(everything(place.queue, place.settings, workers)) as parts:
+            parts.stay()
+
+
+def everything(
+    queue: Queue, settings: "Settings", workers: int = 1, log: Path | None = None
+) -> dict[str, Start]:
+    """How to start each process of a whole service, by name."""
+    numbered = ["worker"] if workers == 1 else [f"worker {i}" for i in range(1, workers + 1)]
+    rest = {"chores": queue.chores, "schedule": queue.schedule, "web page": queue.web}
+    starts = dict.fromkeys(numbered, queue.worker) | rest
+    return {name: partial(start, settings, log) for name, start in starts.items()}
 
 
 @database.command()
@@ -69,8 +81,9 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(database, name="db")
 
 
-def _until_interrupted(processes: list["Popen[bytes]"]) -> None:
-    """Wait until one process ends or somebody presses Ctrl-C; then end them all gracefully."""
-    with ended(processes), contextlib.suppress(KeyboardInterrupt):
-        while all(p.poll() is None for p in processes):
-            time.sleep(0.2)
+def _stay_with(name: str, start: "Callable[[Settings], Popen[bytes]]", queue: Queue) -> None:
+    """Run one process until somebody interrupts."""
+    with suppress(KeyboardInterrupt), lasting(queue) as place:
+        started = {name: partial(start, place.settings)}
+        with supervised(started) as parts:
+            parts.stay()

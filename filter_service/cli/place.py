@@ -1,6 +1,6 @@
 """What commands work with: settings, services, sessions and storage, and somebody who works."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,12 +75,10 @@ def workplace(queue: Queue) -> Iterator[Workplace]:
 
 
 @contextmanager
-def ended(processes: Sequence["Popen[bytes]"]) -> Iterator[None]:
-    """Processes that are ended gracefully, however the block is left."""
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
+def lasting(queue: Queue) -> Iterator[Workplace]:
+    """The same for a command that stays: an embedded server that ends is started again."""
+    from filter_service.local import kept_up
+    from filter_service.settings import Settings
+
+    with workplace(queue) as place, kept_up(Settings.load()):
+        yield place

@@ -4,7 +4,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,8 +64,10 @@ def status(
         typer.echo(", ".join(f"{n} {name}" for name, n in counts.items()))
 
 
-def watched(place: Workplace, batch: uuid.UUID) -> "Status":
-    """Show a progress bar until the batch is finished."""
+def watched(
+    place: Workplace, batch: uuid.UUID, look: Callable[[], object] = lambda: None
+) -> "Status":
+    """Show a progress bar until the batch is finished, with a look at the processes meanwhile."""
     from rich.progress import Progress
 
     from filter_service import submissions
@@ -78,6 +80,7 @@ def watched(place: Workplace, batch: uuid.UUID) -> "Status":
             progress.update(task, total=found.total, completed=done)
             if found.finished:
                 return found
+            look()
             time.sleep(0.5)
 
 

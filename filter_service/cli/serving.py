@@ -1,12 +1,11 @@
 """The command that serves the console and the HTTP interface."""
 
-import signal
-import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from filter_service.cli.place import Workplace, workplace
+from filter_service.cli.place import Workplace, lasting
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -27,9 +26,7 @@ def serve(
     """The moderators' console and the platform's HTTP interface, until it is interrupted."""
     import uvicorn
 
-    # uvicorn repeats the signal that stopped it: this way what is open is closed, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with workplace(context.obj) as place:
+    with suppress(KeyboardInterrupt), lasting(context.obj) as place:
         config = uvicorn.Config(
             web_app(place),
             host=place.settings.web_host if host is None else host,
@@ -42,10 +39,8 @@ def serve(
         address, number = listening.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
         typer.echo(f"Serving http://{shown}:{number}/; Ctrl-C stops it.")
-        try:
-            uvicorn.Server(config).run(sockets=[listening])
-        except KeyboardInterrupt:
-            typer.echo("Stopped.")
+        uvicorn.Server(config).run(sockets=[listening])  # repeats the signal that stopped it
+    typer.echo("Stopped.")
 
 
 def web_app(place: Workplace) -> "FastAPI":

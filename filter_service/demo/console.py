@@ -11,8 +11,10 @@ import typer
 from sqlalchemy import select
 
 from filter_service import people, submissions
-from filter_service.cli.place import Queue, Workplace, ended, workplace
+from filter_service.cli.operating import everything
+from filter_service.cli.place import Queue, Workplace, lasting
 from filter_service.cli.queueing import watched
+from filter_service.cli.supervision import Parts, supervised
 from filter_service.db.tables import Batch
 from filter_service.errors import InvalidSettings, UnknownPerson
 from filter_service.images import read
@@ -38,26 +40,22 @@ def console(queue: Queue) -> None:
             "FILTER_SERVICE_DATABASE_URL is set, and the demo would add people to that database: "
             "unset it, or use `filter-service up` and `filter-service user add`."
         )
-    with workplace(queue) as place, contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), lasting(queue) as place:
         settings = _with_port(place.settings)
         log = settings.data_dir / "console.log"
-        starts = (queue.worker, queue.chores, queue.schedule, queue.web)
-        processes = [start(settings, log) for start in starts]
-        with ended(processes):
-            _judge_samples(place)
+        with supervised(everything(queue, settings, log=log), log) as parts:
+            _judge_samples(place, parts)
             passwords = _people(place)
             address = f"http://{settings.web_host}:{settings.web_port}/"
-            _wait_for(address)
+            _wait_for(address, parts)
             typer.echo(f"\nThe console: {address}")
             for login, password in passwords.items():
                 typer.echo(f"  sign in as {login!r} with the password {password!r}")
             typer.echo(f"Ctrl-C stops it; what happens is written to {log}.")
-            while all(process.poll() is None for process in processes):
-                time.sleep(0.2)
-            typer.echo(f"A process has ended; {log} says why.", err=True)
+            parts.stay()
 
 
-def _judge_samples(place: Workplace) -> None:
+def _judge_samples(place: Workplace, parts: Parts) -> None:
     """Submit the samples unless they are there, and wait until they are judged."""
     known = select(Batch.id).where(
         Batch.label == LABEL, Batch.total.is_not(None), Batch.cancelled_at.is_(None)
@@ -74,7 +72,7 @@ def _judge_samples(place: Workplace) -> None:
             read_policy(HERE / "policy.yaml"),
             label=LABEL,
         )
-    watched(place, batch)
+    watched(place, batch, parts.look)
 
 
 def _people(place: Workplace) -> dict[str, str]:
@@ -104,7 +102,7 @@ def _with_port(settings: Settings) -> Settings:
     return settings
 
 
-def _wait_for(address: str) -> None:
+def _wait_for(address: str, parts: Parts) -> None:
     """Until the web page answers, or for a while."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
@@ -112,4 +110,5 @@ def _wait_for(address: str) -> None:
             with urllib.request.urlopen(f"{address}live", timeout=1):
                 return
         except (urllib.error.URLError, OSError):
+            parts.look()
             time.sleep(0.2)

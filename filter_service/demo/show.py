@@ -5,6 +5,7 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import PIL.Image
@@ -16,8 +17,9 @@ from rich.text import Text
 from sqlalchemy import select
 
 from filter_service import submissions
-from filter_service.cli.place import Queue, ended, workplace
+from filter_service.cli.place import Queue, lasting
 from filter_service.cli.queueing import watched
+from filter_service.cli.supervision import supervised
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Image, Item, StoredEncoder, StoredExplanation
 from filter_service.explain.overlay import card
@@ -54,15 +56,18 @@ def show(queue: Queue) -> None:
     files = sorted((HERE / "samples").glob("*.jpg"))
     policy = read_policy(HERE / "policy.yaml")
     console = Console()
-    with workplace(queue) as place:
+    with lasting(queue) as place:
         log = place.settings.data_dir / "demo.log"
-        processes = [queue.worker(place.settings, log), queue.schedule(place.settings, log)]
-        with ended(processes):
+        starts = {
+            "worker": partial(queue.worker, place.settings, log),
+            "schedule": partial(queue.schedule, place.settings, log),
+        }
+        with supervised(starts, log) as parts:
             sent = (Submission(f.name, read(f)) for f in files)
             batch = submissions.accept(
                 place.sessions, place.storage, place.knock, sent, policy, label="demo"
             )
-            watched(place, batch)
+            watched(place, batch, parts.look)
         flags = _flags(place.sessions, batch)
         names = {digest(f.read_bytes()): f.name for f in files}
         console.print(_table(flags, names))

@@ -7,16 +7,23 @@ accounts of the machine, give up a crash recovery after ten seconds and cannot m
 ends; who can turn it into an exclusive one was the last, and stops the servers.
 """
 
+import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from filter_service.errors import FilterServiceError
 from filter_service.local.place import Place
 from filter_service.local.postgres import Postgres
 from filter_service.local.redis import Redis
 from filter_service.settings import Settings
 
-__all__ = ["Services", "services", "stop"]
+__all__ = ["Services", "kept_up", "services", "stop"]
+
+LOOK_SECONDS = 1.0  # between looks at whether the servers still run
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,44 @@ def services(settings: Settings) -> Iterator[Services]:
             with place.alone():
                 if users.leave():
                     _stop(place)
+
+
+@contextmanager
+def kept_up(settings: Settings) -> Iterator[None]:
+    """In the block, which is inside `services`, an embedded server that ends is started again."""
+    if settings.database_url and settings.broker_url:
+        yield
+        return
+    over = threading.Event()
+    guard = threading.Thread(target=_keep_up, args=(settings, over), name="servers")
+    guard.start()
+    try:
+        yield
+    finally:
+        over.set()
+        guard.join()
+
+
+def _keep_up(settings: Settings, over: threading.Event) -> None:
+    place = Place.of(settings)
+    wanted: list[Postgres | Redis] = []
+    wanted += [] if settings.database_url else [Postgres(place)]
+    wanted += [] if settings.broker_url else [Redis(place)]
+    while not over.wait(LOOK_SECONDS):
+        for server in wanted:
+            if not server.runs():
+                _start_again(place, server)
+
+
+def _start_again(place: Place, server: Postgres | Redis) -> None:
+    """Try to; what does not come up is tried again at the next look."""
+    name = type(server).__name__
+    try:
+        with place.alone():
+            server.start()
+        logger.warning("The embedded %s had ended and was started again.", name)
+    except (FilterServiceError, OSError) as error:
+        logger.warning("The embedded %s has ended and does not start: %s", name, error)
 
 
 def stop(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import URL
 
 from filter_service.errors import DatabaseUnavailable, InvalidSettings
 from filter_service.local.place import Place
-from filter_service.local.processes import at_work, end, until
+from filter_service.local.processes import at_work, end, is_at_work, until
 
 _NAME = "filter_service"  # of the database and of its owner
 _RECOVERY_SECONDS = 300  # a crash in the middle of a large write takes a while to replay
@@ -41,6 +41,11 @@ class Postgres:
         self._make_database(sockets)
         url = URL.create("postgresql+psycopg", _NAME, database=_NAME, query={"host": sockets})
         return url.render_as_string()
+
+    def runs(self) -> bool:
+        """Whether its first process is there; asked often, it looks at no other process."""
+        pid = self._pid_file(0)
+        return pid.isdigit() and is_at_work(int(pid), "postgres", self.folder)
 
     def stop(self) -> None:
         end(self._server(), signal.SIGINT)  # "fast": end the sessions, write, leave

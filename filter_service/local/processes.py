@@ -20,6 +20,15 @@ def at_work(name: str, folder: Path) -> list[psutil.Process]:
     ]
 
 
+def is_at_work(pid: int, name: str, folder: Path) -> bool:
+    """Whether this process is there, has this name and works in this folder."""
+    with suppress(psutil.Error):
+        found = psutil.Process(pid)
+        ended = found.status() == psutil.STATUS_ZOMBIE
+        return not ended and (found.name(), found.cwd()) == (name, str(folder))
+    return False
+
+
 def end(processes: list[psutil.Process], how: signal.Signals, patience: float = 60.0) -> None:
     """Ask processes to end, wait for them, and kill those that do not."""
     for process in processes:

@@ -38,6 +38,10 @@ class Redis:
             url = self._launch(url)
         return url
 
+    def runs(self) -> bool:
+        """Whether it answers where it did."""
+        return _answers(self._url())
+
     def stop(self) -> None:
         end(at_work("redis-server", self.folder), signal.SIGTERM)
 
