@@ -31,10 +31,11 @@ from filter_service.verdicts import (
     score,
     threshold_margin,
 )
+from filter_service.views import View
 
-FRAMES = 64  # in one screening pass, so that a long animation cannot exhaust the memory
+VIEWS = 64  # in one screening pass, so that a long animation cannot exhaust the memory
 STANDARD = Limits()
-CONFIRMED = 16  # frames in one confirming pass, whose activations are kept for the maps
+CONFIRMED = 16  # views in one confirming pass, whose activations are kept for the maps
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,9 @@ class Subject:
     """One image ready to be judged: pixels for the screening pass, or vectors known already."""
 
     digest: str
-    numbers: tuple[int, ...]  # number of each frame in the file
-    load: Callable[[], Tensor]  # -> (frames, 3, h, w), fully decoded
-    pixels: Tensor | None = None  # (frames, 3, h, w)
+    views: tuple[View, ...]
+    load: Callable[[], Tensor]  # -> (views, 3, h, w), fully decoded
+    pixels: Tensor | None = None  # (views, 3, h, w)
     drafted: bool = False  # the pixels come from a reduced decoding
     known: KnownVectors | None = None
     pdq: str | None = None  # of the first frame; None: too plain, or not decoded now
@@ -71,7 +72,7 @@ def moderate(
 ) -> list[Outcome]:
     """Judge images against a policy and explain every flag; one outcome per image, in order.
 
-    Screening runs in the encoder's fast precision. Every frame whose margin comes within the
+    Screening runs in the encoder's fast precision. Every view whose margin comes within the
     measured error band of a threshold, or passes it, is encoded again in float32 from fully decoded
     pixels, so that verdicts and the numbers of flagged images are always those of float32.
     Counterfactuals are sought in `memories` and among the images of this call. Of an image that is
@@ -101,7 +102,7 @@ class ServedJudge:
         if known is None or (self.encoder.screening_is_exact and not all(known.exact)):
             return prepare(load(), self.encoder, self.limits)
         again = self._again(load)
-        return Subject(digest, known.numbers, again, known=known)
+        return Subject(digest, known.views, again, known=known)
 
     def moderate(self, subjects: Sequence[Subject], policy: Policy) -> list[Outcome]:
         return moderate(subjects, policy, self.encoder, self.memories)
@@ -129,15 +130,15 @@ class _Bench:
     vectors: PolicyVectors
 
     def suspects(self, track: _Track) -> npt.NDArray[np.bool_]:
-        """Frames to be confirmed or explained: over a threshold, or within the band: (frames,)."""
+        """Views to be confirmed or explained: over a threshold, or within the band: (views,)."""
         return np.asarray(self._near(track).any(axis=1))
 
     def _near(self, track: _Track) -> npt.NDArray[np.bool_]:
-        """Which frames are over which threshold, or within its band: (frames, classes)."""
+        """Which views are over which threshold, or within its band: (views, classes)."""
         policy = self.vectors.policy
         thresholds = np.array([threshold_margin(c) for c in policy.classes])  # (classes,)
-        margins = self.vectors.margins(track.vectors)  # (frames, classes)
-        slack = np.where(track.exact[:, None], 0.0, self.encoder.band(policy))  # (frames, classes)
+        margins = self.vectors.margins(track.vectors)  # (views, classes)
+        slack = np.where(track.exact[:, None], 0.0, self.encoder.band(policy))  # (views, classes)
         return np.asarray(margins >= thresholds - slack)
 
     def _may_be_sealed(self, track: _Track) -> bool:
@@ -146,13 +147,13 @@ class _Bench:
         return bool(self._near(track)[:, sealed].any())
 
     def confirm(self, tracks: Sequence[_Track], explanations: Explanations) -> None:
-        """Encode suspect frames in float32, and explain those that stay over a threshold."""
-        rows = [(t, int(f)) for t in tracks for f in np.flatnonzero(self.suspects(t))]
+        """Encode suspect views in float32, and explain those that stay over a threshold."""
+        rows = [(t, int(v)) for t in tracks for v in np.flatnonzero(self.suspects(t))]
         pixels = torch.cat([_exact_pixels(t)[self.suspects(t)] for t in tracks])  # (n, 3, h, w)
         seen = capture(self.encoder, pixels)
-        for (track, f), z in zip(rows, seen.z, strict=True):
-            track.changed |= not track.exact[f]
-            track.vectors[f], track.exact[f] = z, True
+        for (track, v), z in zip(rows, seen.z, strict=True):
+            track.changed |= not track.exact[v]
+            track.vectors[v], track.exact[v] = z, True
         self._explain(rows, pixels, seen, explanations)
 
     def _explain(
@@ -163,14 +164,14 @@ class _Bench:
         explanations: Explanations,
     ) -> None:
         cases: list[tuple[_Track, Case]] = []
-        for row, (track, f) in enumerate(rows):
+        for row, (track, v) in enumerate(rows):
             if is_sealed(self.outcome(track).scores, self.vectors.policy):
                 continue  # of what must not be shown nothing is computed either
-            number = track.subject.numbers[f]
+            view = track.subject.views[v]
             cases += [
                 (track, Case(row, track.subject.digest, pixels[row], s))
                 for s in self.outcome(track).scores
-                if s.flagged and s.frame == number
+                if s.flagged and s.view == view
             ]
         if cases:
             records = explanations.explain([c for _, c in cases], seen)
@@ -193,15 +194,15 @@ class _Bench:
 
     def outcome(self, track: _Track) -> Outcome:
         exact = tuple(map(bool, track.exact))
-        margins = self.vectors.margins(track.vectors)  # (frames, classes)
-        scores = score(margins, track.subject.numbers, exact, self.vectors.policy)
+        margins = self.vectors.margins(track.vectors)  # (views, classes)
+        scores = score(margins, track.subject.views, exact, self.vectors.policy)
         shut = is_sealed(scores, self.vectors.policy)
         return Outcome(
             digest=track.subject.digest,
             verdict=judge(scores),
             scores=scores,
             vectors=track.vectors if track.changed and not shut else None,
-            frames=track.subject.numbers,
+            views=track.subject.views,
             exact=exact,
             explanations=tuple(track.explanations),
             pdq=None if shut else track.subject.pdq,
@@ -218,7 +219,7 @@ def _screen(tracks: Sequence[_Track], encoder: Encoder) -> None:
     if not fresh:
         return
     pixels = torch.cat([p for _, p in fresh])  # (n, 3, h, w)
-    z = np.concatenate([encoder.screen(part) for part in torch.split(pixels, FRAMES)])  # (n, d)
+    z = np.concatenate([encoder.screen(part) for part in torch.split(pixels, VIEWS)])  # (n, d)
     ends = np.cumsum([len(p) for _, p in fresh])
     for (track, _), vectors in zip(fresh, np.split(z, ends[:-1]), strict=True):
         track.vectors = vectors.copy()
@@ -227,7 +228,7 @@ def _screen(tracks: Sequence[_Track], encoder: Encoder) -> None:
 
 
 def _chunks(tracks: Sequence[_Track]) -> Iterator[list[_Track]]:
-    """Tracks together as long as their frames are few; an animation's frames stay together."""
+    """Tracks together as long as their views are few; those of one image stay together."""
     chunk: list[_Track] = []
     for track in tracks:
         if chunk and sum(len(t.vectors) for t in [*chunk, track]) > CONFIRMED:
@@ -242,7 +243,7 @@ def _subject(image: Image, encoder: Encoder) -> Subject:
     pixels = _pixels(image, encoder)
     return Subject(
         digest=image.digest,
-        numbers=tuple(f.number for f in image.frames),
+        views=tuple(View(f.number, f.reading) for f in image.frames),
         load=lambda: pixels,
         pixels=pixels,
         drafted=image.drafted,
@@ -257,4 +258,4 @@ def _exact_pixels(track: _Track) -> Tensor:
 
 
 def _pixels(image: Image, encoder: Encoder) -> Tensor:
-    return torch.stack([encoder.pixels(f.picture) for f in image.frames])  # (frames, 3, h, w)
+    return torch.stack([encoder.pixels(f.picture) for f in image.frames])  # (views, 3, h, w)

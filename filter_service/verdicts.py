@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filter_service.policy import ForbiddenClass, Policy
+from filter_service.views import View
 
 if TYPE_CHECKING:
     from filter_service.explain.record import Explanation
@@ -27,26 +28,31 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The evidence for one class in one image, of the frame that shows it most strongly."""
+    """The evidence for one class in one image, of the view that shows it most strongly."""
 
     class_name: str
     margin: float  # logits
     probability: float
     threshold: float  # probability
-    frame: int  # number of the frame in the file, 0 for a still image
+    view: View
     exact: bool  # computed in float32; False only far from every threshold
 
     @property
     def flagged(self) -> bool:
         return self.probability >= self.threshold
 
+    @property
+    def frame(self) -> int:
+        """Number of the frame in the file, 0 for a still image."""
+        return self.view.frame
+
 
 @dataclass(frozen=True, slots=True)
 class KnownVectors:
     """What an encoder has computed of one image before: it need not do so again."""
 
-    vectors: FloatArray  # (frames, d) unit
-    numbers: tuple[int, ...]  # number of each frame in the file
+    vectors: FloatArray  # (views, d) unit
+    views: tuple[View, ...]
     exact: tuple[bool, ...]  # whether each vector is float32
 
 
@@ -58,8 +64,8 @@ class Outcome:
     verdict: Verdict
     scores: tuple[Score, ...] = ()
     reason: str | None = None  # why undetermined, a sentence
-    vectors: FloatArray | None = None  # (frames, d) unit embeddings, None when known already
-    frames: tuple[int, ...] = ()  # frame number of each vector
+    vectors: FloatArray | None = None  # (views, d) unit embeddings, None when known already
+    views: tuple[View, ...] = ()  # of each vector
     exact: tuple[bool, ...] = ()  # whether each vector is float32
     explanations: tuple["Explanation", ...] = field(default=())
     pdq: str | None = None  # perceptual hash of the first frame; None: too plain, or known already
@@ -85,23 +91,23 @@ def threshold_margin(forbidden: ForbiddenClass) -> float:
 
 
 def score(
-    margins: npt.NDArray[np.floating],  # (frames, classes), logits
-    frames: Sequence[int],
+    margins: npt.NDArray[np.floating],  # (views, classes), logits
+    views: Sequence[View],
     exact: Sequence[bool],
     policy: Policy,
 ) -> tuple[Score, ...]:
-    """One score per class: the worst frame counts and is named."""
+    """One score per class: the worst view counts and is named."""
     worst = margins.argmax(axis=0)  # (classes,)
     return tuple(
         Score(
             class_name=forbidden.name,
-            margin=float(margins[f, c]),
-            probability=probability(float(margins[f, c]), forbidden),
+            margin=float(margins[v, c]),
+            probability=probability(float(margins[v, c]), forbidden),
             threshold=forbidden.threshold,
-            frame=frames[f],
-            exact=exact[f],
+            view=views[v],
+            exact=exact[v],
         )
-        for c, (forbidden, f) in enumerate(zip(policy.classes, worst, strict=True))
+        for c, (forbidden, v) in enumerate(zip(policy.classes, worst, strict=True))
     )
 
 

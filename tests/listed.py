@@ -16,6 +16,7 @@ from filter_service.moderation.recording import Source, record
 from filter_service.reviews.matching import Matcher
 from filter_service.scoring import FloatArray
 from filter_service.verdicts import Outcome, Verdict, judge, score
+from filter_service.views import View
 from tests.simple_judge import POLICY, Explained
 
 DIM = 8
@@ -86,13 +87,13 @@ def outcome(
 ) -> Outcome:
     if margins is None:
         return Outcome(digest, Verdict.UNDETERMINED, reason="the bytes are not an image")
-    scores = score(np.array([margins]), [0], [True], POLICY)
+    scores = score(np.array([margins]), [View()], [True], POLICY)
     return Outcome(
         digest=digest,
         verdict=judge(scores),
         scores=scores,
         vectors=None if z is None else z[None],
-        frames=(0,),
+        views=(View(),),
         exact=(True,),
         explanations=tuple(Explained(s.class_name) for s in scores if s.flagged),  # type: ignore[misc]
         pdq=pdq,

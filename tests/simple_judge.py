@@ -15,6 +15,7 @@ from filter_service.policy import ForbiddenClass, Policy
 from filter_service.scoring import FloatArray
 from filter_service.storage import Storage
 from filter_service.verdicts import KnownVectors, Outcome, judge, score
+from filter_service.views import View
 
 DIM = 4
 FINGERPRINT = "ab" * 32
@@ -69,7 +70,7 @@ class SimpleJudge:
 
     def _outcome(self, subject: Subject, policy: Policy) -> Outcome:
         margins = np.array([[float(subject.words[0]), -5.0][: len(policy.classes)]])
-        scores = score(margins, [0], [True], policy)
+        scores = score(margins, [View()], [True], policy)
         if subject.known is None:
             self.computed.append(subject.digest)
         flagged = [Explained(s.class_name) for s in scores if s.flagged]
@@ -78,7 +79,7 @@ class SimpleJudge:
             verdict=judge(scores),
             scores=scores,
             vectors=vector(subject.digest)[None] if subject.known is None else None,
-            frames=(0,),
+            views=(View(),),
             exact=(True,),
             explanations=tuple(flagged),  # type: ignore[arg-type]
         )

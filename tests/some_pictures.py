@@ -20,6 +20,7 @@ from filter_service.policy import Policy
 from filter_service.scoring import FloatArray
 from filter_service.storage import Storage
 from filter_service.verdicts import KnownVectors, Verdict
+from filter_service.views import View
 from tests.some_cases import POLICY
 
 FINGERPRINT = "cd" * 32
@@ -126,4 +127,4 @@ def encoder_of(sessions: Sessions, policy: Policy = POLICY) -> int:
 def _known(vector: Sequence[float]) -> KnownVectors:
     z: FloatArray = np.asarray([vector], dtype=np.float32)  # (1, d)
     z /= np.linalg.norm(z)
-    return KnownVectors(z, (0,), (True,))
+    return KnownVectors(z, (View(),), (True,))

@@ -151,9 +151,9 @@ def test_known_vectors_give_the_same_verdicts_without_a_screening_pass(
     known = [
         Subject(
             o.digest,
-            o.frames,
+            o.views,
             load,  # type: ignore[arg-type]
-            known=KnownVectors(o.vectors, o.frames, o.exact),
+            known=KnownVectors(o.vectors, o.views, o.exact),
         )
         for o in clear
         if o.vectors is not None
@@ -169,4 +169,4 @@ def test_an_animation_is_judged_by_its_worst_frame(encoder: Encoder, policy: Pol
     outcome = moderate([prepare(file.getvalue(), encoder)], policy, encoder)[0]
     frames = [moderate([decode(file.getvalue())], policy, encoder)[0]]
     assert outcome.scores == frames[0].scores
-    assert len(outcome.frames) == 4
+    assert len(outcome.views) == 4

@@ -21,6 +21,7 @@ from filter_service.explain.words import Words
 from filter_service.policy import read_policy
 from filter_service.scoring import PolicyVectors
 from filter_service.verdicts import score, threshold_margin
+from filter_service.views import View
 
 SCENES = 340  # every third holds something forbidden
 CASES = 100
@@ -77,7 +78,7 @@ def judged() -> Judged:
     cases = [
         Case(row, digest(row), pixels[row], s)
         for row in range(len(scenes))
-        for s in score(margins[row : row + 1], (0,), (True,), policy)
+        for s in score(margins[row : row + 1], (View(),), (True,), policy)
         if s.flagged
     ][:CASES]
     assert len(cases) == CASES

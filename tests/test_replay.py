@@ -40,6 +40,7 @@ from filter_service.replay.scores import compare_scores
 from filter_service.replay.tolerances import LOGITS
 from filter_service.settings import Settings
 from filter_service.verdicts import Verdict, score, threshold_margin
+from filter_service.views import View
 from tasks.__main__ import CeleryQueue
 from tests.console_world import World, labelled
 from tests.served import ROOT, environment
@@ -292,7 +293,7 @@ def judged_as(world: World, over: tuple[float, float], name: str, **flags: float
     margins[:2] += 5 + np.array(over)
     told = {**record.judged, "class": name, "flags": flags}
     found = Comparison()
-    scores = score(margins[None], [0], [True], policy)
+    scores = score(margins[None], [View()], [True], policy)
     compare_scores(found, replace(record, judged=told), scores, np.zeros(len(margins)))
     return {d.place for d in found.differences if "class" in d.place or "hats" in d.place}
 

@@ -17,6 +17,7 @@ from filter_service.verdicts import (
     score,
     threshold_margin,
 )
+from filter_service.views import View
 
 SOFTMAX = Head(scale=10.0)
 SIGMOID = Head(scale=10.0, bias=-4.0, sigmoid=True)
@@ -165,19 +166,20 @@ def test_the_threshold_margin_has_the_threshold_probability(
 
 def test_the_worst_frame_counts_and_is_named() -> None:
     margins = np.array([[-1.0], [3.0], [2.0]])
-    (s,) = score(margins, frames=[0, 7, 14], exact=[False, True, False], policy=_policy())
+    views = [View(0), View(7), View(14)]
+    (s,) = score(margins, views, exact=[False, True, False], policy=_policy())
     assert (s.margin, s.frame, s.exact) == (3.0, 7, True)
 
 
 def test_each_class_has_its_own_worst_frame() -> None:
     knife = _forbidden().model_copy(update={"name": "knife"})
     margins = np.array([[1.0, -5.0], [0.0, 5.0]])
-    scores = score(margins, [0, 1], [True, True], _policy(_forbidden(), knife))
+    scores = score(margins, [View(0), View(1)], [True, True], _policy(_forbidden(), knife))
     assert [(s.class_name, s.frame) for s in scores] == [("gun", 0), ("knife", 1)]
 
 
 def _score(probability: float, threshold: float = 0.5) -> Score:
-    return Score("gun", 0.0, probability, threshold, frame=0, exact=True)
+    return Score("gun", 0.0, probability, threshold, view=View(), exact=True)
 
 
 def test_a_probability_at_the_threshold_is_flagged() -> None:

@@ -23,6 +23,7 @@ from filter_service.explain.memory import ArrayMemory
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.scoring import ClassVectors, FloatArray, Head, PolicyVectors
 from filter_service.verdicts import KnownVectors, Verdict
+from filter_service.views import View
 
 DIM = 32
 NUMBER = 3_000
@@ -81,7 +82,7 @@ def fill(sessions: Sessions, vectors: FloatArray) -> Store:
                 [{"digest": name(i), "bytes": 1} for i in range(len(vectors))],
             )
         )
-        known = [KnownVectors(z[None], (0,), (True,)) for z in vectors]
+        known = [KnownVectors(z[None], (View(),), (True,)) for z in vectors]
         keep_vectors(session, encoder, dict(zip(ids, known, strict=True)))
         score = {"encoder_id": encoder, "class_id": class_id, "frame": 0, "exact": True}
         session.execute(
@@ -237,9 +238,9 @@ def test_a_float32_vector_replaces_one_from_less(sessions: Sessions, store: Stor
     rough, fine = store.vectors[1][None], store.vectors[2][None]
     with sessions.begin() as session:
         encoder = register_encoder(session, "cd" * 32, "rough", DIM, {})
-        keep_vectors(session, encoder, {1: KnownVectors(rough, (0,), (False,))})
-        keep_vectors(session, encoder, {1: KnownVectors(fine, (0,), (True,))})
-        keep_vectors(session, encoder, {1: KnownVectors(rough, (0,), (False,))})
+        keep_vectors(session, encoder, {1: KnownVectors(rough, (View(),), (False,))})
+        keep_vectors(session, encoder, {1: KnownVectors(fine, (View(),), (True,))})
+        keep_vectors(session, encoder, {1: KnownVectors(rough, (View(),), (False,))})
         known = known_vectors(session, encoder, [1])[name(0)]
     assert known.exact == (True,)
     assert np.array_equal(known.vectors, fine)

@@ -36,6 +36,7 @@ from filter_service.submissions import Submission
 from filter_service.verdicts import Outcome, Verdict, judge, score, threshold_margin
 from filter_service.versions import Flags, consequences, effects
 from filter_service.versions.consequences import reconsider_with
+from filter_service.views import View
 from filter_service.web.orders import policy_for
 from tests.simple_judge import DIM, POLICY, SimpleJudge, Subject, desk_of, vector
 from tests.some_cases import colleague, events_of, stage_of
@@ -200,7 +201,7 @@ def verdicts(sessions: Sessions, policy: Policy) -> dict[str, Verdict | None]:
 def expected(policy: Policy) -> dict[str, Verdict]:
     side = placed(policy)
     vectors = {f: vector(digest(f.encode()))[None] for f in HOUSE}
-    return {f: judge(score(side.margins(z), [0], [True], policy)) for f, z in vectors.items()}
+    return {f: judge(score(side.margins(z), [View()], [True], policy)) for f, z in vectors.items()}
 
 
 def latest(sessions: Sessions) -> Activation:

@@ -18,6 +18,7 @@ from filter_service.verdicts import Verdict, judge, score
 from filter_service.versions import stored
 from filter_service.versions.comparing import EXAMPLES, Comparison, Counts
 from filter_service.versions.stored import Asked, compare
+from filter_service.views import View
 
 DIM, COUNT = 32, 3_000
 HEADS = {"softmax": Head(100.0), "sigmoid": Head(100.0, bias=-10.0, sigmoid=True)}
@@ -76,7 +77,7 @@ def judged(sessions: Sessions, encoder: int, sides: Sequence[PolicyVectors]) -> 
         known = known_vectors(session, encoder, session.scalars(select(Image.id)).all())
     total, classes = Counts(), dict.fromkeys((n.name for s in sides for n in s.classes), Counts())
     for v in known.values():
-        scores = [score(s.margins(v.vectors), v.numbers, v.exact, s.policy) for s in sides]
+        scores = [score(s.margins(v.vectors), v.views, v.exact, s.policy) for s in sides]
         flags = [judge(s) is Verdict.FLAGGED for s in scores]
         total += counted(*flags)
         named = [{s.class_name for s in side if s.flagged} for side in scores]
@@ -198,7 +199,7 @@ def test_only_the_newest_are_looked_at(sessions: Sessions) -> None:
 
 
 def judged_newest(side: PolicyVectors, vectors: FloatArray) -> Counts:
-    flagged = [judge(score(side.margins(z[None]), [0], [True], side.policy)) for z in vectors]
+    flagged = [judge(score(side.margins(z[None]), [View()], [True], side.policy)) for z in vectors]
     return Counts(both=sum(f is Verdict.FLAGGED for f in flagged))
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from filter_service.db.tables import Digest, Embedding, Image, StoredEncoder, StoredPhrase
 from filter_service.scoring import FloatArray
 from filter_service.verdicts import KnownVectors
+from filter_service.views import View
 
 INDEXED_FROM = 20_000  # vectors; fewer are read one by one, which takes a few milliseconds
 
@@ -46,24 +47,24 @@ def known_vectors(
     session: Session, encoder_id: int, image_ids: Iterable[int]
 ) -> dict[str, KnownVectors]:
     """What an encoder has computed of these images, by digest."""
-    columns = (Image.digest, Embedding.frame, Embedding.vector, Embedding.exact_vector)
+    place = (Image.digest, Embedding.frame, Embedding.view)
     rows = session.execute(
-        select(*columns)
+        select(*place, Embedding.vector, Embedding.exact_vector)
         .join(Image)
         .where(Embedding.encoder_id == encoder_id, Embedding.image_id.in_(image_ids))
-        .order_by(Image.digest, Embedding.frame)
+        .order_by(*place)
     )
     return {
-        digest: _known([(f, v, e) for _, f, v, e in frames])
-        for digest, frames in groupby(rows, key=lambda row: row[0])
+        digest: _known([(View.parse(f, name), v, e) for _, f, name, v, e in views])
+        for digest, views in groupby(rows, key=lambda row: row[0])
     }
 
 
-def _known(frames: Sequence[tuple[int, FloatArray, FloatArray | None]]) -> KnownVectors:
+def _known(rows: Sequence[tuple[View, FloatArray, FloatArray | None]]) -> KnownVectors:
     return KnownVectors(
-        vectors=np.stack([unit(v) if e is None else e for _, v, e in frames]),  # (frames, d)
-        numbers=tuple(f for f, _, _ in frames),
-        exact=tuple(e is not None for _, _, e in frames),
+        vectors=np.stack([unit(v) if e is None else e for _, v, e in rows]),  # (views, d)
+        views=tuple(view for view, _, _ in rows),
+        exact=tuple(e is not None for _, _, e in rows),
     )
 
 
@@ -78,16 +79,17 @@ def keep_vectors(session: Session, encoder_id: int, vectors: Mapping[int, KnownV
         {
             "encoder_id": encoder_id,
             "image_id": image_id,
-            "frame": frame,
+            "frame": view.frame,
+            "view": view.name,
             "vector": vector,
             "exact_vector": vector if exact else None,
         }
         for image_id, known in sorted(vectors.items())  # two workers lock in the same order
-        for vector, frame, exact in zip(known.vectors, known.numbers, known.exact, strict=True)
+        for vector, view, exact in zip(known.vectors, known.views, known.exact, strict=True)
     ]
     new = insert(Embedding)
     replace = new.on_conflict_do_update(
-        index_elements=["encoder_id", "image_id", "frame"],
+        index_elements=["encoder_id", "image_id", "frame", "view"],
         set_={"vector": new.excluded.vector, "exact_vector": new.excluded.exact_vector},
         where=Embedding.exact_vector.is_(None) & new.excluded.exact_vector.is_not(None),
     )

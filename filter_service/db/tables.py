@@ -138,6 +138,10 @@ class Image(Table):
         server_default=text("'{}'::character varying[]"),
         comment="bytes, embeddings, explanations: looked for and deleted since it was last judged.",
     )
+    width: Mapped[int | None] = mapped_column(
+        comment="Pixels, upright; null: not judged, or frames of several sizes."
+    )
+    height: Mapped[int | None] = mapped_column(comment="Likewise.")
 
 
 class LooseBytes(Table):
@@ -244,6 +248,12 @@ class Item(Table):
         ForeignKey("items.id"), comment="The item that was judged anew, under another policy."
     )
     content_date: Mapped[date | None] = mapped_column(comment="When its user put it up.")
+    seen_pixels: Mapped[float | None] = mapped_column(
+        comment="Share of each frame that the model saw; null: unknown."
+    )
+    seen_time: Mapped[float | None] = mapped_column(
+        comment="Share of its time on the screen; null: unknown."
+    )
 
 
 class Queued(Table):
@@ -273,13 +283,18 @@ class Queued(Table):
 
 
 class Embedding(Table):
-    """The vector of one frame; partitioned by encoder."""
+    """The vector of one view; partitioned by encoder."""
 
     __tablename__ = "embeddings"
     __table_args__ = {"postgresql_partition_by": "LIST (encoder_id)"}  # noqa: RUF012
     encoder_id: Mapped[int] = mapped_column(ForeignKey("encoders.id"), primary_key=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     frame: Mapped[int] = mapped_column(primary_key=True)
+    view: Mapped[str] = mapped_column(
+        primary_key=True,
+        server_default="",
+        comment="Of the frame; empty: as the model takes it.",
+    )
     vector: Mapped[FloatArray] = mapped_column(Float16s)
     exact_vector: Mapped[FloatArray | None] = mapped_column(
         Float32s, comment="Where it was computed in float32; else the other came from less."
@@ -299,7 +314,7 @@ class StoredScore(Table):
             "encoder_id",
             "class_id",
             "margin",
-            postgresql_include=["image_id", "frame"],
+            postgresql_include=["image_id", "frame", "view"],
         ),
         {"postgresql_partition_by": "LIST (encoder_id)"},
     )
@@ -308,6 +323,9 @@ class StoredScore(Table):
     image_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     margin: Mapped[float]
     frame: Mapped[int]
+    view: Mapped[str] = mapped_column(
+        server_default="", comment="Of the frame; empty: as the model takes it."
+    )
     exact: Mapped[bool]
 
 

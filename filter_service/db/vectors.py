@@ -20,6 +20,7 @@ from filter_service.explain.counterfactual import Neighbour, Phrase
 from filter_service.policy import Policy
 from filter_service.scoring import FloatArray
 from filter_service.verdicts import Verdict, threshold_margin
+from filter_service.views import View
 
 FEW = 10_000  # images of one side that are read one by one
 RERANKED = 20  # nearest by float16 that compete for the first place in float32
@@ -49,7 +50,7 @@ _OPEN = """
 
 _FEW = f"""
     WITH side AS MATERIALIZED (
-        SELECT image_id, frame, margin FROM scores
+        SELECT image_id, frame, view, margin FROM scores
         WHERE encoder_id = {{encoder}} AND class_id = {{class_id}} AND margin {{compared}} :bound
         ORDER BY margin {{order}} LIMIT {{few}}
     )
@@ -58,7 +59,8 @@ _FEW = f"""
         SELECT side.image_id, margin, vector, exact_vector
         FROM side CROSS JOIN LATERAL (
             SELECT vector, exact_vector FROM embeddings
-            WHERE encoder_id = {{encoder}} AND image_id = side.image_id AND frame = side.frame
+            WHERE encoder_id = {{encoder}} AND image_id = side.image_id
+              AND frame = side.frame AND view = side.view
             LIMIT 1
         ) AS embedding
         ORDER BY vector <=> :z LIMIT :limit
@@ -66,7 +68,7 @@ _FEW = f"""
 """
 
 _WALK = """
-    SELECT image_id, frame, vector, exact_vector, vector::halfvec({dim}) <=> :z AS distance
+    SELECT image_id, frame, view, vector, exact_vector, vector::halfvec({dim}) <=> :z AS distance
     FROM embeddings WHERE encoder_id = {encoder}
     ORDER BY vector::halfvec({dim}) <=> :z
 """
@@ -78,7 +80,8 @@ _MANY = f"""
         FROM ({_WALK}) AS walk CROSS JOIN LATERAL (
             SELECT margin FROM scores
             WHERE encoder_id = {{encoder}} AND class_id = {{class_id}}
-              AND image_id = walk.image_id AND frame = walk.frame AND margin {{compared}} :bound
+              AND image_id = walk.image_id AND frame = walk.frame
+              AND view = walk.view AND margin {{compared}} :bound
             LIMIT 1
         ) AS score
         ORDER BY distance LIMIT :limit
@@ -86,7 +89,7 @@ _MANY = f"""
 """
 
 _SEARCH = f"""
-    SELECT images.digest, frame, 1 - distance
+    SELECT images.digest, frame, view, 1 - distance
     FROM ({_WALK} LIMIT :limit) AS nearest JOIN images ON images.id = image_id {_OPEN}
 """
 
@@ -109,10 +112,10 @@ _PHRASES = """
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A frame of a stored image, and its cosine with what was looked for."""
+    """A view of a stored image, and its cosine with what was looked for."""
 
     digest: str
-    frame: int
+    view: View
     similarity: float
 
 
@@ -201,12 +204,12 @@ class StoredMemory:
             return [Phrase(text=wording, vector=Float32s.parse(v)) for wording, v in rows]
 
     def search(self, z: FloatArray, limit: int) -> list[Hit]:
-        """Frames nearest to a vector of a text or an image, (d,) unit."""
+        """Views nearest to a vector of a text or an image, (d,) unit."""
         with self._sessions.begin() as session:
             session.execute(_PLAN)
             query = _SEARCH.format(encoder=self._encoder, dim=self._dim)
             rows = session.execute(text(query), {"z": HalfVector(z), "limit": limit})
-            hits = [Hit(bytes(d).hex(), frame, float(s)) for d, frame, s in rows]
+            hits = [Hit(bytes(d).hex(), View.parse(f, v), float(s)) for d, f, v, s in rows]
         return sorted(hits, key=lambda h: -h.similarity)
 
     def _class(self, session: Session, policy: Policy, name: str) -> int | None:
@@ -254,7 +257,7 @@ class StoredMemory:
 def near(
     session: Session, encoder_id: int, dim: int, z: FloatArray, limit: int
 ) -> dict[int, float]:
-    """Images nearest to z, (d,) unit, by id, with their cosines; of `limit` frames at most."""
+    """Images nearest to z, (d,) unit, by id, with their cosines; of `limit` views at most."""
     session.execute(_PLAN)
     query = _NEAR.format(encoder=encoder_id, dim=dim)
     return _cosines(session, query, {"z": HalfVector(z), "limit": limit})

@@ -36,6 +36,8 @@ TEXTURES = ("plain", "gradient", "striped", "dotted", "checked", "noisy")
 SIZES = {1: (0.30, 0.85), 2: (0.26, 0.52), 3: (0.24, 0.44), 4: (0.22, 0.40)}
 """Smallest and largest side of an object, as a fraction of the picture, by number of objects."""
 
+SQUARE = 1.0, 1.0
+
 Pixels = npt.NDArray[np.floating]
 
 
@@ -95,11 +97,12 @@ def without(scene: Scene, index: int) -> Scene:
     return replace(scene, objects=scene.objects[:index] + scene.objects[index + 1 :])
 
 
-def render(scene: Scene, side: int) -> Image.Image:
-    """Draw a scene as an RGB picture of side x side pixels."""
-    canvas = _background(scene, side)  # (side, side, 3), 0 to 255
+def render(scene: Scene, side: int, shape: tuple[float, float] = SQUARE) -> Image.Image:
+    """Draw a scene in RGB: `shape`, width and height, is in sides of so many pixels."""
+    size = round(shape[0] * side), round(shape[1] * side)
+    canvas = _background(scene, side, size)  # (height, width, 3), 0 to 255
     for placed in scene.objects:
-        patch, alpha, top, left = _sprite(placed, side)  # (h, w, 3), (h, w, 1)
+        patch, alpha, top, left = _sprite(placed, side, size)  # (h, w, 3), (h, w, 1)
         window = canvas[top : top + patch.shape[0], left : left + patch.shape[1]]
         window += alpha * (patch - window)
     return Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
@@ -109,7 +112,7 @@ def mask(scene: Scene, index: int, side: int) -> npt.NDArray[np.bool_]:
     """Pixels that show one object, without those hidden by objects in front: (side, side)."""
     cover = np.zeros((side, side), dtype=np.float32)
     for placed in scene.objects[index:]:
-        _, alpha, top, left = _sprite(placed, side)  # (h, w, 1)
+        _, alpha, top, left = _sprite(placed, side, (side, side))  # (h, w, 1)
         window = cover[top : top + alpha.shape[0], left : left + alpha.shape[1]]
         if placed is scene.objects[index]:
             window[:] = alpha[..., 0]
@@ -212,8 +215,9 @@ def _atlas(style: str) -> Image.Image:
     return Image.open(Path(__file__).parent / "sprites" / f"{style}.webp").convert("RGBA")
 
 
-def _sprite(placed: Placed, side: int) -> tuple[Pixels, Pixels, int, int]:
+def _sprite(placed: Placed, side: int, size: tuple[int, int]) -> tuple[Pixels, Pixels, int, int]:
     """An object's colours (h, w, 3), its alpha (h, w, 1), and its top left pixel in the picture."""
+    width, height = size
     length = placed.size * side  # pixels
     reduction = 1
     while CELL // (reduction * 2) >= length and reduction < 8:
@@ -231,29 +235,31 @@ def _sprite(placed: Placed, side: int) -> tuple[Pixels, Pixels, int, int]:
         sin, cos, half - (sin * cx + cos * cy),
     )  # fmt: skip
     drawn = source.transform((box, box), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-    crop = (max(0, -left), max(0, -top), min(box, side - left), min(box, side - top))
+    crop = (max(0, -left), max(0, -top), min(box, width - left), min(box, height - top))
     rgba = np.asarray(drawn.crop(crop), dtype=np.float32)  # (h, w, 4), premultiplied
     alpha = rgba[..., 3:] / 255  # (h, w, 1)
     colours = rgba[..., :3] * placed.light / np.maximum(alpha, 1 / 255)  # (h, w, 3)
     return colours.clip(0, 255), alpha, max(0, top), max(0, left)
 
 
-def _background(scene: Scene, side: int) -> Pixels:
-    """A coloured, textured ground: (side, side, 3), 0 to 255; the same pattern at every size."""
+def _background(scene: Scene, side: int, size: tuple[int, int]) -> Pixels:
+    """A coloured, textured ground: (h, w, 3), 0 to 255; the same pattern at every size."""
     rng = np.random.default_rng((scene.seed, 7))
     base = np.array(COLOURS[scene.colour], dtype=np.float32) + rng.uniform(-10, 10, 3)
-    shade = _texture(scene.texture, rng, side)  # (side, side), -1 to 1
+    shade = _texture(scene.texture, rng, side, size)  # (h, w), -1 to 1
     return np.asarray(base + 26 * shade[..., None], dtype=np.float32)
 
 
-def _texture(name: str, rng: np.random.Generator, side: int) -> Pixels:
-    at = (np.arange(side, dtype=np.float32) + 0.5) / side
-    x, y = np.meshgrid(at, at)  # (side, side)
+def _texture(name: str, rng: np.random.Generator, side: int, size: tuple[int, int]) -> Pixels:
+    width, height = size
+    across_at, down_at = ((np.arange(n, dtype=np.float32) + 0.5) / side for n in size)
+    x, y = np.meshgrid(across_at, down_at)  # (h, w), in sides
     angle, phase, pitch = rng.uniform(0, np.pi), rng.uniform(0, 1), rng.uniform(5, 9)
     along = np.cos(angle) * x + np.sin(angle) * y
     across = np.cos(angle) * y - np.sin(angle) * x
     if name == "gradient":
-        return np.asarray(1.6 * (along - along.mean()), dtype=np.float32)
+        longest = max(1.0, width / side, height / side)  # no steeper than a square's, in all
+        return np.asarray(1.6 * (along - along.mean()) / longest, dtype=np.float32)
     if name == "striped":
         return np.asarray(np.sign(np.sin(2 * np.pi * (along * pitch + phase))), dtype=np.float32)
     if name == "checked":
@@ -264,5 +270,5 @@ def _texture(name: str, rng: np.random.Generator, side: int) -> Pixels:
         return np.asarray(1 - 2 * (u * u + v * v < 0.07), dtype=np.float32)
     if name == "noisy":
         grid = Image.fromarray(rng.uniform(-1, 1, (16, 16)).astype(np.float32), "F")
-        return np.asarray(grid.resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32)
-    return np.zeros((side, side), dtype=np.float32)
+        return np.asarray(grid.resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
+    return np.zeros((height, width), dtype=np.float32)

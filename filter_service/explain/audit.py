@@ -35,6 +35,7 @@ from filter_service.images import Image, decode
 from filter_service.policy import ForbiddenClass
 from filter_service.scoring import ClassVectors, FloatArray, PolicyVectors
 from filter_service.verdicts import Score, score, threshold_margin
+from filter_service.views import View
 
 if TYPE_CHECKING:
     from filter_service.encoder import Encoder
@@ -209,10 +210,10 @@ class _Decision:
     ) -> "_Decision":
         pixels = torch.stack([encoder.pixels(f.picture) for f in image.frames])  # (n, 3, h, w)
         margins = policy.margins(encoder.encode(pixels))  # (n, classes)
-        numbers = [f.number for f in image.frames]
-        scores = score(margins, numbers, [True] * len(pixels), policy.policy)
+        views = [View(f.number, f.reading) for f in image.frames]
+        scores = score(margins, views, [True] * len(pixels), policy.policy)
         index = [c.name for c in policy.classes].index(class_name)
-        worst = numbers.index(scores[index].frame)
+        worst = views.index(scores[index].view)
         vectors = policy.classes[index]
         return cls(
             encoder, policy, vectors, image.digest, pixels[worst], scores[index], memories, masks

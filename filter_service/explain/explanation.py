@@ -111,6 +111,7 @@ class Explanations:
         return Explanation(
             class_name=vectors.name,
             frame=case.score.frame,
+            view=case.score.view.name,
             margin=case.score.margin,
             probability=case.score.probability,
             threshold=case.score.threshold,

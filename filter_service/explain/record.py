@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
+from filter_service.views import View
+
 
 def _grid(value: Any) -> npt.NDArray[np.float16]:  # noqa: ANN401  (an array, or its JSON form)
     if isinstance(value, dict):
@@ -135,6 +137,7 @@ class Explanation(_Frozen):
     schema_version: Literal[1] = 1
     class_name: str
     frame: int
+    view: str = ""  # which look at the frame; empty: as the model prepares it
     margin: float  # logits
     probability: float
     threshold: float  # probability
@@ -150,6 +153,11 @@ class Explanation(_Frozen):
     region: FlipRegion | None
     proof: Proof
     provenance: Provenance
+
+    @property
+    def seen(self) -> View:
+        """The view that is explained."""
+        return View.parse(self.frame, self.view)
 
     @property
     def faithful(self) -> bool:

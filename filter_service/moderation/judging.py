@@ -141,7 +141,7 @@ def _attempt(digest: str, compute: Callable[[], T]) -> T | Answer:
 
 def _vectors(answers: Iterable[Answer]) -> dict[str, KnownVectors]:
     return {
-        o.digest: KnownVectors(o.vectors, o.frames, o.exact)
+        o.digest: KnownVectors(o.vectors, o.views, o.exact)
         for o in answers
         if isinstance(o, Outcome) and o.vectors is not None
     }

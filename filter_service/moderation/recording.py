@@ -185,7 +185,7 @@ def _sealings(rulings: Sequence[Ruling]) -> list[Sealing]:
 
 def _keep_vectors(session: Session, judged: Sequence[Judged], source: Source) -> None:
     vectors = {
-        j.image_id: KnownVectors(o.vectors, o.frames, o.exact)
+        j.image_id: KnownVectors(o.vectors, o.views, o.exact)
         for j in judged
         if (o := j.outcome).vectors is not None
     }
@@ -206,7 +206,8 @@ def _keep_scores(session: Session, judged: Sequence[Judged], source: Source) -> 
         StoredScore.class_id: [class_id for class_id, _ in keys],
         StoredScore.image_id: [image_id for _, image_id in keys],
         StoredScore.margin: [score.margin for score in ordered],
-        StoredScore.frame: [score.frame for score in ordered],
+        StoredScore.frame: [score.view.frame for score in ordered],
+        StoredScore.view: [score.view.name for score in ordered],
         StoredScore.exact: [score.exact for score in ordered],
     }
     # Columns as arrays: there are as many rows as items times classes, each only some numbers.
@@ -215,7 +216,7 @@ def _keep_scores(session: Session, judged: Sequence[Judged], source: Source) -> 
     session.execute(
         new.on_conflict_do_update(
             index_elements=["encoder_id", "class_id", "image_id"],
-            set_={name: new.excluded[name] for name in ("margin", "frame", "exact")},
+            set_={name: new.excluded[name] for name in ("margin", "frame", "view", "exact")},
             where=~StoredScore.exact & new.excluded.exact,
         )
     )

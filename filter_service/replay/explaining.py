@@ -16,6 +16,7 @@ from filter_service.replay.recorded import Stored
 from filter_service.replay.rescoring import Rescorer, suspect_of
 from filter_service.replay.tolerances import DEGREES, LOGITS, PROBABILITIES, SHARES
 from filter_service.verdicts import Outcome
+from filter_service.views import View
 
 NUMBERS_OF_A_WORD = ("shapley", "standard_error", "substituted", "leave_one_out")
 
@@ -32,15 +33,15 @@ class Computed:
     def explanation(self, class_name: str) -> Explanation | None:
         return next((e for e in self.outcome.explanations if e.class_name == class_name), None)
 
-    def question(self, class_name: str, frame: int) -> Question | None:
-        """None where the image has no such frame now."""
+    def question(self, class_name: str, view: View) -> Question | None:
+        """None where the image has no such view now."""
         names = [c.name for c in self.policy.classes]
-        if class_name not in names or frame not in self.outcome.frames:
+        if class_name not in names or view not in self.outcome.views:
             return None
         index = names.index(class_name)
         vectors = self.encoder.vectors(self.policy).classes[index]
         assert self.outcome.vectors is not None
-        z = self.outcome.vectors[self.outcome.frames.index(frame)]  # (d,)
+        z = self.outcome.vectors[self.outcome.views.index(view)]  # (d,)
         band = float(self.encoder.band(self.policy)[index])
         return Question(self.outcome.digest, z, self.policy, vectors, band)
 
@@ -78,15 +79,16 @@ def compare_explanation(
     if record is None:
         found.same(f"{class_name}: record", "cannot be read", "whole")
         return
-    question = computed.question(class_name, record.frame)
+    question = computed.question(class_name, record.seen)
     if question is None:
-        found.same(f"{class_name}: frame", record.frame, None)
+        here = f"{record.frame} {record.view}".strip()
+        found.same(f"{class_name}: view", here, None)
         return
     found.same(f"{class_name}: the row's faithful", stored.faithful, record.faithful)
     rescorer.images(found, class_name, question, record.images)
     rescorer.texts(found, class_name, question, record.texts)
     if record.region is not None and record.map is not None:
-        pixels: Any = computed.subject.load()[computed.outcome.frames.index(record.frame)]
+        pixels: Any = computed.subject.load()[computed.outcome.views.index(record.seen)]
         suspect = suspect_of(pixels, record.map, question)
         rescorer.region(found, class_name, suspect, record.region, question.band)
     now = computed.explanation(class_name)
@@ -104,6 +106,7 @@ def _compare_head(
 ) -> None:
     name = record.class_name
     found.same(f"{name}: frame", record.frame, now.frame)
+    found.same(f"{name}: view", record.view, now.view)
     found.number(f"{name}: margin", record.margin, now.margin, LOGITS, "explanation: margin")
     forbidden = question.policy.forbidden(question.vectors.name)
     slope = forbidden.calibration.a if forbidden.calibration else 1.0

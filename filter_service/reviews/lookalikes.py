@@ -152,9 +152,9 @@ def _waits_for(session: Session, item: Item) -> tuple[str | None, str, bool]:
 
 
 def place_of(session: Session, item: Item, class_name: str | None) -> Place | None:
-    """The vector of the frame that shows the class most strongly; None: never encoded."""
-    frame = (
-        select(StoredScore.frame)
+    """The vector of the view that shows the class most strongly; None: never encoded."""
+    shows_it = (
+        select(StoredScore.image_id)
         .join(PolicyClass, PolicyClass.id == StoredScore.class_id)
         .join(Batch, Batch.policy_id == PolicyClass.policy_id)
         .where(
@@ -162,14 +162,16 @@ def place_of(session: Session, item: Item, class_name: str | None) -> Place | No
             StoredScore.image_id == item.image_id,
             Batch.id == item.batch_id,
             PolicyClass.name == class_name,
+            StoredScore.frame == Embedding.frame,
+            StoredScore.view == Embedding.view,
         )
-        .scalar_subquery()
+        .exists()
     )
     row = session.execute(
         select(StoredEncoder.id, StoredEncoder.dim, Embedding.vector)
         .join(Embedding, Embedding.encoder_id == StoredEncoder.id)
         .where(StoredEncoder.id == item.encoder_id, Embedding.image_id == item.image_id)
-        .order_by((Embedding.frame == func.coalesce(frame, 0)).desc(), Embedding.frame)
+        .order_by(shows_it.desc(), Embedding.frame, Embedding.view)
         .limit(1)
     ).one_or_none()
     return Place(*row) if row else None

@@ -279,10 +279,10 @@ def _see_to(
 
 
 def _answer(version: PolicyVectors, known: KnownVectors) -> Answered:
-    margins = version.margins(known.vectors)  # (frames, classes)
-    scores = score(margins, known.numbers, known.exact, version.policy)
+    margins = version.margins(known.vectors)  # (views, classes)
+    scores = score(margins, known.views, known.exact, version.policy)
     thresholds = np.array([threshold_margin(c) for c in version.policy.classes])
-    near = np.abs(margins - thresholds) < version.bands  # (frames, classes)
+    near = np.abs(margins - thresholds) < version.bands  # (views, classes)
     return Answered(judge(scores), scores, bool(near[~np.array(known.exact)].any()))
 
 

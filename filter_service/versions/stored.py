@@ -37,14 +37,14 @@ _PIECE = """
             SELECT image_id, vector FROM embeddings
             WHERE encoder_id = {encoder}
               AND image_id BETWEEN start AND least(start + %(step)s - 1, %(first)s)
-            ORDER BY image_id, frame
+            ORDER BY image_id, frame, view
         ) ordered
     ) stretch
     WHERE images IS NOT NULL
 """
 _EXACT = """
     SELECT vector_send(exact_vector) FROM embeddings
-    WHERE encoder_id = {encoder} AND image_id = ANY (%s) ORDER BY image_id, frame
+    WHERE encoder_id = {encoder} AND image_id = ANY (%s) ORDER BY image_id, frame, view
 """
 _FIRST = "SELECT max(image_id) FROM embeddings WHERE encoder_id = {encoder}"
 _LAST = """

@@ -155,6 +155,7 @@ class Found(BaseModel):
 
     digest: str
     frame: int = Field(description="Which frame of it, from 0.")
+    view: str = Field(description="Which part of the frame, in pixels; empty: as a whole.")
     similarity: float = Field(description="Cosine of the two vectors.")
     items: list[FoundItem] = Field(description="Its newest items.")
 

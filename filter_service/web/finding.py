@@ -105,7 +105,8 @@ def _found(
         images=[
             Found(
                 digest=hit.digest,
-                frame=hit.frame,
+                frame=hit.view.frame,
+                view=hit.view.name,
                 similarity=hit.similarity,
                 items=items[hit.digest],
             )

@@ -4,11 +4,11 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
-from sqlalchemy import select, true
+from sqlalchemy import exists, select, true
 from sqlalchemy.orm import Session
 from starlette.datastructures import UploadFile
 
@@ -248,10 +248,10 @@ def _found(
 ) -> Found:
     """Search, say so in the ledger, and leave out what this person may not see."""
     memory = StoredMemory(here.sessions, sought.encoder_id, len(sought.vector), sought.scale)
-    frames = memory.search(
+    views = memory.search(
         sought.vector, asked.limit + 2
     )  # one may be its own, one shows there is more
-    near = [h for h in _images(frames) if h.digest != own]
+    near = [h for h in _images(views) if h.digest != own]
     shown = near[: asked.limit]
     with here.sessions.begin() as session:
         ledger.append(session, [Entry(Event.SEARCHED, caller.actor, details=asked.told)])
@@ -259,7 +259,7 @@ def _found(
     sightings = tuple(
         Sighting(h.digest, h.similarity, tuple(items[h.digest])) for h in shown if h.digest in items
     )
-    more = len(frames) > asked.limit and asked.limit < MOST
+    more = len(views) > asked.limit and asked.limit < MOST
     return Found(
         sightings,
         min(asked.limit + STEP, MOST) if more else None,
@@ -267,10 +267,10 @@ def _found(
     )
 
 
-def _images(frames: Sequence[Hit]) -> list[Hit]:
-    """The best frame of each image, the nearest first."""
+def _images(views: Sequence[Hit]) -> list[Hit]:
+    """The best view of each image, the nearest first."""
     best: dict[str, Hit] = {}
-    for hit in frames:
+    for hit in views:
         best.setdefault(hit.digest, hit)
     return list(best.values())
 
@@ -309,22 +309,20 @@ def _items(session: Session, caller: Caller, digests: Sequence[str]) -> dict[str
 
 
 def _vector_of(session: Session, caller: Caller, item_id: int) -> tuple[Sought, str]:
-    """What is stored of the frame that was judged: no model is asked. -> it, and its digest."""
+    """What is stored of the view that was judged: no model is asked. -> it, and its digest."""
     item = item_for(session, caller, item_id)
-    frame: Any = (
-        select(StoredScore.frame)
-        .where(
-            StoredScore.encoder_id == item.encoder_id,
-            StoredScore.class_id == item.class_id,
-            StoredScore.image_id == item.image_id,
-        )
-        .scalar_subquery()
+    judged = exists().where(
+        StoredScore.encoder_id == item.encoder_id,
+        StoredScore.class_id == item.class_id,
+        StoredScore.image_id == item.image_id,
+        StoredScore.frame == Embedding.frame,
+        StoredScore.view == Embedding.view,
     )
     query = (
         select(Embedding, Image.digest)
         .join(Image, Image.id == Embedding.image_id)
         .where(Embedding.encoder_id == item.encoder_id, Embedding.image_id == item.image_id)
-        .order_by((Embedding.frame == frame).desc().nulls_last(), Embedding.frame)
+        .order_by(judged.desc(), Embedding.frame, Embedding.view)
         .limit(1)
     )
     row = session.execute(query).one_or_none()
