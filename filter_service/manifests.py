@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from filter_service.db.unjudged import SENTENCES, Unjudged
 from filter_service.verdicts import Verdict
 
 MEDIA_TYPE = "application/jsonl"
@@ -43,7 +44,8 @@ class Result:
     item: int
     source: str
     digest: str | None
-    verdict: Verdict | None  # None: it waits, or was cancelled
+    verdict: Verdict | None
+    unjudged: Unjudged | None  # why there is none
     reason: str | None
     labels: Sequence[Label]
     encoder: str | None
@@ -103,7 +105,7 @@ def _written(result: Result) -> dict[str, Any]:
         line["error"] = _error(result)
     line[METADATA] = {
         "item": result.item,
-        "verdict": result.verdict or "waiting",
+        "verdict": result.verdict or result.unjudged,
         "digest": result.digest,
         "policy": result.policy,
         "policy-digest": result.policy_digest,
@@ -120,6 +122,6 @@ def _label(label: Label) -> dict[str, Any]:
 
 
 def _error(result: Result) -> dict[str, str]:
-    if result.verdict is None:
-        return {"code": "NotJudged", "message": "The item waits, or its batch was cancelled."}
+    if result.unjudged is not None:
+        return {"code": "NotJudged", "message": SENTENCES[result.unjudged]}
     return {"code": "Undetermined", "message": result.reason or "No reason was given."}

@@ -17,7 +17,8 @@ from filter_service.db.arrivals import arrived, enqueue, expect, hold_images, ke
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Fetch, IdempotencyKey, Image, Item, Queued
-from filter_service.errors import Conflict, InvalidRequest, UnknownBatch
+from filter_service.db.unjudged import Unjudged, unjudged
+from filter_service.errors import Conflict, FilterServiceError, InvalidRequest, UnknownBatch
 from filter_service.images import digest
 from filter_service.ledger import Entry, Event
 from filter_service.moderation.consequences import tell_undetermined
@@ -62,7 +63,10 @@ class Status:
     clear: int
     flagged: int
     undetermined: int
-    waiting: int  # without a verdict: queued, or cancelled before one was found
+    waiting: int  # queued, being judged or being fetched
+    cancelled: int  # with the batch, before there was a verdict
+    erased: int  # likewise
+    stranded: int  # without a verdict, and nobody will come to find one
 
     @property
     def finished(self) -> bool:
@@ -89,14 +93,20 @@ def accept(  # noqa: PLR0913  (what may be left out is a parameter, too)
     its bytes were fetched. A higher priority is judged sooner.
 
     With `once`, the same request again gives the same batch, and takes up one that was cut short
-    where it stopped. Raises InvalidRequest for another request under a key that was used, and
+    where it stopped; without, such a batch is closed with what it holds, and a note on the error
+    names it. Raises InvalidRequest for another request under a key that was used, and
     Conflict while somebody else is at it.
     """
     with _alone(sessions, once):
         begun = _begin(sessions, policy, label, priority, actor, once)
         if not begun.finished:
             rest = islice(files, begun.accepted, None)
-            _receive(sessions, knock, begun, _keep_all(sessions, storage, rest), actor)
+            try:
+                _receive(sessions, knock, begun, _keep_all(sessions, storage, rest), actor)
+            except BaseException as error:
+                if once is None:  # else the same request again takes it up where it stopped
+                    error.add_note(_close_short(sessions, begun.batch))
+                raise
     return begun.batch
 
 
@@ -175,6 +185,11 @@ def status(sessions: Sessions, batch: uuid.UUID) -> Status:
                 .group_by(Item.verdict)
             ).all()
         )
+        why = unjudged().label("why")
+        unjudged_of = select(why, func.count()).where(
+            Item.batch_id == batch, Item.verdict.is_(None)
+        )
+        rest = dict(session.execute(unjudged_of.group_by(why)).all())
     return Status(
         batch=batch,
         label=found.label,
@@ -184,7 +199,7 @@ def status(sessions: Sessions, batch: uuid.UUID) -> Status:
         clear=counts.get(Verdict.CLEAR, 0),
         flagged=counts.get(Verdict.FLAGGED, 0),
         undetermined=counts.get(Verdict.UNDETERMINED, 0),
-        waiting=counts.get(None, 0),
+        **{each.value: rest.get(each.value, 0) for each in Unjudged},
     )
 
 
@@ -307,6 +322,18 @@ def _receive(
         total += len(chunk)
     with sessions.begin() as session:
         session.execute(update(Batch).where(Batch.id == begun.batch).values(total=total))
+
+
+def _close_short(sessions: Sessions, batch: uuid.UUID) -> str:
+    """Close a batch that was cut short; -> the sentence that says so."""
+    counted = select(func.count()).select_from(Item).where(Item.batch_id == batch)
+    try:
+        with sessions.begin() as session:
+            total = session.scalar(counted) or 0
+            session.execute(update(Batch).where(Batch.id == batch).values(total=total))
+    except FilterServiceError:
+        return f"Batch {batch} was cut short, and could not be closed: cancel it."
+    return f"Batch {batch} was cut short: it holds the first {total} files, and these are judged."
 
 
 @dataclass(frozen=True, slots=True)

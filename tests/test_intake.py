@@ -102,7 +102,8 @@ def test_a_batch_tells_its_progress(client: TestClient) -> None:
     answer = submit(client, ("a.png", GOOD), ("b.png", b"no image"), label="Tuesday", priority=3)
     told = client.get(answer.headers["Location"]).json()
     assert (told["label"], told["priority"], told["total"]) == ("Tuesday", 3, 2)
-    assert told["progress"] == {"clear": 0, "flagged": 0, "undetermined": 1, "waiting": 1}
+    some = {state: n for state, n in told["progress"].items() if n}
+    assert some == {"undetermined": 1, "waiting": 1}
     assert told["policy"] == {"name": POLICY.name, "digest": POLICY.digest}
 
 

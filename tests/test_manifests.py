@@ -22,6 +22,7 @@ FLAGGED = Result(
     source="s3://bucket/1.jpg",
     digest="ab" * 32,
     verdict=Verdict.FLAGGED,
+    unjudged=None,
     reason=None,
     labels=[Label("knife", 0.987654321)],
     encoder="ViT-B-32",
@@ -82,7 +83,9 @@ def test_a_result_has_the_labels_where_aws_has_them() -> None:
 
 
 def test_what_was_not_judged_is_a_line_with_an_error() -> None:
-    failed = Result(8, "x", None, Verdict.UNDETERMINED, "broken", [], None, "p", "", None, None)
+    failed = Result(
+        8, "x", None, Verdict.UNDETERMINED, None, "broken", [], None, "p", "", None, None
+    )
     line = written(failed)
     assert "detect-moderation-labels" not in line
     assert line["error"] == {"code": "Undetermined", "message": "broken"}

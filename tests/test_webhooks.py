@@ -20,6 +20,7 @@ from sqlalchemy import Engine, func, insert, select, text, update
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from filter_service import webhooks
+from filter_service.db.arrivals import enqueue
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Batch,
@@ -300,6 +301,7 @@ def test_a_killed_deliverer_repeats_at_most_under_the_same_id(
         tell(sessions, n, subject=f"item {n % 2}")
     code = """
 from filter_service.settings import Settings
+from filter_service.db.arrivals import enqueue
 from filter_service.db.session import connect, sessions_of
 from filter_service.webhooks.delivering import deliver_due
 settings = Settings.load()
@@ -500,6 +502,8 @@ def batch(sessions: Sessions, verdicts: list[Verdict | None]) -> Iterator[uuid.U
             for v in verdicts
         ]
         session.execute(insert(Item), rows)
+        unjudged = select(Item.id).where(Item.batch_id == name, Item.verdict.is_(None))
+        enqueue(session, list(session.scalars(unjudged)), priority=0)
     yield name
 
 
@@ -525,7 +529,7 @@ def test_a_batch_is_announced_once_when_nothing_is_left(
     assert message["type"] == "batch.finished"
     assert message["data"] == {
         "batch": str(name), "label": "l", "total": 2, "cancelled": False,
-        "clear": 0, "flagged": 2, "undetermined": 0,
+        "clear": 0, "flagged": 2, "undetermined": 0, "erased": 0,
     }  # fmt: skip
 
 

@@ -53,4 +53,6 @@ def run(queue: Queue) -> None:
             app(obj=queue)
     except FilterServiceError as error:
         typer.echo(f"Error: {error}", err=True)
+        for note in getattr(error, "__notes__", ()):
+            typer.echo(note, err=True)
         sys.exit(1)

@@ -290,6 +290,7 @@ def _print_stored(place: Workplace, number: int, json_: bool) -> None:
     from sqlalchemy import select
 
     from filter_service.db.tables import Item, StoredExplanation
+    from filter_service.db.unjudged import reasons
     from filter_service.explain.record import Explanation
     from filter_service.retention import Part, require_here
 
@@ -299,12 +300,13 @@ def _print_stored(place: Workplace, number: int, json_: bool) -> None:
             raise _unknown(number)
         query = select(StoredExplanation.record).where(StoredExplanation.item_id == number)
         records: list[dict[str, Any]] = list(session.scalars(query))
+        why = reasons(session, [number]).get(number)
         if not records:
             require_here(session, number, Part.EXPLANATIONS)
     if json_:
         typer.echo(json.dumps(records))
         return
-    typer.echo(f"{found.source}: {found.verdict or 'waiting'}")
+    typer.echo(f"{found.source}: {found.verdict or why}")
     for record in records:
         typer.echo(_sentences(Explanation.model_validate(record)))
 

@@ -15,6 +15,9 @@ from filter_service.cli.place import Workplace, workplace
 if TYPE_CHECKING:
     from filter_service.submissions import Status, Submission
 
+ALWAYS = ("clear", "flagged", "undetermined", "waiting")  # said of a batch
+STATES = (*ALWAYS, "cancelled", "erased", "stranded")  # the last ones only if there are any
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 BatchId = Annotated[uuid.UUID, typer.Argument(help="The id that `submit` printed.")]
 
@@ -34,15 +37,19 @@ def submit(
     rules = read_policy(policy)
     with workplace(context.obj) as place:
         files = _files(place, paths)
-        batch = submissions.accept(
-            place.sessions,
-            place.storage,
-            place.knock,
-            files,
-            rules,
-            label=label,
-            priority=priority,
-        )
+        try:
+            batch = submissions.accept(
+                place.sessions,
+                place.storage,
+                place.knock,
+                files,
+                rules,
+                label=label,
+                priority=priority,
+            )
+        except KeyboardInterrupt as interrupted:
+            typer.echo("\n".join(getattr(interrupted, "__notes__", ())), err=True)
+            raise
     typer.echo(json.dumps({"batch": str(batch)}) if json_ else batch)
 
 
@@ -57,11 +64,12 @@ def status(
 
     with workplace(context.obj) as place:
         found = watched(place, batch) if watch else submissions.status(place.sessions, batch)
-    counts = {k: getattr(found, k) for k in ("clear", "flagged", "undetermined", "waiting")}
+    counts = {k: getattr(found, k) for k in STATES}
     if json_:
         typer.echo(json.dumps({"batch": str(batch), "total": found.total, **counts}))
     else:
-        typer.echo(", ".join(f"{n} {name}" for name, n in counts.items()))
+        shown = {k: n for k, n in counts.items() if n or k in ALWAYS}
+        typer.echo(", ".join(f"{n} {name}" for name, n in shown.items()))
 
 
 def watched(
@@ -76,7 +84,7 @@ def watched(
         task = progress.add_task("judged", total=None)
         while True:
             found = submissions.status(place.sessions, batch)
-            done = found.clear + found.flagged + found.undetermined
+            done = None if found.total is None else found.total - found.waiting
             progress.update(task, total=found.total, completed=done)
             if found.finished:
                 return found
@@ -94,6 +102,7 @@ def items(
 ) -> None:
     """List items with their verdicts, in the order of their ids."""
     from filter_service import submissions
+    from filter_service.db.unjudged import reasons
     from filter_service.verdicts import Verdict
 
     if verdict is not None and verdict not in list(Verdict):
@@ -101,11 +110,14 @@ def items(
     wanted = None if verdict is None else Verdict(verdict)
     with workplace(context.obj) as place:
         found = submissions.items(place.sessions, batch, wanted, after, limit)
+        with place.sessions.begin() as session:
+            why = reasons(session, [item.id for item in found])
     rows = [
         {
             "item": item.id,
             "file": item.source,
             "verdict": item.verdict,
+            "unjudged": why.get(item.id),
             "probability": item.probability,
             "reason": item.reason,
         }
@@ -172,7 +184,7 @@ def _print_items(rows: list[dict[str, Any]]) -> None:
         table.add_row(
             str(row["item"]),
             row["file"],
-            row["verdict"] or "waiting",
+            row["verdict"] or row["unjudged"],
             "" if p is None else f"{p:.3f}",
             row["reason"] or "",
         )

@@ -14,7 +14,7 @@ def headline(life: Life) -> str:
 def _judged(life: Life) -> str:
     item, name = life.item, life.judged.class_name
     if item.verdict is None:
-        return "It was taken back." if life.of(Event.CANCELLED) else "It waits to be judged."
+        return _unjudged(life)
     if item.verdict is Verdict.UNDETERMINED:
         return f"It could not be judged: {item.reason}."
     if item.verdict is Verdict.CLEAR:
@@ -34,6 +34,12 @@ def _judged(life: Life) -> str:
         f"Flagged for {name}: probability {percent(item.probability)}, "
         f"{signed(over)} logits from its threshold of {percent(forbidden.threshold)}."
     )
+
+
+def _unjudged(life: Life) -> str:
+    if life.of(Event.ERASED):
+        return "It was erased before it was judged."
+    return "It was taken back." if life.of(Event.CANCELLED) else "It waits to be judged."
 
 
 def _reviewed(life: Life) -> str:

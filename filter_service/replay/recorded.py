@@ -143,10 +143,10 @@ def _apart(session: Session, item: Item, image: Image | None) -> NotReplayed | N
     number, undetermined = item.id, item.verdict is Verdict.UNDETERMINED
     locked = exists().where(SealedItem.image_id == item.image_id)
     reasons = (
+        (image and image.digest is None, Apart.ERASED, "was erased: nothing is left to compute."),
         (item.verdict is None, Apart.WAITING, "has not been judged yet."),
         (undetermined, Apart.UNDETERMINED, f"is undetermined: {item.reason}."),
         (image is None or item.encoder_id is None, Apart.UNDETERMINED, "was judged by no model."),
-        (image and image.digest is None, Apart.ERASED, "was erased: nothing is left to compute."),
         (session.scalar(select(locked)), Apart.SEALED, "is locked away: only custodians look."),
         (image and image.bytes_gone_at, Apart.EXPIRED, "has lost its bytes, which expired."),
         (item.list_entry_id, Apart.LISTED, f"was decided by list entry {item.list_entry_id}."),

@@ -16,6 +16,7 @@ from filter_service.db.tables import (
     ReviewOutcome,
     StoredPolicy,
 )
+from filter_service.db.unjudged import Unjudged, unjudged
 from filter_service.submissions import Status
 from filter_service.verdicts import Verdict
 
@@ -33,7 +34,10 @@ class Progress(BaseModel):
     clear: int
     flagged: int
     undetermined: int
-    waiting: int = Field(description="Queued or being fetched; cancelled ones, too.")
+    waiting: int = Field(description="Queued, being judged or being fetched.")
+    cancelled: int = Field(description="With the batch, before there was a verdict.")
+    erased: int = Field(description="Before there was a verdict.")
+    stranded: int = Field(description="Without a verdict and in no queue: submit them again.")
 
     @classmethod
     def of(cls, status: Status) -> "Progress":
@@ -42,6 +46,9 @@ class Progress(BaseModel):
             flagged=status.flagged,
             undetermined=status.undetermined,
             waiting=status.waiting,
+            cancelled=status.cancelled,
+            erased=status.erased,
+            stranded=status.stranded,
         )
 
 
@@ -115,7 +122,8 @@ class ItemAnswer(BaseModel):
     batch: uuid.UUID
     source: str = Field(description="The file's name or address, as submitted.")
     digest: str | None = Field(description="SHA-256 of the bytes; null: none were had.")
-    verdict: Verdict | None = Field(description="Null: it waits, or was cancelled.")
+    verdict: Verdict | None = Field(description="Null: `unjudged` says why.")
+    unjudged: Unjudged | None = Field(description="Why there is no verdict; null: there is one.")
     reason: str | None = Field(description="Why it is undetermined.")
     class_name: str | None = Field(description="The class with the worst score.")
     margin: float | None = Field(description="Of that class, in logits.")
@@ -184,11 +192,11 @@ class AppealList(BaseModel):
     appeals: list[AppealAnswer]
 
 
-def item_rows() -> Select[Item, str | None, str, str, datetime]:
+def item_rows() -> Select[Item, str | None, str, str, datetime, str | None]:
     """The columns that an answer about items is made of."""
     columns = (Item, Image.digest, PolicyClass.name, ReviewOutcome.decision, ReviewOutcome.at)
     return (
-        select(*columns)
+        select(*columns, unjudged())
         .outerjoin(Image, Image.id == Item.image_id)
         .outerjoin(PolicyClass, PolicyClass.id == Item.class_id)
         .outerjoin(ReviewOutcome, ReviewOutcome.item_id == Item.id)
@@ -203,6 +211,7 @@ def item_answers(rows: Iterable[Any]) -> list[ItemAnswer]:
             source=item.source,
             digest=digest,
             verdict=item.verdict,
+            unjudged=Unjudged(why) if why else None,
             reason=item.reason,
             class_name=class_name,
             margin=item.margin,
@@ -210,7 +219,7 @@ def item_answers(rows: Iterable[Any]) -> list[ItemAnswer]:
             judged_at=item.judged_at,
             review=None if decision is None else ReviewAnswer(decision=decision, at=at),
         )
-        for item, digest, class_name, decision, at in rows
+        for item, digest, class_name, decision, at, why in rows
     ]
 
 

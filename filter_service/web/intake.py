@@ -21,6 +21,7 @@ from filter_service.db.tables import (
     StoredEncoder,
     StoredExplanation,
 )
+from filter_service.db.unjudged import Unjudged, unjudged
 from filter_service.errors import InvalidRequest, NotAllowed, NotSignedIn, UnknownBatch
 from filter_service.manifests import Label, Result
 from filter_service.people import ABILITIES, Ability
@@ -283,7 +284,7 @@ def _results(here: Service, by: Caller, batch: uuid.UUID, policy: PolicyName) ->
     """Some hundred items at a time, each time in a transaction of its own."""
     after, columns = 0, (Item, Image.digest, PolicyClass.name, StoredEncoder.name)
     query = (
-        select(*columns, ReviewOutcome.decision)
+        select(*columns, ReviewOutcome.decision, unjudged())
         .outerjoin(Image, Image.id == Item.image_id)
         .outerjoin(PolicyClass, PolicyClass.id == Item.class_id)
         .outerjoin(StoredEncoder, StoredEncoder.id == Item.encoder_id)
@@ -297,13 +298,14 @@ def _results(here: Service, by: Caller, batch: uuid.UUID, policy: PolicyName) ->
             rows = session.execute(query.where(Item.id > after)).all()
             flagged = [i.id for i, *_ in rows if i.verdict is Verdict.FLAGGED]
             labels = _labels(session, flagged)
-        for found, digest, worst, encoder, decision in rows:
+        for found, digest, worst, encoder, decision, why in rows:
             own = labels.get(found.id) or _worst(found, worst)
             yield Result(
                 item=found.id,
                 source=found.source,
                 digest=digest,
                 verdict=found.verdict,
+                unjudged=Unjudged(why) if why else None,
                 reason=found.reason,
                 labels=own,
                 encoder=encoder,

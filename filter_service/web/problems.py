@@ -165,7 +165,8 @@ def _ours(request: Request, error: Exception) -> Response:
         409: {"Retry-After": SOON},
         503: {"Retry-After": SOON},
     }
-    return problem(request, status, str(error), headers=headers.get(status))
+    detail = " ".join([str(error), *getattr(error, "__notes__", ())])
+    return problem(request, status, detail, headers=headers.get(status))
 
 
 def _to_login(request: Request) -> Response:

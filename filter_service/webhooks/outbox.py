@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Delivery, Item, OutboxEvent, WebhookEndpoint
+from filter_service.db.unjudged import Unjudged, unjudged, waits
 from filter_service.errors import Conflict
 from filter_service.verdicts import Verdict
 from filter_service.webhooks.endpoints import EventType, known
@@ -73,13 +74,13 @@ def announce(
 
 def announce_finished(sessions: Sessions, limit: int = AT_ONCE) -> int:
     """Announce batches of which nothing is left to judge, each exactly once; how many."""
-    unjudged = select(Item.id).where(Item.batch_id == Batch.id, Item.verdict.is_(None)).exists()
+    waiting = select(Item.id).where(Item.batch_id == Batch.id, Item.verdict.is_(None), waits())
     finished = (
         select(Batch)
         .where(
             Batch.announced_at.is_(None),
             Batch.total.is_not(None),
-            Batch.cancelled_at.is_not(None) | ~unjudged,
+            Batch.cancelled_at.is_not(None) | ~waiting.exists(),
         )
         .order_by(Batch.submitted_at, Batch.id)
         .limit(limit)
@@ -131,10 +132,14 @@ def _summary(session: Session, batch: Batch) -> dict[str, Any]:
             .group_by(Item.verdict)
         ).all()
     )
+    erased = select(func.count()).where(
+        Item.batch_id == batch.id, Item.verdict.is_(None), unjudged() == Unjudged.ERASED.value
+    )
     return {
         "batch": str(batch.id),
         "label": batch.label,
         "total": batch.total,
         "cancelled": batch.cancelled_at is not None,
         **{verdict.value: counts.get(verdict, 0) for verdict in Verdict},
+        "erased": session.scalar(erased) or 0,
     }
