@@ -19,6 +19,7 @@ from filter_service.encoder import Encoder, load_encoder
 from filter_service.images import decode
 from filter_service.policy import read_policy
 from filter_service.verdicts import Verdict, judge, score
+from filter_service.views import View
 from tests.bad_files import encoded, png, still
 from tests.console_world import labelled
 from tests.painted_files import gama, iccp, made_png
@@ -164,7 +165,7 @@ def verdicts(files: Iterable[bytes]) -> Judged:
     policy, encoder = read_policy(POLICY), bundled()
     pixels = torch.stack([encoder.pixels(decode(f).frames[0].picture) for f in files])
     margins = encoder.vectors(policy).margins(encoder.encode(pixels))
-    return [judge(score(m[None], (0,), (True,), policy)) for m in margins], margins
+    return [judge(score(m[None], (View(),), (True,), policy)) for m in margins], margins
 
 
 @pytest.fixture(scope="module")
