@@ -34,12 +34,22 @@
             └── ImageTooLarge
 
 The message is one sentence that names the value, what was expected and what to do. Errors take
-plain arguments only, so that they survive pickling on the way through a worker.
+plain arguments only, so that they survive pickling on the way through a worker. Where
+it names a path or an address of ours, clients are told the class's `public` sentence instead.
 """
+
+from typing import ClassVar
 
 
 class FilterServiceError(Exception):
     """Anything this service raises on purpose."""
+
+    public: ClassVar[str | None] = None  # for clients, where the message names paths or addresses
+
+
+def for_clients(error: FilterServiceError) -> str:
+    """What those are told who do not run this service; its log has the message."""
+    return error.public or str(error)
 
 
 class Transient(FilterServiceError):
@@ -49,17 +59,25 @@ class Transient(FilterServiceError):
 class DatabaseUnavailable(Transient):
     """Postgres does not answer."""
 
+    public = "The database does not answer: try again soon, or tell who runs this service."
+
 
 class BrokerUnavailable(Transient):
     """Redis does not answer."""
+
+    public = "The broker does not answer: try again soon, or tell who runs this service."
 
 
 class StorageUnavailable(Transient):
     """The image store does not answer."""
 
+    public = "The image store does not answer: try again soon, or tell who runs this service."
+
 
 class ModelUnavailable(Transient):
     """The weights of a model cannot be downloaded now."""
+
+    public = "The model cannot be loaded: try again soon, or tell who runs this service."
 
 
 class AddressUnavailable(Transient):
@@ -72,6 +90,8 @@ class Permanent(FilterServiceError):
 
 class InvalidSettings(Permanent):
     """A setting is missing or wrong."""
+
+    public = "The service is not set up for this: tell who runs it."
 
 
 class InvalidPolicy(Permanent):
@@ -152,6 +172,8 @@ class UnsafeAddress(Permanent):
 
 class DatabaseOutdated(Permanent):
     """The database lacks migrations that this code needs."""
+
+    public = "The database is being brought up to date: try again soon, or tell who runs it."
 
 
 class ImageError(Permanent):

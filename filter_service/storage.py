@@ -1,16 +1,15 @@
 """Image bytes by digest, over fsspec: a folder, s3://, gs://, memory:// and the rest."""
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from uuid import uuid4
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from filter_service import durable
 from filter_service.errors import (
     FilterServiceError,
     InvalidSettings,
@@ -18,6 +17,7 @@ from filter_service.errors import (
     UnreadableImage,
 )
 
+_OURS = 0o700  # mode of a folder of images
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -38,6 +38,7 @@ class Storage:
                 "an fsspec address, and install the package that its kind needs."
             ) from error
         self.url = url
+        self._is_shut = False  # the folder's mode is seen to with the first image
 
     def put(self, digest: str, data: bytes) -> None:
         """Keep the bytes; doing it again changes nothing, or mends what was damaged.
@@ -47,7 +48,8 @@ class Storage:
         path = self._path(digest)
         with self._answering(f"keep image {digest}"):
             if isinstance(self._files, LocalFileSystem):
-                write_whole(Path(path), data)
+                self._shut()
+                durable.write(Path(path), data)
             else:
                 self._upload(path, data)
 
@@ -61,12 +63,12 @@ class Storage:
                 # A store that is not mounted has no image at all: that may pass, this will not.
                 self._files.info(self._root)
                 raise UnreadableImage(
-                    f"Image {digest} is not in the store {self.url}; submit it again."
+                    f"Image {digest} is not in the store; submit it again."
                 ) from error
         if hashlib.sha256(data).hexdigest() != digest:
             raise UnreadableImage(
-                f"Image {digest} is damaged in the store {self.url}: its {len(data):,} bytes have "
-                "another digest; submit it again."
+                f"Image {digest} is damaged in the store: its {len(data):,} bytes have another "
+                "digest; submit it again."
             )
         return data
 
@@ -88,6 +90,15 @@ class Storage:
                 self._files.rm_file(path)
             except FileNotFoundError:
                 return
+
+    def _shut(self) -> None:
+        """A folder of images is nobody else's to look into, whoever made it and how."""
+        if not self._is_shut:
+            root = Path(self._root)
+            durable.make_folder(root, _OURS)
+            with suppress(PermissionError):  # it belongs to somebody who lets us write in it
+                root.chmod(_OURS)
+            self._is_shut = True
 
     def _path(self, digest: str) -> str:
         if not _DIGEST.fullmatch(digest):
@@ -113,17 +124,3 @@ class Storage:
                 f"The store {self.url} could not {what} ({type(error).__name__}: {error}); "
                 "check that it is there and that this account may use it, then try again."
             ) from error
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write to a file beside the place and rename it there, so that a crash leaves no half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # the batch is accepted on the strength of these bytes
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

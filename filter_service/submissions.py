@@ -22,6 +22,7 @@ from filter_service.errors import Conflict, FilterServiceError, InvalidRequest, 
 from filter_service.images import digest
 from filter_service.ledger import Entry, Event
 from filter_service.moderation.consequences import tell_undetermined
+from filter_service.names import plain
 from filter_service.policy import Policy
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
@@ -100,7 +101,7 @@ def accept(  # noqa: PLR0913  (what may be left out is a parameter, too)
     with _alone(sessions, once):
         begun = _begin(sessions, policy, label, priority, actor, once)
         if not begun.finished:
-            rest = islice(files, begun.accepted, None)
+            rest = map(_plain, islice(files, begun.accepted, None))
             try:
                 _receive(sessions, knock, begun, _keep_all(sessions, storage, rest), actor)
             except BaseException as error:
@@ -286,7 +287,7 @@ def _begin(
         if once is not None and (begun := _begun(session, once)):
             return begun
         policy_id = store_policy(session, policy)
-        batch = Batch(id=uuid.uuid4(), policy_id=policy_id, label=label, priority=priority)
+        batch = Batch(id=uuid.uuid4(), policy_id=policy_id, label=plain(label), priority=priority)
         session.add(batch)
         if once is not None:
             session.add(IdempotencyKey(**asdict(once), batch_id=batch.id))
@@ -359,6 +360,12 @@ def _keep_all(sessions: Sessions, storage: Storage, files: Iterable[Submission])
             named = _expected(sessions, list(threads.map(_named, few)))
             data = [file.data for file in few]
             yield from threads.map(partial(_keep, storage), named, data)
+
+
+def _plain(file: Submission) -> Submission:
+    """Nothing hides in what people will read; what is fetched is fetched as it was written."""
+    error = None if file.error is None else plain(file.error)
+    return replace(file, source=plain(file.source), error=error)
 
 
 def _named(file: Submission) -> _Kept:

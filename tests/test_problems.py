@@ -3,12 +3,14 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 
 from filter_service import errors, submissions
+from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.errors import FilterServiceError
 from filter_service.people import Role
@@ -17,6 +19,7 @@ from filter_service.submissions import Submission
 from filter_service.web import problems
 from filter_service.web.access import caller
 from filter_service.web.app import create_app
+from tests.served import picture
 from tests.signed_in import client_of, key_client, web_service
 from tests.simple_judge import POLICY
 
@@ -71,7 +74,7 @@ def test_each_error_has_its_status_and_sentence(client: TestClient, name: str) -
     told = answer.json()
     assert answer.headers["content-type"] == "application/problem+json"
     assert (answer.status_code, told["status"]) == (EXPECTED[name], EXPECTED[name])
-    assert told["detail"] == f"The sentence of {name}."
+    assert told["detail"] == (getattr(errors, name).public or f"The sentence of {name}.")
     assert set(told) == {"type", "title", "status", "detail"}
 
 
@@ -79,7 +82,7 @@ def test_every_error_of_ours_has_a_status() -> None:
     kinds = [FilterServiceError]
     for kind in kinds:
         kinds += kind.__subclasses__()
-    operators = {"InvalidSettings", "DatabaseOutdated", "UnknownModel"}
+    operators = {"InvalidSettings", "DatabaseOutdated", "UnknownModel", "ProcessFailed"}
     unknown = {k.__name__ for k in kinds[1:] if problems.status_of(k("")) == 500}
     assert unknown - {"Permanent"} == operators
 
@@ -206,6 +209,34 @@ def test_it_lives_but_is_not_ready_without_a_database(storage: Storage) -> None:
     assert client.get("/live").status_code == 200
     answer = client.get("/ready")
     assert (answer.status_code, answer.json()["status"]) == (503, 503)
+
+
+def test_no_client_is_shown_where_the_database_is(
+    storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    nowhere = connect("postgresql+psycopg://somebody@127.0.0.1:1/nothing")
+    client = TestClient(create_app(web_service(sessions_of(nowhere), storage)))
+    answers = [client.get(page) for page in ("/ready", "/v1/batches", "/login")]
+    bearer = {"Authorization": "Bearer fs_1_x"}
+    answers.append(client.get("/v1/batches", headers=bearer))
+    told = "".join(answer.text for answer in answers)
+    assert 503 in {answer.status_code for answer in answers[1:]}
+    assert [secret for secret in ("127.0.0.1", "somebody", "nothing") if secret in told] == []
+    assert "127.0.0.1" in caplog.text
+
+
+def test_no_client_is_shown_where_the_images_are(
+    sessions: Sessions, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "images").write_bytes(b"no folder")
+    broken = Storage(str(tmp_path / "images"))
+    client = key_client(create_app(web_service(sessions, broken)), sessions)
+    with sessions.begin() as session:
+        store_policy(session, POLICY)
+    order = {"policy": POLICY.name}
+    answer = client.post("/v1/batches", files=[("f", ("a.png", picture(1)))], data=order)
+    assert (answer.status_code, str(tmp_path) in answer.text) == (503, False)
+    assert str(tmp_path) in caplog.text
 
 
 def test_metrics_ask_for_a_key(client: TestClient) -> None:

@@ -11,6 +11,7 @@ import typer
 from filter_service.cli.found import progress, show
 from filter_service.cli.place import workplace
 from filter_service.cli.queueing import Json
+from filter_service.durable import written
 
 if TYPE_CHECKING:
     from filter_service.db.session import Sessions
@@ -168,7 +169,7 @@ def export_(
     """Write the whole ledger to a file that `audit verify --export` checks anywhere."""
     from filter_service.ledger.exporting import write_export
 
-    with workplace(context.obj) as place, progress("Exporting") as tell, file.open("wb") as out:
+    with workplace(context.obj) as place, progress("Exporting") as tell, written(file) as out:
         count = write_export(place.sessions, out, tell)
     typer.echo(f"{count:,} entries are in {file}; `filter-service audit verify --export` checks it")
 

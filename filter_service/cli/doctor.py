@@ -195,9 +195,10 @@ def _broker(patient: Patient) -> Finding:
 def _print(findings: list[Finding]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     colours = {State.OK: "green", State.DOUBTFUL: "yellow", State.WRONG: "bold red"}
     table = Table(show_header=False, box=None, pad_edge=False)
     for f in findings:
-        table.add_row(f.part, f"[{colours[f.state]}]{f.state}[/]", f.said)
+        table.add_row(f.part, Text(f.state, style=colours[f.state]), Text(f.said))
     Console().print(table)

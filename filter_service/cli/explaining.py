@@ -12,6 +12,7 @@ import typer
 from filter_service.cli.judging import served_encoder
 from filter_service.cli.place import Workplace, workplace
 from filter_service.cli.queueing import Json
+from filter_service.names import plain
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -306,7 +307,7 @@ def _print_stored(place: Workplace, number: int, json_: bool) -> None:
     if json_:
         typer.echo(json.dumps(records))
         return
-    typer.echo(f"{found.source}: {found.verdict or why}")
+    typer.echo(f"{plain(found.source)}: {found.verdict or why}")
     for record in records:
         typer.echo(_sentences(Explanation.model_validate(record)))
 

@@ -1,16 +1,15 @@
 """Commands of whoever has to answer for the service: rows in files, and figures of a period."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
-from uuid import uuid4
 
 import typer
 
+from filter_service import durable
 from filter_service.cli.place import workplace
 
 if TYPE_CHECKING:
@@ -100,15 +99,8 @@ def _opened(out: str) -> Iterator[IO[bytes]]:
     if out == "-":
         yield sys.stdout.buffer
         return
-    path = Path(out)
-    part = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with part.open("wb") as file:
-            yield file
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with durable.written(Path(out)) as file:
+        yield file
 
 
 def _shown(export: "Export") -> Iterator[bytes]:
@@ -131,14 +123,17 @@ def _print(report: "Report") -> None:
     """A table for each section; the definitions are on the page and in the JSON."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from filter_service.cli.cells import cells
 
     console = Console()
     period = report.period
     console.print(f"{period.since:%Y-%m-%d %H:%M} to {period.until:%Y-%m-%d %H:%M} UTC")
     for section in report.sections:
-        table = Table("", "", "95 % interval", "", title=section.title, title_justify="left")
+        table = Table("", "", "95 % interval", "", title=Text(section.title), title_justify="left")
         for figure in section.figures:
-            table.add_row(figure.title, *_told(figure), figure.note)
+            table.add_row(*cells(figure.title, *_told(figure), figure.note))
         console.print(table)
 
 

@@ -211,9 +211,11 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
         from rich.console import Console
         from rich.table import Table
 
+        from filter_service.cli.cells import cells
+
         table = Table(*rows[0])
         for row in rows:
-            table.add_row(*(_cell(value) for value in row.values()))
+            table.add_row(*cells(*map(_cell, row.values())))
         Console().print(table)
     else:
         typer.echo("There is none yet: add the first.", err=True)

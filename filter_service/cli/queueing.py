@@ -178,14 +178,12 @@ def _print_items(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from filter_service.cli.cells import cells
+
     table = Table("item", "file", "verdict", "probability", "reason")
     for row in rows:
         p = row["probability"]
-        table.add_row(
-            str(row["item"]),
-            row["file"],
-            row["verdict"] or row["unjudged"],
-            "" if p is None else f"{p:.3f}",
-            row["reason"] or "",
-        )
+        verdict, probability = row["verdict"] or row["unjudged"], "" if p is None else f"{p:.3f}"
+        shown = (str(row["item"]), row["file"], verdict, probability, row["reason"] or "")
+        table.add_row(*cells(*shown))
     Console().print(table)

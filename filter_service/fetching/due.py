@@ -13,7 +13,7 @@ from filter_service import ledger
 from filter_service.db.arrivals import arrived, enqueue, expect, keep_images, unwanted
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Fetch, Item
-from filter_service.errors import FilterServiceError, ImageError, UnsafeAddress
+from filter_service.errors import FilterServiceError, ImageError, UnsafeAddress, for_clients
 from filter_service.fetching.download import get
 from filter_service.fetching.internet import Internet
 from filter_service.images import digest
@@ -123,7 +123,7 @@ def _attempt(this: _Round, claimed: _Claimed) -> None:
     except (UnsafeAddress, ImageError) as error:
         _give_up(this, claimed, str(error))
     except FilterServiceError as error:
-        _put_off(this, claimed, str(error))
+        _put_off(this, claimed, for_clients(error))
     else:
         _arrive(this, claimed, name, len(data), expected)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from filter_service import durable
 from filter_service.errors import InvalidSettings, StorageUnavailable
-from filter_service.storage import write_whole
 
 _WRITERS = 8  # an object store takes its time for each file
 
@@ -42,7 +42,7 @@ class Outside:
         """Write a file; nobody ever sees half of it."""
         with self._answering(f"write {path}"):
             if isinstance(self._files, LocalFileSystem):
-                write_whole(Path(self._at(path)), data)
+                durable.write(Path(self._at(path)), data)
                 return
             try:
                 self._files.pipe_file(self._at(path), data)

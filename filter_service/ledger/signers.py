@@ -12,16 +12,15 @@ The rule by which a checkpoint's signatures are judged:
 `who_signs` is this rule; sealing follows it and verifying checks it.
 """
 
-import os
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from filter_service import durable
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Sealed
 from filter_service.db.tables import Signer as Row
@@ -184,21 +183,15 @@ def _read(path: Path, name: str | None) -> SigningKey:
 
 def _write(path: Path, key: SigningKey) -> None:
     """Write to a file that only we may read, and rename it there whole."""
-    part = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(f"{key.skey}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        durable.make_folder(path.parent)
+        with durable.written(path, mode=0o600) as file:
+            file.write(f"{key.skey}\n".encode())
     except OSError as error:
         raise InvalidSettings(
             f"The key file {path} cannot be written ({error}): set FILTER_SERVICE_LEDGER_KEY to "
             "a file in a folder of this account."
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _kept(path: Path, key: SigningKey) -> Path:

@@ -13,6 +13,7 @@ import psutil
 import psycopg
 from sqlalchemy import URL
 
+from filter_service.durable import rename
 from filter_service.errors import DatabaseUnavailable, InvalidSettings
 from filter_service.local.place import Place
 from filter_service.local.processes import at_work, end, is_at_work, until
@@ -82,7 +83,7 @@ class Postgres:
                 f"initdb failed in {new}: {done.stderr.strip()}. Check the free space and who "
                 "owns the data folder, or set FILTER_SERVICE_DATABASE_URL."
             )
-        new.rename(self.folder)
+        rename(new, self.folder)
 
     def _launch(self) -> None:
         """Start the server and wait until it has recovered."""

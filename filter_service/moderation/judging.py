@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from filter_service.db.policies import KnownPolicy, load_policy
 from filter_service.db.session import Sessions
-from filter_service.errors import ImageError, Transient
+from filter_service.errors import ImageError, Transient, for_clients
 from filter_service.moderation.consequences import Judged
 from filter_service.moderation.leases import Claimed, Leases
 from filter_service.moderation.recording import Source, record
@@ -135,8 +135,14 @@ def _attempt(digest: str, compute: Callable[[], T]) -> T | Answer:
         return Outcome(digest, Verdict.UNDETERMINED, reason=str(error))
     except Exception as error:  # a fault of ours in one image is not to stop the others
         logger.exception("Image %s could not be judged.", digest)
-        reason = f"judging failed ({type(error).__name__}: {error})"
+        reason = f"judging failed ({_without_path(error)})"
         return Outcome(digest, Verdict.UNDETERMINED, reason=reason)
+
+
+def _without_path(error: Exception) -> str:
+    """What platforms are told of a fault of ours; the log has the whole of it."""
+    said = (error.strerror or "") if isinstance(error, OSError) else str(error)
+    return f"{type(error).__name__}: {said}"
 
 
 def _vectors(answers: Iterable[Answer]) -> dict[str, KnownVectors]:
@@ -159,7 +165,8 @@ def _record(
     for item in items:
         answer = answers[item.digest]
         if isinstance(answer, Transient):
-            leases.postpone([item], str(answer))
+            logger.warning("Item %s is tried again later. %s", item.item_id, answer)
+            leases.postpone([item], for_clients(answer))
         else:
             judged.append(Judged(item.item_id, item.batch_id, item.image_id, answer))
     with desk.sessions.begin() as session:

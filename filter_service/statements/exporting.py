@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Select, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from filter_service import ledger
+from filter_service import durable, ledger
 from filter_service.canonical import canonical
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Statement
@@ -85,9 +85,7 @@ def _write(session: Session, folder: Path, found: Sequence[Statement], actor: st
     text = canonical(content(found))
     begin = found[0].issued_at.astimezone(UTC)
     path = folder / f"statements-{begin:%Y%m%dT%H%M%S}-{found[0].puid}.json"
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    durable.write(path, text.encode())
     session.execute(
         update(Statement)
         .where(Statement.puid.in_([s.puid for s in found]), Statement.exported_at.is_(None))

@@ -37,6 +37,7 @@ from filter_service.errors import (
     UnknownPerson,
     UnknownPolicy,
     UnsafeAddress,
+    for_clients,
 )
 from filter_service.web.pages import render
 from filter_service.web.shield import HEADERS
@@ -158,14 +159,14 @@ def _ours(request: Request, error: Exception) -> Response:
     status = status_of(error)
     if isinstance(error, NotSignedIn) and wants_page(request):
         return _to_login(request)
-    if status == 500:
+    if error.public is not None or status == 500:
         logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
     headers = {
         401: {"WWW-Authenticate": 'Bearer realm="filter_service"'},
         409: {"Retry-After": SOON},
         503: {"Retry-After": SOON},
     }
-    detail = " ".join([str(error), *getattr(error, "__notes__", ())])
+    detail = " ".join([for_clients(error), *getattr(error, "__notes__", ())])
     return problem(request, status, detail, headers=headers.get(status))
 
 

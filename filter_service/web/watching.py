@@ -1,5 +1,6 @@
 """For the operator's machines: `/metrics` for Prometheus, `/live` and `/ready`."""
 
+import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated
@@ -22,12 +23,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from filter_service.db.schema import require_current
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Delivery, Queued, Tally
-from filter_service.errors import FilterServiceError
+from filter_service.errors import FilterServiceError, for_clients
 from filter_service.people import Ability
 from filter_service.reviews.tallies import waiting_now
 from filter_service.web.access import able
 from filter_service.web.service import Service, service
 
+logger = logging.getLogger(__name__)
 router = APIRouter()
 Here = Annotated[Service, Depends(service)]
 
@@ -49,7 +51,8 @@ def ready(here: Here) -> dict[str, str]:
         require_current(here.sessions.kw["bind"])
         here.storage.has("0" * 64)
     except FilterServiceError as error:
-        raise HTTPException(503, str(error)) from error
+        logger.warning("Not ready. %s", error)
+        raise HTTPException(503, for_clients(error)) from error
     return {"status": "ready"}
 
 

@@ -22,6 +22,7 @@ from filter_service.errors import (
     InvalidRequest,
     ModelUnavailable,
     UnknownItem,
+    for_clients,
 )
 from filter_service.images import digest
 from filter_service.ledger import Entry, Event
@@ -201,7 +202,7 @@ def _answered(
             return _loading(request, asked)
         found = _found(here, caller, seek(), asked)
     except FilterServiceError as error:
-        return _page(request, asked, None, status_of(error), problem=str(error))
+        return _page(request, asked, None, status_of(error), problem=for_clients(error))
     return _page(request, asked, found)
 
 

@@ -1,0 +1,15 @@
+"""Cells of a table on a terminal, which show text that came from outside and never obey it."""
+
+from typing import TYPE_CHECKING
+
+from filter_service.names import plain
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+
+def cells(*texts: str) -> list["Text"]:
+    """Texts as rich shows them letter by letter: no markup, no control or direction characters."""
+    from rich.text import Text
+
+    return [Text(plain(text)) for text in texts]

@@ -1,0 +1,80 @@
+"""Names from outside: nothing in them hides, turns others round, or is obeyed by a terminal."""
+
+import pytest
+
+from filter_service import submissions
+from filter_service.cli.cells import cells
+from filter_service.db.policies import store_policy
+from filter_service.db.session import Sessions
+from filter_service.names import plain
+from filter_service.storage import Storage
+from filter_service.submissions import Submission
+from filter_service.web.app import create_app
+from tests.signed_in import key_client, web_service
+from tests.simple_judge import POLICY
+from tests.test_cli import Line, line, settings
+
+__all__ = ["line", "settings"]  # fixtures
+
+HIDDEN = {
+    "a\u202egpj.exe": r"a\u202egpj.exe",  # right to left
+    "a\u2066b\u2069": r"a\u2066b\u2069",
+    "zero\u200bwidth\ufeff": r"zero\u200bwidth\ufeff",
+    "bell\x07\x1b[2J": r"bell\x07\x1b[2J",
+    "c1\x9b31m": r"c1\x9b31m",
+    "line\u2028break\n": r"line\u2028break\n",
+    "half\ud800": r"half\ud800",
+}
+
+
+@pytest.mark.parametrize("name", ["Käse 1.jpg", "写真　一.png", "a b.png", "🦊.gif", "[/x].jpg"])
+def test_a_name_that_shows_what_it_is_stays(name: str) -> None:
+    assert plain(name) == name
+
+
+@pytest.mark.parametrize(("name", "shown"), HIDDEN.items())
+def test_what_hides_is_shown(name: str, shown: str) -> None:
+    assert plain(name) == shown
+
+
+@pytest.mark.parametrize("way", ["data", "uri", "error"])
+def test_names_are_plain_however_they_come(sessions: Sessions, storage: Storage, way: str) -> None:
+    name = "\u202e1.jpg"
+    given = {"data": b"1", "uri": "https://h/1.jpg", "error": f"{name} cannot be read"}[way]
+    file = Submission(name, **{way: given})  # type: ignore[arg-type]
+    batch = submissions.accept(sessions, storage, lambda: None, [file], POLICY, label=name)
+    (item,) = submissions.items(sessions, batch)
+    said = [item.source, item.reason or "", submissions.status(sessions, batch).label]
+    assert [s for s in said if "\u202e" in s] == []
+    assert item.source == r"\u202e1.jpg"
+
+
+def test_the_name_in_an_upload_is_plain(sessions: Sessions, storage: Storage) -> None:
+    client = key_client(create_app(web_service(sessions, storage)), sessions)
+    with sessions.begin() as session:
+        store_policy(session, POLICY)
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="policy"\r\n\r\n' + POLICY.name.encode()
+        + b'\r\n--x\r\nContent-Disposition: form-data; name="f"; filename="a\xe2\x80\xaeb\x07.png"'
+        + b"\r\n\r\n1\r\n--x--\r\n"
+    )  # fmt: skip
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = client.post("/v1/batches", content=body, headers=kind)
+    assert answer.status_code == 202, answer.text
+    (item,) = client.get(f"{answer.headers['Location']}/items").json()["items"]
+    assert item["source"].isprintable() and item["source"].startswith("a")
+
+
+def test_a_name_in_square_brackets_is_no_markup(
+    line: Line, sessions: Sessions, storage: Storage
+) -> None:
+    names = ("[/x].jpg", "[red]b.jpg", "a[bold.jpg")
+    files = [Submission(name, error="[/no] picture") for name in names]
+    submissions.accept(sessions, storage, lambda: None, files, POLICY)
+    shown = line("items")
+    assert [name for name in (*names, "[/no]") if name not in shown] == []
+
+
+def test_cells_show_markup_letter_by_letter() -> None:
+    (cell,) = cells("[/x].jpg\x1b")
+    assert (cell.plain, cell.spans) == (r"[/x].jpg\x1b", [])
