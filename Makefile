@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo console test check format lock clean
+.PHONY: help demo console test check format lock wheels clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -36,6 +36,9 @@ lock: ## Add to requirements.lock what pyproject.toml asks for (needs uv; UPGRAD
 	  --no-header --no-annotate --quiet $(UPGRADE) --output-file requirements.lock.new
 	@{ head -2 requirements.lock; cat requirements.lock.new; } > requirements.lock.whole
 	@mv requirements.lock.whole requirements.lock && rm requirements.lock.new
+
+wheels: ## Ask the index for a binary of every locked package, for Python 3.11 to 3.14 (needs uv)
+	@.ci/wheels
 
 clean: ## Remove the virtual environment and everything the demo wrote
 	rm -rf $(VENV) .filter-service demo-output

@@ -22,7 +22,7 @@ from filter_service.cli.supervision import supervised
 from filter_service.errors import ProcessFailed
 from filter_service.local import services, stop
 from filter_service.local.place import Place
-from filter_service.local.processes import at_work, until
+from filter_service.local.processes import at_work, brokers_at_work, until
 from filter_service.settings import Settings
 from tests.served import ROOT, environment
 
@@ -65,7 +65,7 @@ class Running:
 
 def servers(settings: Settings) -> list[psutil.Process]:
     home = Place.of(settings).home
-    return at_work("postgres", home / "postgres") + at_work("redis-server", home / "redis")
+    return at_work("postgres", home / "postgres") + brokers_at_work(home / "redis")
 
 
 def await_(true: Callable[[], object], log: Path) -> None:

