@@ -78,7 +78,7 @@ def test_watching_a_batch_whose_item_was_erased_comes_to_an_end(
 ) -> None:
     batch = accept(sessions, storage, "portrait.jpg")
     (item,) = submissions.items(sessions, batch)
-    line("erase", str(item.id), "--reason", "asked for")
+    line("erase", str(item.id), "--reason", "asked for", "--yes")
     assert "0 waiting, 1 erased" in line("status", str(batch), "--watch")
     (row,) = line.rows("items", "--batch", str(batch))
     assert (row["verdict"], row["unjudged"]) == (None, "erased")

@@ -1,6 +1,7 @@
 """Commands of whoever answers for what is kept: erasure, receipts, holds, retention rules."""
 
 import json
+import sys
 import uuid
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,13 +10,17 @@ import typer
 from filter_service.cli.people import ACTOR, print_rows
 from filter_service.cli.place import workplace
 from filter_service.cli.queueing import Json
+from filter_service.names import plain
 
 if TYPE_CHECKING:
     from filter_service.retention import Receipt, Terms
+    from filter_service.retention.previewing import WouldErase, WouldExpire
 
 ROWS = 500  # asked for at once
+SHOWN = 20  # other items of an image that is to be erased
 
 ItemId = Annotated[int, typer.Argument(min=1, help="The item's number.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask: it is known what will go.")]
 Reason = Annotated[str, typer.Option(help="Why; it is kept for good, so name nobody in it.")]
 
 kept = typer.Typer(help="Rules for how long what is kept.", no_args_is_help=True)
@@ -29,11 +34,14 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(kept, name="retention")
 
 
-def erase(context: typer.Context, item: ItemId, *, reason: Reason, json_: Json = False) -> None:
+def erase(
+    context: typer.Context, item: ItemId, *, reason: Reason, yes: Yes = False, json_: Json = False
+) -> None:
     """Erase an item's image in all its items, for good, and print the receipt."""
     from filter_service import retention
 
     with workplace(context.obj) as place:
+        _confirm(_erased(retention.would_erase(place.sessions, item), item), yes)
         found = retention.erase(place.sessions, place.storage, item, reason, ACTOR)
     _show(found, json_)
 
@@ -107,6 +115,7 @@ def add_rule(
         typer.Option(help="clear, flagged, undetermined, confirmed or overturned; else any."),
     ] = None,
     class_: Annotated[str | None, typer.Option("--class", help="Else every class.")] = None,
+    yes: Yes = False,
 ) -> None:
     """Delete parts of such items when their time is over; everything, if no part is named."""
     from filter_service import retention
@@ -115,6 +124,7 @@ def add_rule(
     if terms.warning:
         typer.echo(f"Warning: {terms.warning}", err=True)
     with workplace(context.obj) as place:
+        _confirm(_expired(retention.would_expire(place.sessions, terms), terms), yes)
         added = retention.add_rule(place.sessions, terms, ACTOR)
     typer.echo(f"rule {added.id} holds from now on")
 
@@ -165,6 +175,42 @@ def _terms(
         raise typer.BadParameter(f"{', '.join(sorted(unknown))} is none of {', '.join(Part)}.")
     chosen = tuple(p for p in Part if parts is None or not parts or p in parts)
     return Terms(days, chosen, class_name, None if outcome is None else Outcome(outcome))
+
+
+def _confirm(will_go: str, yes: bool) -> None:
+    """Say what goes for good, and ask; with nobody there to ask, only --yes will do."""
+    from filter_service.errors import InvalidRequest
+
+    typer.echo(will_go, err=True)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InvalidRequest(
+            "Nothing was done: this cannot be undone, and nobody is there to be asked. Give --yes "
+            "if all of that may go."
+        )
+    typer.confirm("Go on?", abort=True, err=True)
+
+
+def _erased(found: "WouldErase", asked: int) -> str:
+    """What an erasure takes with it, first of all the other items of the same image."""
+    lines = [f"This erases item {asked} for good, with {found.size:,} bytes of its image."]
+    others = [item for item in found.items if item.id != asked]
+    if others:
+        lines.append(f"{len(others):,} other items are of the same image and are erased with it:")
+    lines += (f"  item {i.id} of batch {i.batch_id}: {plain(i.source)}" for i in others[:SHOWN])
+    if len(others) > SHOWN:
+        lines.append(f"  … and {len(others) - SHOWN:,} more.")
+    return "\n".join(lines)
+
+
+def _expired(found: "WouldExpire", terms: "Terms") -> str:
+    least = "at least " if found.more else ""
+    return (
+        f"From now on {', '.join(terms.parts)} are deleted for good after {terms.days} days. At "
+        f"once this takes {least}{found.images:,} images, with {found.size:,} bytes, of "
+        f"{found.items:,} items."
+    )
 
 
 def _show(found: "Receipt", json_: bool) -> None:

@@ -9,14 +9,56 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
 import filter_service
+from filter_service.db.session import ROLE, connect
 from filter_service.errors import DatabaseOutdated
+
+# Roles belong to the whole server, where another database may be migrated at the same moment.
+_ROLE = f"""
+DO $$ BEGIN
+    CREATE ROLE {ROLE} NOLOGIN;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN
+    NULL;
+END $$;
+GRANT {ROLE} TO CURRENT_USER;
+"""
 
 
 def upgrade(database_url: str, to: str = "head") -> None:
-    """Run the migrations that the database lacks; several processes may do so at once."""
+    """Run the migrations that the database lacks; several processes may do so at once.
+
+    The role comes first: a backup does not hold it, for it belongs to the server. Raises
+    DatabaseOutdated for a database that was restored before there was the role.
+    """
     config = _config()
     config.set_main_option("sqlalchemy.url", database_url.replace("%", "%%"))
-    command.upgrade(config, to)
+    engine = connect(database_url, role=None)
+    try:
+        _make_role(engine)
+        command.upgrade(config, to)
+        _require_grants(engine)
+    finally:
+        engine.dispose()
+
+
+def _make_role(engine: Engine) -> None:
+    with engine.begin() as connection:
+        found = connection.scalar(
+            text("SELECT pg_has_role(rolname, 'MEMBER') FROM pg_roles WHERE rolname = :role"),
+            {"role": ROLE},
+        )
+        if not found:
+            connection.execute(text(_ROLE))
+
+
+def _require_grants(engine: Engine) -> None:
+    may = text("SELECT has_table_privilege(:role, 'alembic_version', 'SELECT')")
+    with engine.connect() as connection:
+        if not connection.scalar(may, {"role": ROLE}):
+            raise DatabaseOutdated(
+                f"This database was restored on a server without the role {ROLE}, so that every "
+                "right of the service was left out. The role is there now: restore the backup "
+                "again, with `pg_restore --clean --if-exists --no-owner` (docs/backup.md)."
+            )
 
 
 def require_current(engine: Engine) -> None:

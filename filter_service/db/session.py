@@ -52,7 +52,10 @@ def _prepare(role: str | None) -> Callable[[Any, object], None]:
             "SELECT to_regtype('vector') IS NOT NULL, to_regrole(%s::text) IS NOT NULL", [role]
         ).fetchone()
         if role is not None and not all(known):
-            raise DatabaseOutdated("The database is empty: run `filter-service db upgrade`.")
+            raise DatabaseOutdated(
+                "The database is empty, or was restored without the service's role: run "
+                "`filter-service db upgrade`."
+            )
         if known[0]:
             register_vector(connection)
         if role is not None:

@@ -4,6 +4,7 @@ from filter_service.retention.absence import require_here, why_gone
 from filter_service.retention.erasing import erase, request
 from filter_service.retention.expiring import expire
 from filter_service.retention.holds import hold, holds, release
+from filter_service.retention.previewing import would_erase, would_expire
 from filter_service.retention.receipts import Mention, Receipt, as_text, erasures, receipt
 from filter_service.retention.rules import (
     COMPLAINTS,
@@ -40,4 +41,6 @@ __all__ = [
     "rules",
     "sweep",
     "why_gone",
+    "would_erase",
+    "would_expire",
 ]

@@ -96,12 +96,12 @@ def expire(sessions: Sessions, stop: Callable[[], bool] = lambda: False) -> int:
     with sessions.begin() as session:
         rules = active_rules(session)
     expired = 0
-    for walk in (_aged(rules), _unsealed):
-        for images in _pages(sessions, walk):
+    for walk in (aged(rules), _unsealed):
+        for images in pages(sessions, walk):
             if stop():
                 return expired
             with sessions.begin() as session:
-                over = [i for i, why in _over(session, images, rules).items() if why]
+                over = [i for i, why in over_now(session, images, rules).items() if why]
             if over:
                 with sessions.begin() as session:
                     expired += _expire(session, over, active_rules(session))
@@ -127,7 +127,7 @@ def _of_item(rules: Sequence[Rule], facts: Facts, now: datetime) -> Why:
     }
 
 
-def _aged(rules: Sequence[Rule]) -> Walk:
+def aged(rules: Sequence[Rule]) -> Walk:
     """Images that are as old as the shortest rule and have a part left that some rule is about."""
     ruled = sorted({part.value for rule in rules for part in rule.parts})
     shortest = timedelta(days=min((rule.days for rule in rules), default=0))
@@ -147,7 +147,7 @@ def _unsealed(session: Session, after: int) -> list[int]:
     return list(session.scalars(_UNSEALED, {"after": after, "limit": AT_ONCE}))
 
 
-def _pages(sessions: Sessions, walk: Walk) -> Iterator[list[int]]:
+def pages(sessions: Sessions, walk: Walk) -> Iterator[list[int]]:
     after = 0
     while True:
         with sessions.begin() as session:
@@ -158,7 +158,7 @@ def _pages(sessions: Sessions, walk: Walk) -> Iterator[list[int]]:
         after = images[-1]
 
 
-def _over(
+def over_now(
     session: Session, images: Sequence[int], rules: Sequence[Rule]
 ) -> dict[int, tuple[Sequence[Facts], dict[int, Why]]]:
     """Of which of these images something may go now."""
@@ -177,7 +177,7 @@ def _expire(session: Session, images: Sequence[int], rules: Sequence[Rule]) -> i
     locked = {i: (d, g) for i, d, g in session.execute(_LOCKED, {"images": list(images)})}
     gone: dict[int, list[Part]] = {}
     entries: list[Entry] = []
-    for image, (facts, why) in _over(session, list(locked), rules).items():
+    for image, (facts, why) in over_now(session, list(locked), rules).items():
         parts = [p for p in next(iter(why.values())) if p not in locked[image][1]]
         if parts:
             gone[image] = parts
