@@ -18,7 +18,7 @@ from torch import Tensor
 
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.encoder.network import find
-from filter_service.encoder.probes import probes
+from filter_service.encoder.probes import COUNT, probes
 from filter_service.errors import InvalidSettings, ModelUnavailable, UnknownModel
 from filter_service.images import decode
 from filter_service.policy import Policy, parse_policy
@@ -278,7 +278,7 @@ def test_the_band_is_the_same_for_a_policy_that_reads_the_same(encoder: Any) -> 
 
 def test_probe_images_are_always_the_same() -> None:
     assert list(probes(16)) == list(probes(16))
-    assert len(set(probes(16))) == 24
+    assert len(set(probes(16))) == COUNT
 
 
 def _unseen(input_size: int) -> Iterator[bytes]:

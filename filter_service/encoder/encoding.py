@@ -15,15 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from filter_service.encoder.bands import Probed, probe
+from filter_service.encoder.checking import ScreeningCheck
 from filter_service.encoder.network import Network, first_line, load_network
-from filter_service.encoder.probes import probes
 from filter_service.errors import InvalidSettings
-from filter_service.images import decode
 from filter_service.policy import Policy
 from filter_service.scoring import FloatArray, Head, PolicyVectors, policy_vectors
 from filter_service.settings import Settings
 
-SAFETY = 3.0  # times the largest deviation seen on the probe images
 TEXTS_KEPT = 16_384  # vectors; at 512 dimensions 32 MB
 CHUNK = 64  # texts in one forward pass
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -59,8 +58,9 @@ class Encoder:
         self._policies = lru_cache(64)(
             lambda policy: policy_vectors(policy, self.encode_texts, self.head)
         )
-        self._bands = lru_cache(64)(self._measure_band)
-        self._probed: tuple[FloatArray, FloatArray] | None = None
+        self.check = ScreeningCheck(self.name)
+        self._bands = lru_cache(64)(self._measured)
+        self._probed: Probed | None = None
         self._probing = threading.Lock()
 
     @property
@@ -99,29 +99,24 @@ class Encoder:
         """A policy in this encoder's space, computed once."""
         return self._policies(policy)
 
-    def band(self, policy: Policy) -> npt.NDArray[np.float64]:
+    def band(self, policy: Policy, drafted: bool = True) -> npt.NDArray[np.float64]:
         """How far a screened margin may lie from the served one, in logits: (classes,).
 
-        Three times the largest deviation over the probe images, each once taken the fast road
-        (reduced-size decoding, `screen`) and once the exact one (full decoding, `encode`).
+        As measured on the probe images (`encoder.bands`), and wider once served images were seen
+        outside of it. `drafted` is False for pixels from a full decoding, whose band is that of the
+        screening precision alone.
         """
-        return self._bands(policy)
+        return self.check.widening * self.measured_band(policy, drafted)
 
-    def _measure_band(self, policy: Policy) -> npt.NDArray[np.float64]:
+    def measured_band(self, policy: Policy, drafted: bool = True) -> npt.NDArray[np.float64]:
+        """The same before any widening: what deviations are counted in."""
+        drafting, precision = self._bands(policy)
+        return precision + drafting if drafted else precision
+
+    def _measured(self, policy: Policy) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         with self._probing:
-            self._probed = self._probed or self._probe()
-        screened, exact = self._probed  # (probes, d) each
-        vectors = self.vectors(policy)
-        deviation = np.abs(vectors.margins(screened) - vectors.margins(exact))
-        return np.asarray(SAFETY * deviation.max(axis=0))
-
-    def _probe(self) -> tuple[FloatArray, FloatArray]:
-        files = list(probes(self.input_size))
-        drafted = [
-            self.pixels(decode(f, at_least=self.input_size).frames[0].picture) for f in files
-        ]
-        full = [self.pixels(decode(f).frames[0].picture) for f in files]
-        return self.screen(torch.stack(drafted)), self.encode(torch.stack(full))
+            self._probed = self._probed or probe(self)
+        return self._probed.bands(self.vectors(policy))
 
     def _converted(self) -> nn.Module:
         """The image tower alone in the screening precision."""

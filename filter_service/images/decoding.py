@@ -66,6 +66,7 @@ def decode(
     limits: Limits = STANDARD,
     at_least: int | None = None,
     only: int | None = None,
+    reduction: int = 8,
 ) -> Image:
     """Decode a still image or an animation; raises UnreadableImage or ImageTooLarge, nothing else.
 
@@ -77,8 +78,8 @@ def decode(
     Colours are converted to sRGB as browsers do it, by whatever the file says of them.
 
     `at_least` lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, which is faster, as long as
-    both sides stay at least twice that many pixels. `only` gives the frame of this number alone,
-    for those who draw it: none behind it is looked at.
+    both sides stay at least twice that many pixels; never at less than 1/`reduction`. `only` gives
+    the frame of this number alone, for those who draw it: none behind it is looked at.
     """
     check_bytes(len(data), limits)
     hush()
@@ -92,13 +93,19 @@ def decode(
             count = min(count, only + 1)
             numbers = (count - 1,)
         if at_least is not None and not to_srgb.bends:
-            picture.draft(None, (2 * at_least, 2 * at_least))  # does nothing to other formats
+            _reduce(picture, at_least, reduction)
         drafted = picture.size != (width, height)
         frames = tuple(_frames(picture, count, numbers, limits, to_srgb))
         if orientation(picture) in LYING:
             width, height = height, width
         form = picture.format or ""
     return Image(digest(data), frames, form, width, height, drafted, notes)
+
+
+def _reduce(picture: ImageFile, at_least: int, most: int) -> None:
+    """Have a large JPEG decoded at 1/2, 1/4 or 1/8 of its size; other formats stay as they are."""
+    width, height = picture.size
+    picture.draft(None, (max(2 * at_least, width // most), max(2 * at_least, height // most)))
 
 
 def _count(picture: ImageFile) -> int:
