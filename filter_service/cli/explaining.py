@@ -205,7 +205,7 @@ def _explain_item(place: Workplace, number: int, class_name: str | None, wanted:
 
     judged = _judged(place, number, class_name)
     encoder = served_encoder()
-    require_same(judged.number, judged.encoder, judged.fingerprint, encoder)
+    require_same(judged.number, judged.encoder, judged.fingerprint, judged.decoder, encoder)
     limits = Limits.of(place.settings)
     image = decode(place.storage.get(judged.digest), limits)
     memory = StoredMemory(place.sessions, judged.encoder_id, encoder.dim, encoder.head.scale)
@@ -232,6 +232,7 @@ class _Judged:
     encoder_id: int
     encoder: str
     fingerprint: str
+    decoder: int
 
 
 def _judged(place: Workplace, number: int, class_name: str | None) -> _Judged:
@@ -239,6 +240,7 @@ def _judged(place: Workplace, number: int, class_name: str | None) -> _Judged:
     from filter_service.db.policies import load_policy
     from filter_service.db.tables import Batch, Image, Item, PolicyClass, StoredEncoder
     from filter_service.errors import NotExplainable
+    from filter_service.replay.recorded import decoder_of
     from filter_service.retention import require_here
 
     with place.sessions.begin() as session:
@@ -269,6 +271,7 @@ def _judged(place: Workplace, number: int, class_name: str | None) -> _Judged:
             encoder_id=encoder.id,
             encoder=encoder.name,
             fingerprint=encoder.fingerprint,
+            decoder=decoder_of(encoder),
         )
 
 

@@ -29,6 +29,7 @@ from filter_service.policy import read_policy
 from filter_service.storage import Storage
 from filter_service.submissions import Submission
 from filter_service.verdicts import Verdict
+from filter_service.views import View
 
 HERE = Path(__file__).parent
 OUTPUT = Path("demo-output")  # in the working folder; each run replaces its pictures
@@ -141,7 +142,7 @@ def _draw(storage: Storage, flags: list[Flag], folder: Path) -> None:
     for flag in track(flags, "drawn "):
         near = flag.record.images[0].digest if flag.record.images else None
         drawn = card(
-            _frame(storage, flag.digest, flag.record.frame),
+            _frame(storage, flag.digest, flag.record.seen),
             flag.record,
             flag.preprocessing,
             None if near is None else _frame(storage, near),
@@ -150,10 +151,10 @@ def _draw(storage: Storage, flags: list[Flag], folder: Path) -> None:
     (folder / "index.html").write_text(_page(flags), encoding="utf-8")
 
 
-def _frame(storage: Storage, digest: str, number: int | None = None) -> PIL.Image.Image:
+def _frame(storage: Storage, digest: str, view: View | None = None) -> PIL.Image.Image:
     """A stored image's frame, the first one unless told."""
     image = decode(storage.get(digest))
-    return (image.frames[0] if number is None else image.frame(number)).picture
+    return (image.frames[0] if view is None else image.frame(view.frame, view.reading)).picture
 
 
 def _page(flags: list[Flag]) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from filter_service.encoder.preprocessing import Preprocessing, of_file, of_tag
 from filter_service.errors import ModelUnavailable, UnknownModel
+from filter_service.images import DECODER
 
 BUNDLED = Path(__file__).parents[1] / "demo" / "model"
 SCHEMAS = ("local-dir:", "hf-hub:")  # where open_clip looks for a model's own configuration
@@ -31,7 +32,7 @@ class Network:
     model: nn.Module
     transform: Callable[[PIL.Image.Image], Tensor]
     tokenizer: Callable[[Sequence[str]], Tensor]
-    facts: dict[str, Any]  # plain JSON: architecture, weights, preprocessing, tokenizer
+    facts: dict[str, Any]  # plain JSON: architecture, weights, preprocessing, tokenizer, decoder
 
     @property
     def fingerprint(self) -> str:
@@ -143,6 +144,7 @@ def load(source: Source) -> Network:
         "weights": _weights_digest(model),
         "preprocessing": model.visual.preprocess_cfg,
         "tokenizer": _tokenizer_facts(tokenizer),
+        "decoder": DECODER,
     }
     return Network(model.eval(), transform, tokenizer, json.loads(json.dumps(facts)))
 

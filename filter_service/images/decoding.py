@@ -1,16 +1,17 @@
 """Bytes to upright frames in sRGB: limits before decoding, every frame decoded."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import PIL.Image
 from PIL.ImageFile import ImageFile
 
-from filter_service.errors import ImageTooLarge
+from filter_service.errors import ImageTooLarge, UnreadableImage
+from filter_service.images.animation import chosen, glance, seen_time
 from filter_service.images.colour import Conversion, conversion
 from filter_service.images.files import digest
 from filter_service.images.foreign import hush, translated
-from filter_service.images.layers import BACKGROUND, flat, layer
+from filter_service.images.layers import layers, over_pages
 from filter_service.images.limits import (
     MOST_FRAMES,
     STANDARD,
@@ -21,16 +22,18 @@ from filter_service.images.limits import (
 )
 from filter_service.images.opening import opened
 from filter_service.images.stated import statements
-from filter_service.images.turning import LYING, orientation, upright
+from filter_service.images.turning import LYING, orientation, ways
+
+DECODER = 2  # of what a file's pixels are: a model sees other pictures by another one
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One picture that a viewer shows of a file."""
 
-    picture: PIL.Image.Image  # RGB in sRGB, upright, alpha laid over BACKGROUND
+    picture: PIL.Image.Image  # RGB in sRGB, upright, alpha laid over a page
     number: int  # in the file, from 0
-    reading: str = ""  # how it was read, where viewers disagree; empty where they agree
+    reading: str = ""  # how it was read, where viewers disagree; empty: as most of them do
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class Image:
     height: int
     drafted: bool  # decoded at reduced size: exact decoding may differ slightly
     notes: tuple[str, ...] = ()  # sentences: what of the file could not be obeyed
+    seen_time: float = 1.0  # share of the time on the screen that the frames kept stand for
 
     def frame(self, number: int, reading: str = "") -> Frame:
         """One of the frames that were kept; raises KeyError for another."""
@@ -66,40 +70,126 @@ def decode(
     limits: Limits = STANDARD,
     at_least: int | None = None,
     only: int | None = None,
+    reading: str | None = None,
     reduction: int = 8,
 ) -> Image:
     """Decode a still image or an animation; raises UnreadableImage or ImageTooLarge, nothing else.
 
-    Of more than `limits.max_frames` frames, that many are kept, evenly spread, the first and the
-    last among them. One frame that cannot be decoded makes the whole image unreadable, whether it
-    would have been kept or not. Auxiliary pictures of a JPEG (previews, gain maps, a second eye),
-    which viewers do not show, are left out.
+    Of more than `limits.max_frames` frames, that many are kept, chosen by their time on the screen
+    and by what changes, the first among them. One frame that cannot be decoded makes the whole
+    image unreadable, whether it would have been kept or not. Auxiliary pictures of a JPEG
+    (previews, gain maps, a second eye), which viewers do not show, are left out.
 
-    Colours are converted to sRGB as browsers do it, by whatever the file says of them.
+    Colours are converted to sRGB as browsers do it, by whatever the file says of them. Where
+    viewers show a frame in several ways, there is a Frame for each.
 
     `at_least` lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, which is faster, as long as
     both sides stay at least twice that many pixels; never at less than 1/`reduction`. `only` gives
-    the frame of this number alone, for those who draw it: none behind it is looked at.
+    the frame of this number alone, in this `reading` where one is named, for those who draw it:
+    none behind it is looked at.
     """
     check_bytes(len(data), limits)
     hush()
     with translated("The image cannot be decoded"), opened(data) as picture:
         width, height = picture.size
         check_pixels(width * height, limits.max_pixels)
-        to_srgb, notes = conversion(statements(picture, data), picture.mode)
-        count = _count(picture)
-        numbers = _spread(count, limits.max_frames)
-        if only is not None:
-            count = min(count, only + 1)
-            numbers = (count - 1,)
-        if at_least is not None and not to_srgb.bends:
+        reader = _Reader(picture, data, limits)
+        if at_least is not None and not reader.to_srgb.bends:
             _reduce(picture, at_least, reduction)
         drafted = picture.size != (width, height)
-        frames = tuple(_frames(picture, count, numbers, limits, to_srgb))
+        frames = reader.all() if only is None else reader.one(only, reading)
         if orientation(picture) in LYING:
             width, height = height, width
-        form = picture.format or ""
-    return Image(digest(data), frames, form, width, height, drafted, notes)
+    return Image(
+        digest=digest(data),
+        frames=frames,
+        format=picture.format or "",
+        width=width,
+        height=height,
+        drafted=drafted,
+        notes=tuple(reader.notes),
+        seen_time=reader.seen_time,
+    )
+
+
+class _Reader:
+    """An opened file, frame by frame."""
+
+    def __init__(self, picture: ImageFile, data: bytes, limits: Limits) -> None:
+        self._picture = picture
+        self._data = data
+        self._limits = limits
+        self.notes: dict[str, None] = {}  # in order
+        self.to_srgb = self._conversion()
+        self._count = _count(picture)
+        self.seen_time = 1.0
+
+    def all(self) -> tuple[Frame, ...]:
+        """Every frame that is judged; all of them were decoded."""
+        most = self._limits.max_frames
+        if self._count <= most:
+            return self._kept(range(self._count), self._count)
+        glances = [glance(self._picture) for _ in self._walk(self._count)]
+        numbers = chosen(glances, most)
+        self.seen_time = seen_time(glances, numbers)
+        return self._kept(numbers, numbers[-1] + 1)
+
+    def one(self, number: int, reading: str | None) -> tuple[Frame, ...]:
+        """One frame, the last if there is none of this number, in one reading or in all."""
+        number = min(number, self._count - 1)
+        frames = self._kept((number,), number + 1)
+        found = tuple(f for f in frames if reading in (None, f.reading))
+        if not found:
+            known = ", ".join(repr(f.reading) for f in frames)
+            raise UnreadableImage(
+                f"Frame {number} of the image has no reading {reading!r}; ask for one of {known}."
+            )
+        return found
+
+    def _kept(self, numbers: Collection[int], end: int) -> tuple[Frame, ...]:
+        frames: list[Frame] = []
+        for number in self._walk(end, numbers):
+            if number in numbers:
+                frames += self._shown(number)
+        return tuple(frames)
+
+    def _walk(self, end: int, keep: Collection[int] = ()) -> Iterator[int]:
+        """Load every frame in turn up to this one."""
+        picture, walked, kept = self._picture, 0, 0
+        for number in range(end):
+            what = f"Frame {number} of 0 to {self._count - 1}" if self._count > 1 else "The image"
+            with translated(f"{what} cannot be decoded"):
+                picture.seek(number)
+                pixels = picture.width * picture.height  # frames of one file may differ in size
+                walked += pixels
+                self._check(walked, pixels * (end - number - 1))
+                if number in keep:
+                    kept += pixels
+                    check_pixels(kept, self._limits.max_pixels, " in the frames to be judged")
+                picture.load()
+                yield number
+
+    def _check(self, walked: int, ahead: int) -> None:
+        if self._picture.format == "TIFF":  # its pages are not painted over each other
+            ahead = 0
+        where = f" in {self._count:,} frames"
+        check_pixels(walked + ahead, WALK * self._limits.max_pixels, where)
+
+    def _shown(self, number: int) -> Iterator[Frame]:
+        """The loaded frame as viewers show it."""
+        picture = self._picture
+        if picture.format == "TIFF" and number > 0:  # each page speaks for itself
+            self.to_srgb = self._conversion()
+        for how, layer in layers(picture, self.to_srgb):
+            for over, flat in over_pages(layer):
+                for way, turned in ways(flat, orientation(picture), picture.format):
+                    yield Frame(turned, number, ", ".join(filter(None, (how, over, way))))
+
+    def _conversion(self) -> Conversion:
+        stated = statements(self._picture, self._data)
+        to_srgb, notes = conversion(stated, self._picture.mode)
+        self.notes |= dict.fromkeys(notes)
+        return to_srgb
 
 
 def _reduce(picture: ImageFile, at_least: int, most: int) -> None:
@@ -127,36 +217,3 @@ def _count_pages(picture: ImageFile) -> int:
         except EOFError:
             return number
     return MOST_FRAMES + 1
-
-
-def _spread(count: int, most: int) -> tuple[int, ...]:
-    """At most `most` frame numbers, evenly spread from the first to the last."""
-    if count <= most:
-        return tuple(range(count))
-    return tuple(round(i * (count - 1) / max(1, most - 1)) for i in range(most))
-
-
-def _frames(
-    picture: ImageFile,
-    count: int,
-    numbers: tuple[int, ...],
-    limits: Limits,
-    to_srgb: Conversion,
-) -> Iterator[Frame]:
-    """Decode every frame in turn and give those asked for."""
-    kept = walked = 0
-    for number in range(count):
-        what = f"Frame {number} of 0 to {count - 1}" if count > 1 else "The image"
-        with translated(f"{what} cannot be decoded"):
-            picture.seek(number)
-            pixels = picture.width * picture.height  # frames of one file may differ in size
-            walked += pixels
-            ahead = 0 if picture.format == "TIFF" else pixels * (count - number - 1)
-            check_pixels(walked + ahead, WALK * limits.max_pixels, f" in {count:,} frames")
-            if number in numbers:
-                kept += pixels
-                check_pixels(kept, limits.max_pixels, " in the frames to be judged")
-            picture.load()
-            if number in numbers:
-                shown = flat(layer(picture, to_srgb), BACKGROUND)
-                yield Frame(upright(shown, orientation(picture)), number)

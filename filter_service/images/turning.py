@@ -1,5 +1,7 @@
 """Which way up a picture is."""
 
+from collections.abc import Iterator
+
 import PIL.Image
 from PIL.ExifTags import Base as Tag
 from PIL.Image import Transpose
@@ -8,6 +10,8 @@ from PIL.ImageFile import ImageFile
 from filter_service.images.foreign import FOREIGN
 
 UPRIGHT = 1
+NOT_TURNED = "not turned"
+_DISPUTED = ("PNG", "WEBP")  # formats in which some viewers obey EXIF and others do not
 LYING = (5, 6, 7, 8)  # orientations that swap width and height
 _UNDO = {  # EXIF orientation -> how to undo it
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -35,7 +39,11 @@ def orientation(picture: ImageFile) -> int:
         return UPRIGHT
 
 
-def upright(frame: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
-    """The picture as it is to be held."""
+def ways(
+    frame: PIL.Image.Image, orientation: int, form: str | None
+) -> Iterator[tuple[str, PIL.Image.Image]]:
+    """The picture as it is to be held, and as it lies in the file where viewers disagree."""
     undo = _UNDO.get(orientation)
-    return frame if undo is None else frame.transpose(undo)
+    yield "", frame if undo is None else frame.transpose(undo)
+    if undo is not None and form in _DISPUTED:
+        yield NOT_TURNED, frame

@@ -33,6 +33,7 @@ from filter_service.db.tables import (
 from filter_service.explain.record import Explanation
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.records.stored import explanation_in, policy_in
+from filter_service.views import View
 
 DELIVERIES = 100  # of one item, the last ones, with as many attempts of each
 
@@ -43,7 +44,7 @@ class Measured:
 
     class_name: str
     margin: float
-    frame: int
+    view: View
     exact: bool
 
 
@@ -216,7 +217,13 @@ def keeping(session: Session, item: Item) -> Keeping:
 
 def _scores(session: Session, item: Item, stored: StoredPolicy) -> tuple[Measured, ...]:
     query = (
-        select(PolicyClass.name, StoredScore.margin, StoredScore.frame, StoredScore.exact)
+        select(
+            PolicyClass.name,
+            StoredScore.margin,
+            StoredScore.frame,
+            StoredScore.view,
+            StoredScore.exact,
+        )
         .join(PolicyClass, PolicyClass.id == StoredScore.class_id)
         .where(
             StoredScore.encoder_id == item.encoder_id,
@@ -227,7 +234,10 @@ def _scores(session: Session, item: Item, stored: StoredPolicy) -> tuple[Measure
         )
         .order_by(PolicyClass.position)
     )
-    return tuple(Measured(*row) for row in session.execute(query))
+    return tuple(
+        Measured(name, margin, View.parse(frame, view), exact)
+        for name, margin, frame, view, exact in session.execute(query)
+    )
 
 
 def _explanations(session: Session, item: Item) -> tuple[Explained, ...]:

@@ -14,6 +14,7 @@ from filter_service.explain.record import Explanation
 from filter_service.images import Limits
 from filter_service.records.life import Life
 from filter_service.storage import Storage
+from filter_service.views import View
 from filter_service.web import drawing
 
 
@@ -62,14 +63,14 @@ class Inlined:
     others: frozenset[str]  # digests of other images that may be shown
 
     def blurred(self, name: str | None) -> str:
-        return self._blurred(self._digest, self._frame(name))
+        return self._blurred(self._digest, self._view(name))
 
     def map(self, record: Explanation) -> str:
         grid = record.map
         if grid is None:
             return ""
         return self._layer(
-            record.frame,
+            record.seen,
             lambda s: overlay.map_layer(s, grid.grid, record.margin, self._preprocessing),
         )
 
@@ -78,11 +79,11 @@ class Inlined:
         if where is None or over is None:
             return ""
         return self._layer(
-            record.frame, lambda s: overlay.region_layer(s, where, over, self._preprocessing)
+            record.seen, lambda s: overlay.region_layer(s, where, over, self._preprocessing)
         )
 
     def other(self, digest: str) -> str:
-        return self._blurred(digest, 0) if digest in self.others else ""
+        return self._blurred(digest, View()) if digest in self.others else ""
 
     @property
     def _digest(self) -> str | None:
@@ -95,25 +96,27 @@ class Inlined:
         found: dict[str, object] = encoder.details["preprocessing"]
         return found
 
-    def _frame(self, name: str | None) -> int:
+    def _view(self, name: str | None) -> View:
         explained = ((e.class_name, e.record) for e in self.life.judged.explanations)
-        frames = {class_name: record.frame for class_name, record in explained if record}
-        frames = {m.class_name: m.frame for m in self.life.judged.scores} | frames
-        return frames.get(name or self.life.judged.class_name or "", 0)
+        views = {class_name: record.seen for class_name, record in explained if record}
+        views = {m.class_name: m.view for m in self.life.judged.scores} | views
+        return views.get(name or self.life.judged.class_name or "", View())
 
-    def _blurred(self, digest: str | None, frame: int) -> str:
-        try:
-            known = digest and drawing.points(self.storage, digest, frame, self.limits)
-        except ImageError:
-            known = None
-        return _uri(drawing.blurred(known), "image/jpeg") if known else ""
+    def _blurred(self, digest: str | None, view: View) -> str:
+        known = self._points(digest, view)
+        return "" if known is None else _uri(drawing.blurred(known), "image/jpeg")
 
-    def _layer(self, frame: int, draw: Callable[[drawing.Size], Picture]) -> str:
+    def _points(self, digest: str | None, view: View) -> drawing.Points | None:
+        if not digest:
+            return None
         try:
-            known = self._digest and drawing.points(self.storage, self._digest, frame, self.limits)
+            return drawing.points(self.storage, digest, view.frame, self.limits, view.reading)
         except ImageError:
-            known = None
-        if not known:
+            return None
+
+    def _layer(self, view: View, draw: Callable[[drawing.Size], Picture]) -> str:
+        known = self._points(self._digest, view)
+        if known is None:
             return ""
         drawn = draw(drawing.fitted(known.size, drawing.SHOWN))
         return _uri(drawing.layer(drawn), "image/webp")

@@ -80,6 +80,7 @@ class OnRecord:
     encoder_id: int
     encoder: str
     fingerprint: str
+    decoder: int  # which way of decoding files
     precision: str  # of the screening pass
     row: Mapping[str, Any]  # verdict, class, margin, probability as the item's row has them
     judged: Mapping[str, Any] | None  # details of the ledger's entry
@@ -114,6 +115,7 @@ def on_record(session: Session, item_id: int) -> OnRecord | NotReplayed:
         encoder_id=encoder.id,
         encoder=encoder.name,
         fingerprint=encoder.fingerprint,
+        decoder=decoder_of(encoder),
         precision=str(encoder.details.get("precision", "float32")),
         row={
             "verdict": item.verdict,
@@ -128,14 +130,32 @@ def on_record(session: Session, item_id: int) -> OnRecord | NotReplayed:
     )
 
 
-def require_same(item_id: int, name: str, fingerprint: str, encoder: "Encoder") -> None:
-    """What another model makes of an image says nothing of what this one made of it."""
+def require_same(
+    item_id: int, name: str, fingerprint: str, decoder: int, encoder: "Encoder"
+) -> None:
+    """What another model makes of an image says nothing of what this one made of it.
+
+    Nor does what the same model makes of other pixels: the way in which files are decoded has a
+    number, too.
+    """
+    here = int(encoder.details["decoder"])
+    if decoder != here:
+        raise AnotherEncoder(
+            f"Item {item_id} was judged by {name} when files were decoded otherwise (decoder "
+            f"{decoder}, here {here}): what it saw then cannot be compared with what is seen now; "
+            "submit the file again to have it judged anew."
+        )
     if encoder.fingerprint != fingerprint:
         raise AnotherEncoder(
             f"Item {item_id} was judged by {name} with the fingerprint {fingerprint[:12]}, but the "
             f"encoder at hand, {encoder.name}, has {encoder.fingerprint[:12]}: set "
             "FILTER_SERVICE_MODEL and FILTER_SERVICE_PRETRAINED to the one that judged it."
         )
+
+
+def decoder_of(encoder: StoredEncoder) -> int:
+    """The way of decoding files that gave an encoder its pictures; the first had no number."""
+    return int(encoder.details.get("decoder", 1))
 
 
 def _apart(session: Session, item: Item, image: Image | None) -> NotReplayed | None:

@@ -68,7 +68,7 @@ class Replay:
             record = on_record(session, item_id)
         if isinstance(record, NotReplayed):
             return record
-        require_same(item_id, record.encoder, record.encoder_named, self.encoder)
+        require_same(item_id, record.encoder, record.encoder_named, record.decoder, self.encoder)
         done = self._replayed(record)
         with self.sessions.begin() as session:
             _note(session, record, done)

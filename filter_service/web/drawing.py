@@ -57,11 +57,14 @@ def forget_erased(newest: object) -> None:
 
 
 @lru_cache(REMEMBERED)
-def points(storage: Storage, digest: str, number: int, limits: Limits) -> Points:
-    """The points of a stored image; raises ImageError or StorageUnavailable."""
+def points(storage: Storage, digest: str, number: int, limits: Limits, reading: str = "") -> Points:
+    """The points of a stored image, of one frame in one reading.
+
+    Raises ImageError or StorageUnavailable.
+    """
     data = storage.get(digest)
     with _decoding:
-        image = decode(data, limits, at_least=POINTS, only=number)
+        image = decode(data, limits, at_least=POINTS, only=number, reading=reading)
         (frame,) = image.frames
         picture = frame.picture
         size = (image.width, image.height) if image.drafted else picture.size
@@ -74,11 +77,14 @@ def blurred(known: Points, longest: int = SHOWN) -> bytes:
     return _jpeg(known.grey.resize(fitted(known.size, longest), Resampling.BICUBIC), 72)
 
 
-def original(storage: Storage, digest: str, number: int, limits: Limits) -> bytes:
+def original(
+    storage: Storage, digest: str, number: int, limits: Limits, reading: str = ""
+) -> bytes:
     """The picture itself, large enough to be judged: JPEG. Raises as `points` does."""
     data = storage.get(digest)
     with _decoding:
-        (frame,) = decode(data, limits, at_least=LARGEST // 2, only=number).frames
+        image = decode(data, limits, at_least=LARGEST // 2, only=number, reading=reading)
+        (frame,) = image.frames
         picture = frame.picture
         if max(picture.size) > LARGEST:
             picture = picture.resize(

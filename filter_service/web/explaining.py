@@ -140,7 +140,8 @@ class _Told:
     def picture(self, here: Service) -> PIL.Image.Image:
         """The frame that was flagged, small enough to draw on; raises ImageError."""
         data = here.storage.get(self.digest)
-        (frame,) = decode(data, Limits.of(here.settings), only=self.record.frame).frames
+        seen, limits = self.record.seen, Limits.of(here.settings)
+        (frame,) = decode(data, limits, only=seen.frame, reading=seen.reading).frames
         frame.picture.thumbnail((LARGEST, LARGEST))
         return frame.picture
 

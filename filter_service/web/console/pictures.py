@@ -24,6 +24,7 @@ from filter_service.explain import overlay
 from filter_service.explain.record import Explanation
 from filter_service.images import Limits
 from filter_service.people import Ability
+from filter_service.views import View
 from filter_service.web import drawing
 from filter_service.web.access import Caller, able
 from filter_service.web.paging import LARGEST_ID
@@ -46,10 +47,10 @@ ClassName = Annotated[str | None, Query(alias="class", max_length=64)]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Which frame of which image stands for an item."""
+    """Which frame of which image stands for an item, and in which reading."""
 
     digest: str | None  # None: nothing is kept
-    frame: int
+    view: View
     classes: frozenset[str]  # that the item is flagged for, as far as it was explained
     gone: str | None = None  # why nothing is kept any more
 
@@ -114,7 +115,7 @@ def original(
     if shown.digest is None:
         return _plain(shown.gone or NONE_KEPT)
     try:
-        picture = drawing.original(here.storage, shown.digest, shown.frame, _limits(here))
+        picture = _original(here, shown.digest, shown.view)
     except ImageError:
         return _plain(BROKEN)
     return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
@@ -196,18 +197,21 @@ def _of_item(session: Session, caller: Caller, item_id: int, class_name: str | N
     """Raises UnknownItem or NotAllowed."""
     item = item_for(session, caller, item_id)
     digest, gone = _kept_of(session, item)
-    frames = _frames(session, item)
+    views = _views(session, item)
     worst = session.scalar(select(PolicyClass.name).where(PolicyClass.id == item.class_id))
-    frame = frames.get(class_name or worst or "")
-    if frame is None:
-        frame = session.scalar(
-            select(StoredScore.frame).where(
-                StoredScore.encoder_id == item.encoder_id,
-                StoredScore.class_id == item.class_id,
-                StoredScore.image_id == item.image_id,
-            )
-        )
-    return Shown(digest, frame or 0, frozenset(frames), gone)
+    view = views.get(class_name or worst or "") or _scored(session, item)
+    return Shown(digest, view, frozenset(views), gone)
+
+
+def _scored(session: Session, item: Item) -> View:
+    """The view that shows an item's class most strongly; where none was judged the plain one."""
+    query = select(StoredScore.frame, StoredScore.view).where(
+        StoredScore.encoder_id == item.encoder_id,
+        StoredScore.class_id == item.class_id,
+        StoredScore.image_id == item.image_id,
+    )
+    found = session.execute(query).one_or_none()
+    return View() if found is None else View.parse(found.frame, found.view)
 
 
 def _kept_of(session: Session, item: Item) -> tuple[str | None, str | None]:
@@ -222,19 +226,21 @@ def _kept_of(session: Session, item: Item) -> tuple[str | None, str | None]:
     return session.scalar(select(Image.digest).where(Image.id == item.image_id)), None
 
 
-def _frames(session: Session, item: Item) -> dict[str, int]:
-    """Which frame each explanation of an item is about, by class."""
+def _views(session: Session, item: Item) -> dict[str, View]:
+    """Which view each explanation of an item is about, by class."""
     if item.encoder_id is None:
         return {}
     frame = StoredExplanation.record["frame"].as_integer()
+    view = StoredExplanation.record["view"].as_string()
     query = (
-        select(PolicyClass.name, frame)
+        select(PolicyClass.name, frame, view)
         .join(PolicyClass, PolicyClass.id == StoredExplanation.class_id)
         .where(
             StoredExplanation.item_id == item.id, StoredExplanation.encoder_id == item.encoder_id
         )
     )
-    return {name: number or 0 for name, number in session.execute(query)}
+    rows = session.execute(query)
+    return {name: View.parse(number or 0, said or "") for name, number, said in rows}
 
 
 def _of_image(session: Session, caller: Caller, digest: str) -> Shown:
@@ -299,11 +305,12 @@ def _explained(here: Service, caller: Caller, item_id: int, class_name: str | No
 def _blurred(request: Request, here: Service, shown: Shown, longest: int) -> Response:
     if shown.digest is None:
         return _plain(shown.gone or NONE_KEPT, longest)
-    tag = f"{shown.digest[:32]}-{shown.frame}-{longest}"
+    view = shown.view
+    tag = "-".join(filter(None, (shown.digest[:32], str(view.frame), str(longest), _in(view))))
     if unchanged := _unchanged(request, tag):
         return unchanged
     try:
-        known = drawing.points(here.storage, shown.digest, shown.frame, _limits(here))
+        known = _points(here, shown.digest, view)
     except ImageError:
         return _plain(BROKEN, longest)
     return _kept(drawing.blurred(known, longest), "image/jpeg", tag)
@@ -321,15 +328,26 @@ def _layer(
     if unchanged := _unchanged(request, tag):
         return unchanged
     try:
-        known = drawing.points(here.storage, found.digest, found.record.frame, _limits(here))
+        known = _points(here, found.digest, found.record.seen)
     except ImageError as error:
         raise UnknownEntry(f"There is no picture to draw over: {error}") from error
     drawn = draw(drawing.fitted(known.size, drawing.SHOWN))
     return _kept(drawing.layer(drawn), "image/webp", tag)
 
 
-def _limits(here: Service) -> Limits:
-    return Limits.of(here.settings)
+def _points(here: Service, digest: str, view: View) -> drawing.Points:
+    limits = Limits.of(here.settings)
+    return drawing.points(here.storage, digest, view.frame, limits, view.reading)
+
+
+def _original(here: Service, digest: str, view: View) -> bytes:
+    limits = Limits.of(here.settings)
+    return drawing.original(here.storage, digest, view.frame, limits, view.reading)
+
+
+def _in(view: View) -> str:
+    """A reading as part of a tag, which takes letters alone."""
+    return view.reading.replace(",", "").replace(" ", "-")
 
 
 def _plain(text: str, longest: int = drawing.SHOWN, status: int = 200) -> Response:
