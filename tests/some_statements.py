@@ -29,6 +29,7 @@ from filter_service.reviews.decisions import Decision, decide, settle
 from filter_service.statements.evidence import Evidence
 from filter_service.statements.reasons import By, Reasons, Strength
 from tests.some_cases import LEASE, Wanted, cases_of
+from tests.some_proofs import PASSED
 
 POLICY = """\
 name: house
@@ -137,12 +138,6 @@ def explained(sessions: Sessions, item_id: int, name: str = "gun", **fields: Any
 def explanation(name: str = "gun", **fields: Any) -> Explanation:
     grid = np.zeros((6, 6), dtype="<f2")
     grid[0, 0], grid[5, 5] = 3.0, 1.0
-    drops = {
-        "top_drop": 3.0,
-        "random_drops": [0.2],
-        "fifth_drop": 3.5,
-        "random_fifth_drops": [0.3],
-    }
     word = {"standard_error": 0.0, "leave_one_out": 1.0}
     known: dict[str, Any] = {
         "class_name": name,
@@ -176,7 +171,7 @@ def explanation(name: str = "gun", **fields: Any) -> Explanation:
         "no_images": "none",
         "texts": [],
         "region": None,
-        "proof": {"explained_error": 0.0, "sum_error": 0.0, **drops},
+        "proof": PASSED,
         "provenance": {
             "encoder": "simple",
             "fingerprint": "ab" * 32,

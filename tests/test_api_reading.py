@@ -20,10 +20,11 @@ from filter_service.verdicts import Verdict
 from tests.bad_files import encoded, still
 from tests.signed_in import client_of, key_client, somebody
 from tests.some_pictures import Pictured, noisy, stored
+from tests.some_proofs import FAILED
 from tests.test_api_schema import furnished
 from tests.test_overlay import record
 
-UNFAITHFUL = record(proof=record().proof.model_copy(update={"top_drop": 0.0, "fifth_drop": 0.0}))
+UNFAITHFUL = record(proof=FAILED)
 
 
 @pytest.fixture

@@ -9,7 +9,14 @@ import torch
 from filter_service.demo.scenes import DEV_SEEDS, Scene, render, sample_scene, without
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import Encoder, load_encoder
-from filter_service.explain.counterfactual import KEPT, SAME, search_images, search_texts
+from filter_service.explain.counterfactual import (
+    FARTHEST_WORDING,
+    KEPT,
+    SAME,
+    farthest_wording,
+    search_images,
+    search_texts,
+)
 from filter_service.explain.memory import ArrayMemory
 from filter_service.explain.question import Question, along, boundary, degrees
 from filter_service.policy import Policy, read_policy
@@ -189,15 +196,34 @@ def test_the_first_wording_is_the_nearest_that_flips(head: Head) -> None:
     seen = set()
     for question in questions(place):
         start = question.vectors.prompts[question.carrying]
-        flips = [i for i in range(len(BANK)) if _flips(question, question.carrying, bank[i])]
+        farthest = farthest_wording(question, question.carrying, encode)
+        flips = [
+            i
+            for i in range(len(BANK))
+            if _flips(question, question.carrying, bank[i]) and degrees(start, bank[i]) <= farthest
+        ]
         found = search_texts(question, [place.memory], question.carrying, encode)
         if flips:
             nearest = max(flips, key=lambda i: float(bank[i] @ start))
             assert found.texts[0].text == BANK[nearest]
             seen.add(question.side)
         else:
-            assert found.none is not None and "None within 180.0 degrees" in found.none
+            said = f"No wording within {farthest:.1f} degrees"
+            alone = question.level(question.carrying) is None  # the other prompts flag it
+            assert found.none is not None
+            assert ("None within 180.0 degrees" if alone else said) in found.none
     assert seen == {Verdict.CLEAR, Verdict.FLAGGED}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_no_wording_lies_beyond_what_the_policy_calls_something_else(head: Head) -> None:
+    place = world(head=head)
+    neutral = encode(place.vectors.policy.neutral)
+    for question in questions(place):
+        start = question.vectors.prompts[question.carrying]
+        nearest = min(degrees(start, v) for v in neutral)
+        found = search_texts(question, [place.memory], question.carrying, encode)
+        assert all(t.degrees <= min(nearest, FARTHEST_WORDING) for t in found.texts)
 
 
 @pytest.mark.parametrize("templates", TEMPLATES)

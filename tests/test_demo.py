@@ -24,6 +24,7 @@ from filter_service.storage import Storage
 from filter_service.submissions import Submission
 from filter_service.verdicts import Verdict
 from filter_service.worker import Worker
+from tests.some_proofs import FAILED
 from tests.test_overlay import SQUASH, record
 
 FILES = sorted(SAMPLES.glob("*.jpg"))[:10]
@@ -70,7 +71,7 @@ def test_the_table_says_when_no_image_gets_the_other_answer() -> None:
 
 
 def test_the_table_says_when_a_map_failed() -> None:
-    failed = record(proof=record().proof.model_copy(update={"top_drop": 0.0, "fifth_drop": 0.0}))
+    failed = record(proof=FAILED)
     assert "map failed" in printed([a_flag(of=failed)], 80)
     assert "map failed" not in printed([a_flag()], 80)
 

@@ -8,6 +8,7 @@ import pytest
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image, ImageDraw
 
+from filter_service.explain.faithfulness import Proof
 from filter_service.explain.overlay import GAP, PANEL, PAPER, Box, card, overlay, seen
 from filter_service.explain.record import (
     CounterfactualImage,
@@ -15,10 +16,10 @@ from filter_service.explain.record import (
     FlipRegion,
     Map,
     PromptWords,
-    Proof,
     Provenance,
     Word,
 )
+from tests.some_proofs import FAILED, PASSED
 
 SQUASH = {"size": [64, 64], "resize_mode": "squash"}
 CROP = {"size": 64, "resize_mode": "shortest"}
@@ -70,15 +71,10 @@ def record(**changes: Any) -> Explanation:
         images=(CounterfactualImage(digest="0" * 64, degrees=30.0, margin=-1.0),),
         no_images=None,
         texts=(),
-        region=FlipRegion(places=(0, 1), flips=True, margin=0.5, blurred_margin=0.4),
-        proof=Proof(
-            explained_error=0.0,
-            sum_error=0.0,
-            top_drop=4.0,
-            random_drops=(0.1, 0.2),
-            fifth_drop=5.0,
-            random_fifth_drops=(0.2, 0.3),
+        region=FlipRegion(
+            places=(0, 1), flips=True, margin=0.5, blurred_margin=0.4, blurred_flips=True
         ),
+        proof=PASSED,
         provenance=Provenance(
             encoder="bundled",
             fingerprint="f" * 64,
@@ -230,7 +226,7 @@ def test_pictures_of_every_size_get_a_card(size: tuple[int, int]) -> None:
         {"words": ()},
         {"images": (), "no_images": "No stored image within reach gets the other answer."},
         {"boundary_degrees": None},
-        {"proof": Proof(explained_error=None, sum_error=None, top_drop=None, random_drops=())},
+        {"proof": Proof.none()},
     ],
     ids=", ".join,
 )
@@ -254,9 +250,8 @@ def test_prompts_in_any_script_get_a_card() -> None:
 
 
 def test_a_map_that_failed_its_test_is_not_drawn() -> None:
-    failed = Proof(explained_error=0.0, sum_error=0.0, top_drop=0.1, random_drops=(0.2,))
     shown = warmth(card(grey(80, 80), record(), SQUASH))[110:440, 420:760]
-    hidden = warmth(card(grey(80, 80), record(proof=failed), SQUASH))[110:440, 420:760]
+    hidden = warmth(card(grey(80, 80), record(proof=FAILED), SQUASH))[110:440, 420:760]
     assert shown.max() > 50 and hidden.max() < 10
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from filter_service import people
 from filter_service.db.session import Sessions
-from filter_service.explain.record import FlipRegion, Proof
+from filter_service.explain.record import FlipRegion
 from filter_service.images import Limits, digest
 from filter_service.people import Role
 from filter_service.storage import Storage
@@ -20,6 +20,7 @@ from filter_service.web import drawing
 from filter_service.web.app import create_app
 from tests.signed_in import client_of, key_client, somebody, web_service
 from tests.some_pictures import Pictured, coloured, noisy, stored
+from tests.some_proofs import FAILED
 from tests.test_overlay import map_of, record
 
 GIF = "GIF"
@@ -205,10 +206,9 @@ def test_what_speaks_against_the_class_is_blue(
 def test_a_map_that_failed_its_test_is_not_drawn(
     browser: TestClient, sessions: Sessions, storage: Storage
 ) -> None:
-    failed = Proof(explained_error=0.0, sum_error=0.0, top_drop=0.1, random_drops=(0.2,))
     lit = record().words[0].words[0].model_copy(update={"grid": map_of(63).grid})
     words = (record().words[0].model_copy(update={"words": (lit,)}),)
-    item = only(sessions, storage, proof=failed, words=words)
+    item = only(sessions, storage, proof=FAILED, words=words)
     assert browser.get(f"/pictures/{item}/word/0?class=gun").status_code == 404
     answer = browser.get(f"/pictures/{item}/map?class=gun")
     assert answer.status_code == 404

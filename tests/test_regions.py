@@ -78,6 +78,35 @@ def test_the_margins_are_those_of_the_model() -> None:
     assert [found.margin, found.blurred_margin] == again
 
 
+def blue_finder(pixels: Tensor) -> FloatArray:
+    """Evidence is the share of blue pixels; a blur leaves most of a large blue area blue."""
+    blue = (pixels[:, 2] > 0.5).float().mean(dim=(1, 2))  # (n,)
+    return torch.stack([blue, (1 - blue**2).sqrt()], dim=1).numpy()
+
+
+def blue_image() -> Tensor:
+    """The upper half blue, so that a blur leaves its middle blue: (3, SIDE, SIDE)."""
+    x = torch.zeros(3, SIDE, SIDE)
+    x[2, : SIDE // 2] = 0.8
+    return x
+
+
+def test_the_region_is_the_smallest_that_flips_under_both_fills() -> None:
+    case = suspect(blue_image(), tuple(range(16)), red_share=0.48)
+    (found,) = flip_regions(blue_finder, [case])
+    assert found.flips and found.blurred_flips
+    assert found.margin < case.threshold and found.blurred_margin < case.threshold
+    fewer = np.array(found.places[:-1])
+    assert margins(blue_finder, [(case, case.blurred(fewer))])[0] >= case.threshold
+    assert len(found.places) > 1  # under the mean colour alone the first would do
+
+
+def test_where_one_fill_flips_and_the_other_does_not_both_are_told() -> None:
+    (found,) = flip_regions(blue_finder, [suspect(blue_image(), tuple(range(16)), 3.5 / 16)])
+    assert (found.flips, found.blurred_flips) == (True, False)
+    assert len(found.places) == 5
+
+
 def test_images_share_the_forward_passes() -> None:
     cases = [suspect(red_image(i), tuple(np.roll(np.arange(16), -i)), 0.5 / 16) for i in range(16)]
     model = RedFinder()
@@ -131,22 +160,35 @@ def test_what_is_enough_by_itself_is_kept() -> None:
     assert [found.margin, found.blurred_margin] == again
 
 
+def trial(case: Suspect) -> proof.Trial:
+    return proof.Trial(case, RedFinder()(case.pixels[None])[0], case.vectors)
+
+
 def test_a_right_map_beats_random_places() -> None:
     case = suspect(red_image(*GUILTY), GUILTY, 0.5 / 16)
-    (found,) = proof.drops(RedFinder(), [case], [100 * 2 / 16])
-    assert found.sizes == (2, 3)
-    assert found.marked == pytest.approx((100 * 2 / 16,) * 2)  # both guilty ones are gone
-    assert len(found.random) == proof.RANDOM
-    assert found.marked[0] > max(tenth for tenth, _ in found.random)
+    (found,) = proof.put_to_test(RedFinder(), [trial(case)])
+    assert found.drops.marked == pytest.approx((100 * 2 / 16,) * 2)  # both guilty ones are gone
+    assert found.drops.whole == pytest.approx(100 * 2 / 16)
+    assert len(found.drops.random) == proof.RANDOM
+    assert found.drops.marked[0] > max(tenth for tenth, _ in found.drops.random)
+    assert found.known == pytest.approx({2: 0.0, 3: 0.0, 16: 0.0}, abs=1e-5)
 
 
 def test_a_wrong_map_does_not() -> None:
     case = suspect(red_image(*GUILTY), (0, 1, 2), 0.5 / 16)
-    (found,) = proof.drops(RedFinder(), [case], [100 * 2 / 16])
-    assert found.marked == pytest.approx((0.0, 0.0), abs=1e-5)
+    (found,) = proof.put_to_test(RedFinder(), [trial(case)])
+    assert found.drops.marked == pytest.approx((0.0, 0.0), abs=1e-5)
 
 
 def test_the_random_places_are_the_same_again() -> None:
     case = suspect(red_image(*GUILTY), GUILTY, 0.5 / 16)
-    first, second = (proof.drops(RedFinder(), [case], [12.5]) for _ in range(2))
+    first, second = (proof.put_to_test(RedFinder(), [trial(case)]) for _ in range(2))
     assert first == second
+
+
+def test_another_classs_drops_come_from_the_same_images() -> None:
+    case = suspect(red_image(*GUILTY), GUILTY, 0.5 / 16)
+    model = RedFinder()
+    (found,) = proof.put_to_test(model, [trial(case)])
+    assert found.next_drops == found.drops  # the next class is the same one
+    assert sum(model.images) == 2 * (1 + proof.RANDOM) + 1

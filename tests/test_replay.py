@@ -116,7 +116,7 @@ def test_every_flag_is_found_again(world: World, replay: Replay) -> None:
         Apart.UNDETERMINED: 2,
     }
     assert total.screened == verdicts.count(Verdict.CLEAR)
-    asked = {"map: place", "word: shapley", "region: margin", "proof: top_drop", "boundary"}
+    asked = {"map: place", "word: shapley", "region: margin", "proof: drops: marked", "boundary"}
     asked |= {"counterfactual image: margin", "counterfactual wording: margin", "ledger: flag"}
     assert asked <= total.largest.keys()
     assert max(total.largest.values()) < LOGITS.size
@@ -201,8 +201,10 @@ CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
     "image": more("images", 0, "margin"),
     "wording": more("texts", 0, "margin"),
     "region: margin": more("region", "margin"),
-    "proof: top_drop": more("proof", "top_drop"),
-    "proof: random_drops": more("proof", "random_drops", 0),
+    "proof: drops: marked": more("proof", "drops", "marked", 0),
+    "proof: drops: random": more("proof", "drops", "random", 0, 0),
+    "proof: next_drops: marked": more("proof", "next_drops", "marked", 0),
+    "proof: next_class": lambda record: record["proof"].update(next_class="nothing"),
     "boundary": more("boundary_degrees"),
     "map: method": lambda record: record["map"].update(method="by hand"),
     "provenance: policy_digest": lambda record: record["provenance"].update(policy_digest="0"),

@@ -28,6 +28,7 @@ from filter_service.explain.methods import OFFERED
 from filter_service.explain.report import charts, page, tell
 from filter_service.images import Image, decode
 from filter_service.policy import ForbiddenClass, Policy, read_policy
+from tests.some_proofs import FAILED
 from tests.tiny import tiny
 
 SCENE = sample_scene(DEV_SEEDS + 3, 2, ("knife", "dog"))
@@ -214,12 +215,11 @@ class TestPage:
         assert "its picture is not at hand" in page(found, image.frames[0].picture, {})
 
     def test_a_map_that_failed_its_test_is_no_evidence(self, found: Audit, image: Image) -> None:
-        proof = found.record.proof.model_copy(update={"top_drop": -5.0, "fifth_drop": -5.0})
         failed = found.model_copy(
-            update={"record": found.record.model_copy(update={"proof": proof})}
+            update={"record": found.record.model_copy(update={"proof": FAILED})}
         )
         shown = page(failed, image.frames[0].picture)
-        assert "no better than chance" in shown and "Not shown to be faithful" in shown
+        assert "no better than chance" in shown and "Not faithful: the marked places" in shown
         assert shown.count("evidence, with the region") == 0
 
     def test_hostile_prompts_stay_text(self, encoder: Encoder, image: Image) -> None:

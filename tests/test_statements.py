@@ -24,6 +24,7 @@ from filter_service.statements.due import note
 from filter_service.statements.issuing import issue, issue_due, problems, statements_of
 from filter_service.statements.validating import check
 from tests.some_cases import colleague, events_of
+from tests.some_proofs import FAILED
 from tests.some_statements import (
     decided,
     explained,
@@ -289,8 +290,7 @@ def test_the_explanation_is_told_in_words(sessions: Sessions, anna: Person) -> N
 
 def test_a_map_that_failed_its_test_is_doubted(sessions: Sessions, anna: Person) -> None:
     (item,) = items_of(sessions, "gun")
-    proof = {"explained_error": 0, "sum_error": 0, "top_drop": 0.1, "random_drops": [0.2]}
-    explained(sessions, item, proof=proof)
+    explained(sessions, item, proof=FAILED)
     decided(sessions, anna, item)
     assert "the test did not confirm it" in one(sessions, item).document["decision_facts"]
 

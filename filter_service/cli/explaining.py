@@ -323,6 +323,8 @@ def _unknown(number: int) -> Exception:
 
 def _sentences(record: "Explanation") -> str:
     """What a record says, for a terminal."""
+    from filter_service.explain.claims import necessary, tested
+
     words = [w for prompt in record.words for w in prompt.words]
     lines = [
         f"{record.class_name}: probability {record.probability:.3f} "
@@ -335,10 +337,13 @@ def _sentences(record: "Explanation") -> str:
         lines.append(f"  nearest clear image: {near.digest} at {near.degrees:.1f} degrees")
     else:
         lines.append(f"  {record.no_images}")
-    if record.proof.top_drop is not None:
-        random = sum(record.proof.random_drops) / len(record.proof.random_drops)
+    proof = record.proof
+    if proof.top_drop is not None:
+        random = sum(proof.random_drops) / len(proof.random_drops)
         lines.append(
-            f"  removing the marked tenth lowers the evidence by {record.proof.top_drop:.2f}, "
-            f"a random tenth by {random:.2f}: {'' if record.faithful else 'not '}faithful"
+            f"  removing the marked tenth lowers the evidence by {proof.top_drop:.2f}, "
+            f"a random tenth by {random:.2f}. {tested(record)}"
         )
+    if said := necessary(record, outlined=False):
+        lines.append(f"  {said}")
     return "\n".join(lines)

@@ -17,7 +17,7 @@ import numpy as np
 from filter_service.demo import bundled, samples
 from filter_service.demo.card import card
 from filter_service.demo.kinds import KINDS, TRAINED_STYLES, UNSEEN_STYLE
-from filter_service.demo.scenes import TEST_SEEDS, Scene, a, sample_scene
+from filter_service.demo.scenes import SIZES, TEST_SEEDS, Scene, Sizes, a, sample_scene
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.policy import Policy, read_policy
 from filter_service.scoring import FloatArray, ensemble
@@ -87,9 +87,11 @@ class Examination:
         true, false = (self.model.encode_texts([p[j] for p in pairs]) for j in (0, 1))  # (n, d)
         return Share(int(((z * true).sum(1) > (z * false).sum(1)).sum()), len(pairs))
 
-    def judged(self, styles: tuple[str, ...], offset: int) -> dict[str, Share]:
+    def judged(
+        self, styles: tuple[str, ...], offset: int, sizes: Sizes = SIZES
+    ) -> dict[str, Share]:
         """Verdicts at the policy's thresholds: right ones, and precision and recall by class."""
-        drawn = list(samples.moderation_scenes(TEST_SEEDS + offset, JUDGED, styles))
+        drawn = list(samples.moderation_scenes(TEST_SEEDS + offset, JUDGED, styles, sizes))
         flagged = self._flags(self.model.encode_scenes(s.scene for s in drawn))  # (n, classes)
         names = [c.name for c in self.policy.classes]
         shown = np.array([[name in s.classes for name in names] for s in drawn])  # (n, classes)

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from filter_service.demo.kinds import CLASS_OF, ORDINARY, TRAINED_STYLES
-from filter_service.demo.scenes import Scene, render, sample_scene
+from filter_service.demo.scenes import SIZES, Scene, Sizes, render, sample_scene
 
 FOLDER = Path(__file__).parent / "samples"
 SAMPLE_SEEDS = 990_000_000  # between the development and the test seeds, used for nothing else
@@ -38,12 +38,15 @@ class Sample:
 
 
 def moderation_scene(
-    seed: int, forbidden: bool, styles: tuple[str, ...] = TRAINED_STYLES
+    seed: int,
+    forbidden: bool,
+    styles: tuple[str, ...] = TRAINED_STYLES,
+    sizes: Sizes = SIZES,
 ) -> Sample:
     """A scene of 1 to 3 ordinary objects; if asked, one of them is replaced by a forbidden kind."""
     rng = np.random.default_rng((seed, 11))
     count = int(rng.choice(3, p=OBJECTS)) + 1
-    scene = sample_scene(seed, count, ALLOWED, styles)
+    scene = sample_scene(seed, count, ALLOWED, styles, sizes)
     if not forbidden:
         return Sample(scene, ())
     kind, place = str(rng.choice(list(CLASS_OF))), int(rng.integers(count))
@@ -53,11 +56,14 @@ def moderation_scene(
 
 
 def moderation_scenes(
-    first_seed: int, count: int, styles: tuple[str, ...] = TRAINED_STYLES
+    first_seed: int,
+    count: int,
+    styles: tuple[str, ...] = TRAINED_STYLES,
+    sizes: Sizes = SIZES,
 ) -> Iterator[Sample]:
     """Consecutive seeds, every third scene with a forbidden object."""
     for i in range(count):
-        yield moderation_scene(first_seed + i, i % 3 == 0, styles)
+        yield moderation_scene(first_seed + i, i % 3 == 0, styles, sizes)
 
 
 def jpeg(scene: Scene) -> bytes:

@@ -5,6 +5,7 @@ picture in every pixel that the object did not touch, which is the causal truth 
 are measured against.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +36,10 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 TEXTURES = ("plain", "gradient", "striped", "dotted", "checked", "noisy")
 SIZES = {1: (0.30, 0.85), 2: (0.26, 0.52), 3: (0.24, 0.44), 4: (0.22, 0.40)}
 """Smallest and largest side of an object, as a fraction of the picture, by number of objects."""
+LARGE = {1: (0.50, 0.71), 2: (0.40, 0.56), 3: (0.34, 0.46), 4: (0.30, 0.40)}
+"""Likewise for scenes whose objects fill up to half the picture."""
+
+Sizes = Mapping[int, tuple[float, float]]
 
 SQUARE = 1.0, 1.0
 
@@ -70,12 +75,13 @@ def sample_scene(
     n_objects: int,
     kinds: tuple[str, ...] = KINDS,
     styles: tuple[str, ...] = TRAINED_STYLES,
+    sizes: Sizes = SIZES,
 ) -> Scene:
     """A random scene of 1 to 4 different kinds, decided by the seed alone."""
     rng = np.random.default_rng((seed, n_objects))
     objects: list[Placed] = []
     for kind in rng.choice(kinds, n_objects, replace=False):
-        x, y, size = _free_place(rng, objects, n_objects)
+        x, y, size = _free_place(rng, objects, sizes[n_objects])
         objects.append(
             Placed(
                 kind=str(kind),
@@ -187,10 +193,10 @@ def _relations(o: Placed, p: Placed) -> list[str]:
 
 
 def _free_place(
-    rng: np.random.Generator, taken: list[Placed], n_objects: int
+    rng: np.random.Generator, taken: list[Placed], sizes: tuple[float, float]
 ) -> tuple[float, float, float]:
     """A place that overlaps no other object by much; objects shrink when the picture is full."""
-    low, high = SIZES[n_objects]
+    low, high = sizes
     for attempt in range(200):
         size = float(rng.uniform(low, low + (high - low) * (1 - attempt / 200)))
         x, y = (float(v) for v in rng.uniform(size / 2, 1 - size / 2, 2))

@@ -17,7 +17,7 @@ import yaml
 from filter_service.demo import bundled
 from filter_service.demo.kinds import FORBIDDEN, ORDINARY
 from filter_service.demo.samples import moderation_scenes
-from filter_service.demo.scenes import DEV_SEEDS, a
+from filter_service.demo.scenes import DEV_SEEDS, SIZES, Sizes, a
 from filter_service.policy import Policy
 
 FILE = Path(__file__).parent / "policy.yaml"
@@ -77,10 +77,10 @@ def best_threshold(margins: Margins, shown: npt.NDArray[np.bool_]) -> float:
     return round(1 / (1 + math.exp(-middle)), 6)
 
 
-def choose(model: bundled.Bundled) -> dict[str, float]:
+def choose(model: bundled.Bundled, sizes: Sizes = SIZES) -> dict[str, float]:
     """A threshold for every class, from the development scenes."""
     policy = Policy.model_validate(document(dict.fromkeys(FORBIDDEN, 0.5)))
-    samples = list(moderation_scenes(DEV_SEEDS, COUNT))
+    samples = list(moderation_scenes(DEV_SEEDS, COUNT, sizes=sizes))
     margins = model.vectors(policy).margins(model.encode_scenes(s.scene for s in samples))
     return {
         name: best_threshold(margins[:, i], np.array([name in s.classes for s in samples]))

@@ -105,13 +105,13 @@ def step_loss(
     logits = model.logit_scale.exp() * z @ t.T  # (b, kinds + own)
     k = len(plain)
     return (
-        _positives(logits[:, :k], truth[:, :k])
-        + 0.5 * _positives(logits[:, k:], truth[:, k:])
-        + 0.5 * _positives(logits.T, truth.T)
+        positives(logits[:, :k], truth[:, :k])
+        + 0.5 * positives(logits[:, k:], truth[:, k:])
+        + 0.5 * positives(logits.T, truth.T)
     )
 
 
-def _positives(logits: Tensor, truth: Tensor) -> Tensor:
+def positives(logits: Tensor, truth: Tensor) -> Tensor:
     """Cross-entropy against a uniform distribution over a row's positives; none: left out."""
     positives = truth.sum(1)  # (rows,)
     each = -(F.log_softmax(logits, 1) * truth).sum(1) / positives.clamp(min=1)  # (rows,)

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from filter_service.encoder.probes import probes
 from filter_service.errors import NotExplainable
-from filter_service.explain import inside, perturbation
+from filter_service.explain import claims, inside, perturbation
 from filter_service.explain.caption import Caption, caption
 from filter_service.explain.counterfactual import Memory, search_images
 from filter_service.explain.edits import PromptEdits, edits, vocabulary
 from filter_service.explain.explanation import Case, Explanations
 from filter_service.explain.methods import OFFERED, ByMasking, Method
+from filter_service.explain.overlay import is_part
 from filter_service.explain.perturbation import MaskedAnswers
 from filter_service.explain.phrases import Difference, difference
 from filter_service.explain.question import Question, boundary
@@ -137,7 +138,17 @@ class Audit(_Frozen):
         found = self.record.region
         if not self.flagged or found is None or self.record.map is None:
             return None
-        return found if found.flips and len(found.places) < self.record.map.grid.size else None
+        return found if is_part(found, self.record.map) else None
+
+    @property
+    def necessary(self) -> str:
+        """What that part does, in a sentence."""
+        return claims.necessary(self.record, outlined=False)
+
+    @property
+    def claim(self) -> str:
+        """What the faithfulness test proves, in sentences."""
+        return claims.tested(self.record)
 
 
 def audit(

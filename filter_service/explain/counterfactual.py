@@ -25,6 +25,7 @@ KEPT = 3
 PHRASES_ASKED = 3 * KEPT  # of each memory; some will not flip as the policy words them
 SAME = 0.98  # cosine from which two answers count as near-duplicates
 EVERYWHERE = 180.0  # degrees
+FARTHEST_WORDING = 45.0  # degrees: from here on two wordings share less than half of what they say
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,7 @@ def search_texts(
 
     The bank keeps bare phrases; each is encoded again as the policy would word it, with the class's
     templates, and tried in the prompt's place. Distances searched are those of the bare phrases.
+    What lies further away than `farthest_wording` is no wording of the same and is not shown.
     """
     memories, prompt = list(memories), question.vectors.prompts[carrying]  # (d,)
     level = question.level(carrying)
@@ -140,7 +142,8 @@ def search_texts(
         for memory in memories
     ]
     reaches = [_reach(prompt, [p.vector for p in f], PHRASES_ASKED) for f in found]
-    searched = min(reaches, default=0.0)
+    farthest = farthest_wording(question, carrying, encode_texts)
+    searched = min(*reaches, farthest) if reaches else 0.0
     tried = list(dict.fromkeys(p.text for f in found for p in f))
     texts = rewordings(question, carrying, tried, encode_texts)
     none = None if texts else _no_text(question, carrying, searched, len(tried))
@@ -154,8 +157,13 @@ def rewordings(
     if not phrases:
         return ()
     prompt, worded = question.vectors.prompts[carrying], question.worded(phrases, encode_texts)
+    farthest = farthest_wording(question, carrying, encode_texts)
     margins = [question.reworded(carrying, vector) for vector in worded]
-    flips = [i for i, margin in enumerate(margins) if question.beyond(margin)]
+    flips = [
+        i
+        for i, margin in enumerate(margins)
+        if question.beyond(margin) and degrees(prompt, worded[i]) <= farthest
+    ]
     return tuple(
         CounterfactualText(
             text=phrases[flips[i]],
@@ -165,6 +173,21 @@ def rewordings(
         )
         for i in _diverse(prompt, worded[flips])
     )
+
+
+def farthest_wording(question: Question, carrying: int, encode_texts: EncodeTexts) -> float:
+    """How far from a prompt a wording may lie to be called one of the same, in degrees.
+
+    No further than the nearest of the neutral prompts, which the policy itself calls something
+    else, and in no case further than `FARTHEST_WORDING`. How far apart unrelated wordings lie
+    differs from model to model; which of them is unrelated does not.
+    """
+    neutral = question.vectors.neutral  # (k, d)
+    if not len(neutral):  # a sigmoid model contrasts with nothing, the policy does
+        texts = question.policy.neutral_of(question.policy.forbidden(question.vectors.name))
+        neutral = question.worded(texts, encode_texts) if texts else neutral
+    prompt = question.vectors.prompts[carrying]  # (d,)
+    return min([FARTHEST_WORDING, *(degrees(prompt, vector) for vector in neutral)])
 
 
 def _rounds(z: FloatArray, edge: FloatArray | None) -> Iterable[tuple[list[FloatArray], int]]:
@@ -246,10 +269,10 @@ def _no_image(question: Question, searched: float) -> str:
 
 
 def _no_text(question: Question, carrying: int, searched: float, tried: int) -> str:
-    done = f"{tried} of the bank's phrases were tried" if tried else "no phrase of the bank does"
+    done = f"{tried} of the bank's phrases were tried" if tried else "none of the bank's does"
     return (
-        f"None within {searched:.1f} degrees: to put another wording in place of "
-        f"{question.prompt(carrying)!r} that makes the image {question.other_side}, {done}."
+        f"No wording within {searched:.1f} degrees of {question.prompt(carrying)!r} makes the "
+        f"image {question.other_side} in its place; {done}."
     )
 
 

@@ -1,6 +1,6 @@
 """Explain what was flagged: map, words, counterfactuals, flip region and proof, in batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,14 +12,14 @@ from filter_service import __version__
 from filter_service.errors import NotExplainable
 from filter_service.explain import proof, regions
 from filter_service.explain.counterfactual import Memory, search_images, search_texts
-from filter_service.explain.proof import Drops
+from filter_service.explain.faithfulness import Proof
+from filter_service.explain.proof import Tested, Trial
 from filter_service.explain.question import Question, boundary, degrees
 from filter_service.explain.record import (
     Explanation,
     FlipRegion,
     Map,
     PromptWords,
-    Proof,
     Provenance,
 )
 from filter_service.explain.regions import Suspect
@@ -59,18 +59,19 @@ class Explanations:
     def explain(self, cases: Sequence[Case], seen: Capture) -> list[Explanation]:
         """One record per case; masked forward passes are shared by all of them."""
         maps, refusal = self._maps(cases, seen)
-        suspects = [self._suspect(c, m) for c, m in zip(cases, maps, strict=True) if m is not None]
-        served = [c.score.margin for c, m in zip(cases, maps, strict=True) if m is not None]
-        drops = proof.drops(self.encoder.screen, suspects, served)
-        known = [
-            {k: margin - lost for k, lost in zip(d.sizes, d.marked, strict=True)}
-            for margin, d in zip(served, drops, strict=True)
+        trials = [
+            self._trial(case, found, seen.z[case.row])
+            for case, found in zip(cases, maps, strict=True)
+            if found is not None
         ]
-        tested = iter(drops)
-        flips = iter(regions.flip_regions(self.encoder.screen, suspects, known))
+        tested = proof.put_to_test(self.encoder.screen, trials)
+        flips = regions.flip_regions(
+            self.encoder.screen, [t.suspect for t in trials], [t.known for t in tested]
+        )
+        done = zip(trials, tested, flips, strict=True)
         return [
-            self._record(case, seen, m, refusal, tested, flips)
-            for case, m in zip(cases, maps, strict=True)
+            self._record(case, seen, found, refusal, None if found is None else next(done))
+            for case, found in zip(cases, maps, strict=True)
         ]
 
     def _maps(
@@ -86,9 +87,16 @@ class Explanations:
     def _of(self, case: Case) -> ClassVectors:
         return next(c for c in self.vectors.classes if c.name == case.score.class_name)
 
-    def _suspect(self, case: Case, found: RelevanceMap) -> Suspect:
-        forbidden = self.vectors.policy.forbidden(case.score.class_name)
-        return Suspect(case.pixels, found.grid[0], self._of(case), threshold_margin(forbidden))
+    def _trial(self, case: Case, found: RelevanceMap, z: FloatArray) -> Trial:
+        own, forbidden = self._of(case), self.vectors.policy.forbidden(case.score.class_name)
+        suspect = Suspect(case.pixels, found.grid[0], own, threshold_margin(forbidden))
+        return Trial(suspect, z, self._next(own, z))
+
+    def _next(self, own: ClassVectors, z: FloatArray) -> ClassVectors | None:
+        """The other class with the highest margin; nothing is told of those that are sealed."""
+        told = {c.name for c in self.vectors.policy.classes if c.sealed is None} - {own.name}
+        others = [c for c in self.vectors.classes if c.name in told]
+        return max(others, key=lambda c: float(c.margins(z[None])[0]), default=None)
 
     def _record(
         self,
@@ -96,8 +104,7 @@ class Explanations:
         seen: Capture,
         found: RelevanceMap | None,
         refusal: str | None,
-        tested: Iterator[Drops],
-        flips: Iterator[FlipRegion],
+        done: tuple[Trial, Tested, FlipRegion] | None,
     ) -> Explanation:
         policy, vectors, z = self.vectors.policy, self._of(case), seen.z[case.row]
         index = [c.name for c in policy.classes].index(vectors.name)
@@ -124,8 +131,8 @@ class Explanations:
             no_images=near.none,
             texts=worded.texts,
             no_texts=worded.none,
-            region=None if found is None else next(flips),
-            proof=_proof(found, vectors, z, case.score.margin, tested),
+            region=None if done is None else done[2],
+            proof=Proof.none() if found is None or done is None else _proof(found, *done[:2]),
             provenance=self._provenance(policy),
         )
 
@@ -182,24 +189,14 @@ def _map(found: RelevanceMap, margin: float) -> Map:
     )
 
 
-def _proof(
-    found: RelevanceMap | None,
-    vectors: ClassVectors,
-    z: FloatArray,
-    margin: float,
-    tested: Iterator[Drops],
-) -> Proof:
-    if found is None:
-        return Proof(explained_error=None, sum_error=None, top_drop=None, random_drops=())
-    drops = next(tested)
-    tenths, fifths = zip(*drops.random, strict=True)
+def _proof(found: RelevanceMap, trial: Trial, tested: Tested) -> Proof:
     account = float(found.grid[0].sum(dtype=np.float64) + found.remainder[0])
-    served = float(vectors.direction(z) @ z)
+    served = float(trial.suspect.vectors.direction(trial.z) @ trial.z)
     return Proof(
         explained_error=abs(float(found.explained[0]) - served),
         sum_error=abs(account - float(found.explained[0])),
-        top_drop=drops.marked[0],
-        random_drops=tenths,
-        fifth_drop=drops.marked[1],
-        random_fifth_drops=fifths,
+        shares=proof.SHARES,
+        drops=tested.drops,
+        next_class=trial.next.name if trial.next else None,
+        next_drops=tested.next_drops,
     )

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from filter_service.explain import claims
 from filter_service.explain.record import Explanation, FlipRegion, Map, Word
 
 FULL = 20.0  # times its equal part of the margin: where a place reaches the full colour
@@ -104,7 +105,8 @@ def full_colour(found: Map, margin: float) -> float:
 
 def is_part(region: FlipRegion, found: Map) -> bool:
     """There is an answer in a part of the image, not only in the whole."""
-    return region.flips and len(region.places) < found.grid.size
+    flips = region.flips or bool(region.blurred_flips)
+    return flips and len(region.places) < found.grid.size
 
 
 def _full(places: int, margin: float) -> float:
@@ -218,7 +220,7 @@ def _evidence(
     if record.map is None:
         return record.no_map or "There is no map."
     if not record.faithful:
-        return "The map did no better than chance when it was tested, so it is not shown."
+        return f"{claims.NO_BETTER} So the map is not shown."
     fitted = _fitted(picture)
     return overlay(fitted, record.map, record.margin, preprocessing, record.region)
 
@@ -283,23 +285,15 @@ def _bars(draw: ImageDraw.ImageDraw, words: Sequence[Word], at: Point) -> None:
 
 def _sentences(record: Explanation) -> list[str]:
     """What the record says besides the pictures, the proof first."""
-    proof, region, said = record.proof, record.region, []
+    proof, said = record.proof, []
     if proof.top_drop is not None and proof.random_drops:
         random = -sum(proof.random_drops) / len(proof.random_drops)
         said.append(
-            f"{'Tested' if proof.faithful else 'Failed its test'}: without the map's top tenth the "
-            f"margin changes by {_signed(-proof.top_drop)} logits, without a random tenth by "
-            f"{_signed(random)}."
+            f"{claims.tested(record)} Without the map's top tenth the margin changes by "
+            f"{_signed(-proof.top_drop)} logits, without a random tenth by {_signed(random)}."
         )
-    if region is not None and record.map is not None:
-        outlined = "outlined " if record.faithful else ""
-        share = len(region.places) / record.map.grid.size
-        said.append(
-            f"Without the {outlined}{share:.0%} of the image it would not be flagged "
-            f"(margin {_signed(region.margin)} instead of {_signed(record.margin)})."
-            if is_part(region, record.map)
-            else "No part of the image decides by itself."
-        )
+    if necessary := claims.necessary(record, outlined=record.faithful):
+        said.append(necessary)
     for text in record.texts[:1]:
         said.append(f"With “{text.text}” in place of “{text.replaces}” it would not be flagged.")
     if record.boundary_degrees is not None:

@@ -4,40 +4,68 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from filter_service.explain.regions import Screen, Suspect, margins
+from filter_service.explain.faithfulness import Drops
+from filter_service.explain.regions import Places, Screen, Suspect, vectors_of
+from filter_service.scoring import ClassVectors, FloatArray
 
 SHARES = (0.1, 0.2)  # of the places that are taken away
-RANDOM = 3  # orders
+RANDOM = 4  # orders, the first three of them those of schema 1
 SEED = 0
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A flagged image whose map is tested, and the class that came next, if there is another."""
+
+    suspect: Suspect
+    z: FloatArray  # (d,) as served
+    next: ClassVectors | None
+
+
 @dataclass(frozen=True, slots=True)
-class Drops:
-    """What a margin lost without the marked places, and without as many random ones."""
+class Tested:
+    """What was lost without the marked places, and without as many random ones."""
 
-    marked: tuple[float, ...]  # logits, one per share
-    random: tuple[tuple[float, ...], ...]  # likewise, one row per random order
-    sizes: tuple[int, ...]  # places behind each share
-
-
-def drops(screen: Screen, suspects: Sequence[Suspect], served: Sequence[float]) -> list[Drops]:
-    """Take away each share of the places in the map's order and in random ones, per image."""
-    if not suspects:
-        return []
-    masked = []
-    for s in suspects:
-        rng = np.random.default_rng(SEED)
-        orders = [s.order, *(rng.permutation(s.grid.size) for _ in range(RANDOM))]
-        masked += [(s, s.without(order[:k])) for order in orders for k in sizes(s)]
-    answers = np.reshape(margins(screen, masked), (len(suspects), 1 + RANDOM, len(SHARES)))
-    lost = np.asarray(served)[:, None, None] - answers  # (n, 1 + RANDOM, shares)
-    return [
-        Drops(tuple(rows[0].tolist()), tuple(map(tuple, rows[1:].tolist())), sizes(s))
-        for s, rows in zip(suspects, lost, strict=True)
-    ]
+    drops: Drops
+    next_drops: Drops | None  # of the next class, from the same masked images
+    known: dict[int, float]  # places gone, in map order -> margin
 
 
-def sizes(suspect: Suspect) -> tuple[int, ...]:
+def put_to_test(screen: Screen, trials: Sequence[Trial]) -> list[Tested]:
+    """Take places away in the map's order and in random ones, and all of them, per image."""
+    masked = [t.suspect.without(places) for t in trials for places in _gone(t.suspect)]
+    z = vectors_of(screen, masked)  # (masked images of all trials, d)
+    parts = np.split(z, len(trials)) if trials else []
+    return [_tested(t, part) for t, part in zip(trials, parts, strict=True)]
+
+
+def sizes(suspect: Suspect) -> list[int]:
     """How many places each share is; at least one."""
-    return tuple(max(1, round(share * suspect.grid.size)) for share in SHARES)
+    return [max(1, round(share * suspect.grid.size)) for share in SHARES]
+
+
+def _gone(suspect: Suspect) -> list[Places]:
+    """What is taken away: shares of the map's order and of random ones, and everything."""
+    rng = np.random.default_rng(SEED)
+    orders = [suspect.order, *(rng.permutation(suspect.grid.size) for _ in range(RANDOM))]
+    return [*(order[:k] for order in orders for k in sizes(suspect)), suspect.order]
+
+
+def _tested(trial: Trial, z: FloatArray) -> Tested:
+    suspect = trial.suspect
+    margins = suspect.vectors.margins(z)  # (masked images,)
+    known = dict(zip(sizes(suspect), margins.tolist(), strict=False))
+    return Tested(
+        drops=_drops(suspect.vectors, trial.z, z),
+        next_drops=_drops(trial.next, trial.z, z) if trial.next else None,
+        known=known | {suspect.grid.size: float(margins[-1])},
+    )
+
+
+def _drops(vectors: ClassVectors, served: FloatArray, masked: FloatArray) -> Drops:
+    margins = vectors.margins(np.concatenate([served[None], masked]))  # (1 + masked images,)
+    lost: npt.NDArray[np.float64] = margins[0] - margins[1:]
+    rows = lost[:-1].reshape(1 + RANDOM, len(SHARES)).tolist()
+    return Drops(marked=tuple(rows[0]), random=tuple(map(tuple, rows[1:])), whole=float(lost[-1]))

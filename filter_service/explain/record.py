@@ -1,12 +1,14 @@
 """The stored explanation of one flag: enough to draw its page, and to compute it again."""
 
 import base64
+import math
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
+from filter_service.explain.faithfulness import FirstProof, Proof
 from filter_service.views import View
 
 
@@ -27,7 +29,7 @@ Grid = Annotated[
 ]
 
 
-CLEARLY = 1.0  # logits
+MEAN_COLOUR, BLUR = "mean colour", "blur"  # what is put in the place of a region
 
 
 class _Frozen(BaseModel):
@@ -92,32 +94,10 @@ class FlipRegion(_Frozen):
     """The smallest set of places, in map order, without which the image would not be flagged."""
 
     places: tuple[int, ...]  # indices into the flattened grid; all of them when it never flips
-    flips: bool
-    margin: float  # with the region filled with the image's mean colour, by which it was sought
+    flips: bool  # filled with the image's mean colour
+    margin: float  # likewise
     blurred_margin: float  # with the region blurred instead, as a second opinion
-
-
-class Proof(_Frozen):
-    """What the served model said when the explanation was put to the test."""
-
-    explained_error: float | None  # |score explained - score served|, logits
-    sum_error: float | None  # |map + remainder - margin|, logits
-    top_drop: float | None  # margin lost without the top tenth of places
-    random_drops: tuple[float, ...]  # and without a random tenth, in several orders
-    fifth_drop: float | None = None  # the same without the top fifth
-    random_fifth_drops: tuple[float, ...] = ()
-
-    @property
-    def faithful(self) -> bool:
-        """The marked places matter clearly more than random ones, in every order that was tried.
-
-        Clearly: by a logit in the mean of tenth and fifth, that is, by a factor e in the odds.
-        """
-        if self.top_drop is None or self.fifth_drop is None:
-            return False
-        pairs = zip(self.random_drops, self.random_fifth_drops, strict=True)
-        random = [(tenth + fifth) / 2 for tenth, fifth in pairs]
-        return (self.top_drop + self.fifth_drop) / 2 > max(0.0, *random) + CLEARLY
+    blurred_flips: bool | None = None  # None: in records of schema 1, which did not ask
 
 
 class Provenance(_Frozen):
@@ -134,7 +114,7 @@ class Provenance(_Frozen):
 class Explanation(_Frozen):
     """Why one image was flagged for one class."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     class_name: str
     frame: int
     view: str = ""  # which look at the frame; empty: as the model prepares it
@@ -151,7 +131,7 @@ class Explanation(_Frozen):
     texts: tuple[CounterfactualText, ...]
     no_texts: str | None = None  # the sentence that says none was found
     region: FlipRegion | None
-    proof: Proof
+    proof: Proof | FirstProof  # the second in records of schema 1
     provenance: Provenance
 
     @property
@@ -161,4 +141,27 @@ class Explanation(_Frozen):
 
     @property
     def faithful(self) -> bool:
-        return self.proof.faithful
+        """The marked places matter: the map passed the faithfulness test."""
+        return self.map is not None and self.proof.faithful
+
+    @property
+    def specific(self) -> bool | None:
+        """They matter for this class more than for the next one; None: not asked."""
+        return self.proof.specific
+
+    @property
+    def fills(self) -> tuple[str, ...]:
+        """The fills with which taking the region away clears the image."""
+        if self.region is None:
+            return ()
+        both = (self.region.flips, MEAN_COLOUR), (self._blurred_flips(self.region), BLUR)
+        return tuple(fill for flips, fill in both if flips)
+
+    def _blurred_flips(self, region: FlipRegion) -> bool:
+        """Records of schema 1 do not say; they hold the margin, and the threshold at least where
+        nothing is calibrated."""
+        if region.blurred_flips is not None:
+            return region.blurred_flips
+        if self.calibrated:
+            return region.flips and region.blurred_margin <= region.margin
+        return region.blurred_margin < math.log(self.threshold / (1 - self.threshold))

@@ -22,7 +22,8 @@ def explanation_in(text: str) -> Explanation | None:
         found = Explanation.model_validate(json.loads(text))
         drawable = found.map is None or found.map.grid.ndim == 2
         named = all(_DIGEST.fullmatch(image.digest) for image in found.images)
-        return found if drawable and named and found.faithful is not None else None
+        judged = found.faithful is not None and found.specific in (True, False, None)
+        return found if drawable and named and judged else None
     except UNREADABLE:
         return None
 

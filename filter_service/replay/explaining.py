@@ -1,13 +1,14 @@
 """One explanation on record beside the one that is computed now."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from filter_service.encoder import Encoder
 from filter_service.explain.explanation import CARRYING
+from filter_service.explain.faithfulness import FirstProof, Proof
 from filter_service.explain.question import Question
-from filter_service.explain.record import Explanation, Map, PromptWords, Proof, Word
+from filter_service.explain.record import Explanation, Map, PromptWords, Word
 from filter_service.pipeline import Subject
 from filter_service.policy import Policy
 from filter_service.records.stored import digest_of, explanation_in
@@ -91,14 +92,21 @@ def compare_explanation(
         pixels: Any = computed.subject.load()[computed.outcome.views.index(record.seen)]
         suspect = suspect_of(pixels, record.map, question)
         rescorer.region(found, class_name, suspect, record.region, question.band)
-    now = computed.explanation(class_name)
+    allowed, now = rescorer.screened(question.band), computed.explanation(class_name)
     if now is None:
         found.same(f"{class_name}: explanation", "recorded", "none: it is not flagged now")
         return
     _compare_head(found, record, now, question)
     _compare_maps(found, f"{class_name}: map", record.map, now.map)
     _compare_prompts(found, record, now)
-    _compare_proofs(found, class_name, record, now, rescorer.screened(question.band))
+    _compare_proofs(found, record, _proof(record, now), allowed)
+
+
+def _proof(record: Explanation, now: Explanation) -> Proof | FirstProof:
+    """What is computed now, by the rule of the record's own time."""
+    if isinstance(record.proof, FirstProof) and isinstance(now.proof, Proof):
+        return now.proof.as_first()
+    return now.proof
 
 
 def _compare_head(
@@ -170,24 +178,34 @@ def _compare_word(found: Comparison, place: str, record: Word, now: Word) -> Non
 
 
 def _compare_proofs(
-    found: Comparison, name: str, record: Explanation, now: Explanation, allowed: float
+    found: Comparison, record: Explanation, now: Proof | FirstProof, allowed: float
 ) -> None:
-    """What the masked images lost; those come from the screening pass."""
-    before, after = _figures(record.proof), _figures(now.proof)
+    """What the masked images lost; those come from the screening pass.
+
+    Whether it is faithful and specific follows from these figures. In another precision they may
+    lie a little apart, on both sides of a limit.
+    """
+    name = record.class_name
+    before, after = dict(_figures(record.proof.model_dump())), dict(_figures(now.model_dump()))
     for figure in dict.fromkeys([*before, *after]):
+        place, was, found_now = f"{name}: proof: {figure}", before.get(figure), after.get(figure)
+        if isinstance(was, str) or isinstance(found_now, str):
+            found.same(place, was, found_now)
+            continue
         limit = LOGITS.size if figure.endswith("error") else allowed
-        quantity = f"proof: {figure.split('[')[0]}"
-        place = f"{name}: proof: {figure}"
-        found.number(place, before.get(figure), after.get(figure), limit, quantity)
-    found.same(f"{name}: faithful", record.faithful, now.faithful)
+        found.number(place, was, found_now, limit, f"proof: {figure.split('[')[0]}")
+    if allowed <= LOGITS.size:
+        found.same(f"{name}: faithful", record.proof.faithful, now.faithful)
+        found.same(f"{name}: specific", record.proof.specific, now.specific)
 
 
-def _figures(proof: Proof) -> dict[str, float | None]:
-    """Every number of a proof by name."""
-    figures: dict[str, float | None] = {}
-    for name, value in proof.model_dump().items():
-        if isinstance(value, tuple | list):
-            figures |= {f"{name}[{i}]": v for i, v in enumerate(value)}
-        else:
-            figures[name] = value
-    return figures
+def _figures(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401  (JSON)
+    """Every figure of a proof by name."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _figures(inner, f"{name}: {key}" if name else key)
+    elif isinstance(value, tuple | list):
+        for n, inner in enumerate(value):
+            yield from _figures(inner, f"{name}[{n}]")
+    else:
+        yield name, value

@@ -145,6 +145,10 @@ class Rescorer:
         )
         if abs(filled - suspect.threshold) > allowed:
             found.same(f"{place}: region: flips", recorded.flips, filled < suspect.threshold)
+        said = recorded.blurred_flips  # None: nobody asked
+        if said is not None and abs(blurred - suspect.threshold) > allowed:
+            cleared = blurred < suspect.threshold
+            found.same(f"{place}: region: flips when blurred", said, cleared)
 
     def _looks(self, digest: str) -> "_Looks | str":
         """What the image may have looked like to a memory, or why nobody knows any more."""

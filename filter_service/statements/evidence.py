@@ -34,7 +34,7 @@ class Evidence:
             places=where(record.map) if record.map else (),
             prompt=prompt.prompt if prompt else None,
             words=which(prompt) if prompt else (),
-            tested=record.proof.top_drop is not None,
+            tested=record.proof.tested,
             faithful=record.faithful,
         )
 

@@ -143,7 +143,14 @@ class ExplanationAnswer(BaseModel):
     """The record of why an item was flagged for one class, as it was written then."""
 
     class_name: str
-    faithful: bool = Field(description="The map passed its test; one that did not is not drawn.")
+    faithful: bool = Field(
+        description="The marked places matter: the map passed the faithfulness test; one that did "
+        "not is not drawn."
+    )
+    specific: bool | None = Field(
+        description="They matter for this class more than for the next one; null: there was none "
+        "to compare with, or the record is of a version that did not ask."
+    )
     created_at: datetime
     record: dict[str, Any]
 

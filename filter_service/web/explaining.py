@@ -1,6 +1,7 @@
 """Explanations over HTTP: the stored records, and what is drawn from them without a model."""
 
 import io
+import json
 from typing import Annotated, Any
 
 import PIL.Image
@@ -16,6 +17,7 @@ from filter_service.explain.record import Explanation
 from filter_service.images import Limits, decode
 from filter_service.ledger import Entry, Event
 from filter_service.people import Ability
+from filter_service.records.stored import explanation_in
 from filter_service.retention import Part
 from filter_service.web.access import Caller, able
 from filter_service.web.answers import ExplanationAnswer
@@ -52,12 +54,19 @@ def explanations(item: ItemId, by: Reader, here: Here) -> list[ExplanationAnswer
             ExplanationAnswer(
                 class_name=name,
                 faithful=found.faithful,
+                specific=_specific(found.record),
                 created_at=found.created_at,
                 record=found.record,
             )
             for found, name in session.execute(query)
             if may_see(by, name)
         ]
+
+
+def _specific(record: dict[str, Any]) -> bool | None:
+    """What a record says; None also where somebody made it unreadable."""
+    found = explanation_in(json.dumps(record))
+    return None if found is None else found.specific
 
 
 @router.get(

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from filter_service.explain import claims
 from filter_service.explain.audit import Audit
 from filter_service.explain.report.charts import lowest, number, signed
 
@@ -91,10 +92,10 @@ def _otherwise(audit: Audit) -> Iterable[str]:
     r = audit.record
     if (region := audit.region) is not None:
         yield (
-            f"without {len(region.places)} places of the image it would not be flagged: margin "
-            f"{signed(region.margin)}"
+            f"{claims.necessary(r, outlined=False)} Its margin: {signed(region.margin)} in the "
+            f"mean colour, {signed(region.blurred_margin)} blurred"
         )
-    if (enough := audit.sufficient) is not None and enough.flips:
+    if (enough := audit.sufficient) is not None and enough.flips and enough.blurred_flips:
         yield (
             f"with {len(enough.places)} places and nothing else it stays flagged: margin "
             f"{signed(enough.margin)}"
@@ -142,8 +143,9 @@ def _proof(audit: Audit) -> Iterable[str]:
         return
     random = ", ".join(signed(d) for d in proof.random_drops)
     said = f"without the marked tenth the margin loses {signed(proof.top_drop)}, without random "
-    outcome = f": {'' if proof.faithful else 'not '}faithful" if audit.flagged else ""
-    yield f"{said}tenths {random}{outcome}"
+    yield f"{said}tenths {random}"
+    if audit.flagged:
+        yield claims.tested(audit.record)
 
 
 def _part(console: Console, title: str, lines: Iterable[str]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from filter_service.explain import claims
 from filter_service.explain.overlay import full_colour, is_part
 from filter_service.explain.record import Explanation, PromptWords
 from filter_service.policy import ForbiddenClass
@@ -109,6 +110,11 @@ class Evidence:
         return f"{said}{_falls(chance).removeprefix('falls ') if same else 'it ' + _falls(chance)}."
 
     @property
+    def claim(self) -> str:
+        """What the test proves, and what it does not; empty where there was none."""
+        return claims.tested(self.record) if self.record else ""
+
+    @property
     def decides(self) -> bool:
         """A part of the picture decides, so that it can be outlined."""
         r = self.record
@@ -117,13 +123,7 @@ class Evidence:
     @property
     def region(self) -> str:
         """What the region that decides says; empty where none was looked for."""
-        if self.record is None or self.record.region is None or self.record.map is None:
-            return ""
-        if not self.decides:
-            return "No part of the picture decides by itself."
-        outlined = "outlined " if self.faithful else ""
-        share = max(1, round(100 * len(self.record.region.places) / self.record.map.grid.size))
-        return f"Without the {outlined}{share} % of the picture it would not be flagged."
+        return claims.necessary(self.record, outlined=self.faithful) if self.record else ""
 
     @property
     def prompts(self) -> tuple[ColouredPrompt, ...]:

@@ -1,0 +1,159 @@
+"""What the test of a map found, and what follows: is the map faithful, and is it specific?
+
+No limit is in logits, so that nothing depends on a model's logit scale; docs/faithfulness.md has
+what was tried and how the limits were chosen.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+FLOOR = 0.05  # least spread of random drops, as a share of what the whole picture is worth
+FAITHFUL = 1.8  # spreads by which the marked places must cost more than random ones
+SPECIFIC = 0.5  # likewise, of what they cost this class less what they cost the next one
+CLEARLY = 1.0  # logits: the rule of schema 1
+FIRST_ORDERS = 3  # random ones of schema 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Drops(_Frozen):
+    """What one class's margin lost, in logits, with places filled with the mean colour."""
+
+    marked: tuple[float, ...] = Field(min_length=1)  # the map's strongest places, by share
+    random: tuple[tuple[float, ...], ...] = Field(min_length=2)  # an order a row, by share
+    whole: float  # every place
+
+    @model_validator(mode="after")
+    def _by_share(self) -> Self:
+        if any(len(row) != len(self.marked) for row in self.random):
+            raise ValueError("every order has a drop for each share")
+        return self
+
+    def less(self, other: "Drops") -> "Drops":
+        """What this margin lost beyond another one, of the same masked images."""
+        return Drops(
+            marked=_less(self.marked, other.marked),
+            random=tuple(_less(a, b) for a, b in zip(self.random, other.random, strict=True)),
+            whole=self.whole,
+        )
+
+    @property
+    def deviation(self) -> float:
+        """How many spreads of the random drops the marked places' drop lies above their mean."""
+        drops = [_mean(row) for row in self.random]
+        variance = sum((d - _mean(drops)) ** 2 for d in drops) / (len(drops) - 1)
+        spread = math.hypot(math.sqrt(variance), FLOOR * self.whole)
+        return (_mean(self.marked) - _mean(drops)) / spread if spread else 0.0
+
+
+class Proof(_Frozen):
+    """What the served model said when the explanation was put to the test."""
+
+    explained_error: float | None  # |score explained - score served|, logits
+    sum_error: float | None  # |map + remainder - margin|, logits
+    shares: tuple[float, ...]  # of the places that were taken away
+    drops: Drops | None  # None: there is no map to be tested
+    next_class: str | None  # the one with the next-highest margin; None: there is no other
+    next_drops: Drops | None  # its margin's, of the same masked images
+
+    @classmethod
+    def none(cls) -> Self:
+        """There is no map."""
+        return cls(
+            explained_error=None,
+            sum_error=None,
+            shares=(),
+            drops=None,
+            next_class=None,
+            next_drops=None,
+        )
+
+    @property
+    def tested(self) -> bool:
+        return self.drops is not None
+
+    @property
+    def top_drop(self) -> float | None:
+        """Margin lost without the top tenth of places."""
+        return self.drops.marked[0] if self.drops else None
+
+    @property
+    def random_drops(self) -> tuple[float, ...]:
+        """And without a random tenth, in several orders."""
+        return tuple(row[0] for row in self.drops.random) if self.drops else ()
+
+    @property
+    def fifth_drop(self) -> float | None:
+        return self.drops.marked[-1] if self.drops else None
+
+    @property
+    def random_fifth_drops(self) -> tuple[float, ...]:
+        return tuple(row[-1] for row in self.drops.random) if self.drops else ()
+
+    def as_first(self) -> "FirstProof":
+        """The proof by the rule of schema 1, whose masked images are among these."""
+        return FirstProof(
+            explained_error=self.explained_error,
+            sum_error=self.sum_error,
+            top_drop=self.top_drop,
+            random_drops=self.random_drops[:FIRST_ORDERS],
+            fifth_drop=self.fifth_drop,
+            random_fifth_drops=self.random_fifth_drops[:FIRST_ORDERS],
+        )
+
+    @property
+    def faithful(self) -> bool:
+        """These places matter: they cost the margin clearly more than random ones do."""
+        return self.drops is not None and self.drops.deviation > FAITHFUL
+
+    @property
+    def specific(self) -> bool | None:
+        """They matter for this class more than for the next one; None: not asked."""
+        if self.drops is None or self.next_drops is None:
+            return None
+        return self.faithful and self.drops.less(self.next_drops).deviation > SPECIFIC
+
+
+class FirstProof(_Frozen):
+    """The proof of records of schema 1, and their rule."""
+
+    explained_error: float | None  # |score explained - score served|, logits
+    sum_error: float | None  # |map + remainder - margin|, logits
+    top_drop: float | None  # margin lost without the top tenth of places
+    random_drops: tuple[float, ...]  # and without a random tenth, in several orders
+    fifth_drop: float | None = None  # the same without the top fifth
+    random_fifth_drops: tuple[float, ...] = ()
+
+    @property
+    def tested(self) -> bool:
+        return self.top_drop is not None
+
+    @property
+    def faithful(self) -> bool:
+        """The marked places matter clearly more than random ones, in every order that was tried.
+
+        Clearly: by a logit in the mean of tenth and fifth, that is, by a factor e in the odds.
+        """
+        if self.top_drop is None or self.fifth_drop is None:
+            return False
+        pairs = zip(self.random_drops, self.random_fifth_drops, strict=True)
+        random = [(tenth + fifth) / 2 for tenth, fifth in pairs]
+        return (self.top_drop + self.fifth_drop) / 2 > max(0.0, *random) + CLEARLY
+
+    @property
+    def specific(self) -> None:
+        """Nobody asked."""
+        return None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _less(a: Sequence[float], b: Sequence[float]) -> tuple[float, ...]:
+    return tuple(x - y for x, y in zip(a, b, strict=True))
