@@ -26,7 +26,7 @@ STATEMENT = "This is a poster for a museum of the history of brewing, and nobody
 
 # Samples by what the bundled model made of them, or by what `furnish` lets people do with them.
 SEVERAL = "063.jpg"  # flagged for two classes
-UNFAITHFUL = "024.jpg"  # its map failed the test
+UNFAITHFUL = "084.jpg"  # its map failed the test
 DISPUTED = "051.jpg"  # escalated, waits for a senior
 SECOND = "039.jpg"  # waits for another person
 APPEALED = "003.jpg"
@@ -39,7 +39,7 @@ CONFIRMED = (
     *("042.jpg", "057.jpg", "036.jpg", "054.jpg"),  # gambling
     *("006.jpg", "003.jpg", "030.jpg", "060.jpg"),
 )
-OVERTURNED = ("084.jpg", "081.jpg", "045.jpg")
+OVERTURNED = ("024.jpg", "081.jpg", "045.jpg")
 
 
 def furnish(world: World) -> None:

@@ -13,7 +13,7 @@ from filter_service.demo.scenes import TEST_SEEDS
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.explain.explanation import Case, Explanations
-from filter_service.explain.faithfulness import Proof
+from filter_service.explain.faithfulness import Drops, Proof
 from filter_service.explain.memory import ArrayMemory
 from filter_service.explain.question import degrees
 from filter_service.explain.record import Explanation
@@ -39,6 +39,20 @@ class Shuffled(Explanations):
         for m in found:
             assert m is not None
             m.grid[:] = rng.permutation(m.grid.ravel()).reshape(m.grid.shape)
+        return found, refusal
+
+
+class Exchanged(Explanations):
+    """Another wrong explainer: the map of each flag is that of the one before."""
+
+    def _maps(
+        self, cases: Sequence[Case], seen: Capture
+    ) -> tuple[Sequence[RelevanceMap | None], str | None]:
+        found, refusal = super()._maps(cases, seen)
+        right = [m.grid.copy() for m in found if m is not None]
+        for m, other in zip(found, right[-1:] + right[:-1], strict=True):
+            assert m is not None
+            m.grid[:] = other
         return found, refusal
 
 
@@ -88,8 +102,8 @@ def judged() -> Judged:
 
 @pytest.fixture(scope="module")
 def records(judged: Judged) -> dict[type[Explanations], list[Explanation]]:
-    """By the right and by the wrong explainer."""
-    return {kind: judged.explained(kind) for kind in (Explanations, Shuffled)}
+    """By the right and by the wrong explainers."""
+    return {kind: judged.explained(kind) for kind in (Explanations, Shuffled, Exchanged)}
 
 
 def test_the_right_map_is_called_faithful(
@@ -104,6 +118,42 @@ def test_a_wrong_map_is_caught(records: dict[type[Explanations], list[Explanatio
     caught = sum(not r.faithful for r in records[Shuffled])
     print(f"wrong maps caught: {caught} of {CASES}")
     assert caught >= 95
+
+
+def test_a_map_of_another_picture_is_caught(
+    records: dict[type[Explanations], list[Explanation]],
+) -> None:
+    caught = sum(not r.faithful for r in records[Exchanged])
+    print(f"other pictures' maps caught: {caught} of {CASES}")
+    assert caught >= 85
+
+
+def test_most_right_maps_are_specific(
+    records: dict[type[Explanations], list[Explanation]],
+) -> None:
+    specific = sum(bool(r.specific) for r in records[Explanations])
+    print(f"right maps called specific: {specific} of {CASES}")
+    assert specific >= 75
+    assert not any(r.specific and not r.faithful for r in records[Explanations])
+
+
+def test_the_rule_does_not_depend_on_the_logit_scale(
+    records: dict[type[Explanations], list[Explanation]],
+) -> None:
+    for record in records[Explanations]:
+        proof = record.proof
+        assert isinstance(proof, Proof) and proof.drops is not None
+        scaled = [_scaled(d, 0.25) for d in (proof.drops, proof.next_drops) if d is not None]
+        other = proof.model_copy(update={"drops": scaled[0], "next_drops": scaled[1]})
+        assert (other.faithful, other.specific) == (proof.faithful, proof.specific)
+
+
+def _scaled(drops: Drops, by: float) -> Drops:
+    return Drops(
+        marked=tuple(by * d for d in drops.marked),
+        random=tuple(tuple(by * d for d in row) for row in drops.random),
+        whole=by * drops.whole,
+    )
 
 
 def test_every_record_has_a_proof_whose_sums_hold(

@@ -11,8 +11,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FLOOR = 0.05  # least spread of random drops, as a share of what the whole picture is worth
-FAITHFUL = 1.8  # spreads by which the marked places must cost more than random ones
-SPECIFIC = 0.5  # likewise, of what they cost this class less what they cost the next one
+FAITHFUL = 2.9  # spreads by which the marked places must cost more than random ones
+SPECIFIC = 1.0  # likewise, of what they cost this class less what they cost the next one
 CLEARLY = 1.0  # logits: the rule of schema 1
 FIRST_ORDERS = 3  # random ones of schema 1
 
