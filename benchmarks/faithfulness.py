@@ -54,18 +54,18 @@ class Drops:
     def deviation(self, shares: Sequence[int], orders: int, floor: float) -> Array:
         """Spreads of the random drops by which each map's drop lies over their mean: (n, maps)."""
         own = self.own
-        return _deviation(own.marked(shares), own.random(shares, orders), floor * own.whole)
+        return _deviation(own.marked(shares), own.random(shares, orders), floor * own.served)
 
     def excess(self, shares: Sequence[int], orders: int, floor: float) -> Array:
         """The same of what this class lost beyond the next one: (n, maps)."""
         marked = self.own.marked(shares) - self.next.marked(shares)
         random = self.own.random(shares, orders) - self.next.random(shares, orders)
-        return _deviation(marked, random, floor * self.own.whole)
+        return _deviation(marked, random, floor * self.own.served)
 
     def over_best(self, shares: Sequence[int], orders: int) -> Array:
-        """Drop over that of the best random order, as a share of the whole: (n, maps)."""
+        """Drop over that of the best random order, as a share of the margin: (n, maps)."""
         best = self.own.random(shares, orders).max(axis=1)
-        return np.asarray((self.own.marked(shares) - best[:, None]) / self.own.whole[:, None])
+        return np.asarray((self.own.marked(shares) - best[:, None]) / self.own.served[:, None])
 
 
 class _Of:
@@ -74,7 +74,7 @@ class _Of:
     def __init__(self, masked: Masked, index: Array) -> None:
         rows = np.arange(len(index))
         served = masked.served[rows, index]  # (n,)
-        self.whole = served - masked.blank[rows, index]
+        self.served = np.abs(served)
         self._removed = served[:, None, None, None] - _pick(masked.removed, index)
         self._random = served[:, None, None] - _pick(masked.random, index)
 

@@ -5,7 +5,9 @@ from filter_service.explain.faithfulness import Drops, FirstProof, Proof
 
 def drops(marked: float, *random: float, whole: float = 5.0) -> Drops:
     """The same without a tenth and a fifth of the places."""
-    return Drops(marked=(marked, marked), random=tuple((d, d) for d in random), whole=whole)
+    return Drops(
+        marked=(marked, marked), random=tuple((d, d) for d in random), whole=whole, served=whole
+    )
 
 
 def proof(marked: float = 4.0, next_marked: float | None = 1.0) -> Proof:

@@ -153,6 +153,7 @@ def _scaled(drops: Drops, by: float) -> Drops:
         marked=tuple(by * d for d in drops.marked),
         random=tuple(tuple(by * d for d in row) for row in drops.random),
         whole=by * drops.whole,
+        served=by * drops.served,
     )
 
 

@@ -227,7 +227,7 @@ def test_what_cannot_be_read_is_shown_all_the_same(
     [
         ("map", {"grid": {"shape": [1], "float16": "AAA="}}),
         ("map", {"grid": {"shape": [1]}}),
-        ("proof", {"drops": {"marked": [1.0], "random": [], "whole": 1.0}}),
+        ("proof", {"drops": {"marked": [1.0], "random": [], "whole": 1.0, "served": 1.0}}),
         ("images", [{"digest": "none", "degrees": 1.0, "margin": 1.0}]),
     ],
 )

@@ -10,8 +10,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-FLOOR = 0.05  # least spread of random drops, as a share of what the whole picture is worth
-FAITHFUL = 2.9  # spreads by which the marked places must cost more than random ones
+FLOOR = 0.07  # least spread of random drops, as a share of the margin
+FAITHFUL = 3.0  # spreads by which the marked places must cost more than random ones
 SPECIFIC = 1.0  # likewise, of what they cost this class less what they cost the next one
 CLEARLY = 1.0  # logits: the rule of schema 1
 FIRST_ORDERS = 3  # random ones of schema 1
@@ -27,6 +27,7 @@ class Drops(_Frozen):
     marked: tuple[float, ...] = Field(min_length=1)  # the map's strongest places, by share
     random: tuple[tuple[float, ...], ...] = Field(min_length=2)  # an order a row, by share
     whole: float  # every place
+    served: float  # the margin with every place there
 
     @model_validator(mode="after")
     def _by_share(self) -> Self:
@@ -40,6 +41,7 @@ class Drops(_Frozen):
             marked=_less(self.marked, other.marked),
             random=tuple(_less(a, b) for a, b in zip(self.random, other.random, strict=True)),
             whole=self.whole,
+            served=self.served,
         )
 
     @property
@@ -47,7 +49,7 @@ class Drops(_Frozen):
         """How many spreads of the random drops the marked places' drop lies above their mean."""
         drops = [_mean(row) for row in self.random]
         variance = sum((d - _mean(drops)) ** 2 for d in drops) / (len(drops) - 1)
-        spread = math.hypot(math.sqrt(variance), FLOOR * self.whole)
+        spread = math.hypot(math.sqrt(variance), FLOOR * self.served)
         return (_mean(self.marked) - _mean(drops)) / spread if spread else 0.0
 
 

@@ -68,4 +68,9 @@ def _drops(vectors: ClassVectors, served: FloatArray, masked: FloatArray) -> Dro
     margins = vectors.margins(np.concatenate([served[None], masked]))  # (1 + masked images,)
     lost: npt.NDArray[np.float64] = margins[0] - margins[1:]
     rows = lost[:-1].reshape(1 + RANDOM, len(SHARES)).tolist()
-    return Drops(marked=tuple(rows[0]), random=tuple(map(tuple, rows[1:])), whole=float(lost[-1]))
+    return Drops(
+        marked=tuple(rows[0]),
+        random=tuple(map(tuple, rows[1:])),
+        whole=float(lost[-1]),
+        served=float(margins[0]),
+    )
