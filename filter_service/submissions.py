@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby, islice
 
-from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, insert, select, true, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
 from filter_service.db.arrivals import arrived, enqueue, expect, hold_images, keep_images
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Batch, Fetch, IdempotencyKey, Image, Item, Queued
+from filter_service.db.tables import Batch, Fetch, IdempotencyKey, Image, Item, PolicyClass, Queued
 from filter_service.db.unjudged import Unjudged, unjudged
 from filter_service.errors import Conflict, FilterServiceError, InvalidRequest, UnknownBatch
 from filter_service.images import digest
@@ -28,6 +28,7 @@ from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 
 CHUNK = 200  # items of one transaction
+HOLDING = 5  # items of one image that are named
 AT_ONCE = 8  # files in memory while they are being kept
 
 Knock = Callable[[], object]  # tells some worker that there is work
@@ -212,13 +213,51 @@ def items(
     limit: int = 100,
 ) -> list[Item]:
     """Items in the order of their ids; give the last one's id as `after` for those that follow."""
+    with sessions.begin() as session:
+        return list(session.scalars(_items(batch, verdict, after, limit)))
+
+
+def items_with_classes(
+    sessions: Sessions,
+    batch: uuid.UUID | None = None,
+    verdict: Verdict | None = None,
+    after: int = 0,
+    limit: int = 100,
+) -> list[tuple[Item, str | None]]:
+    """Items as above, each with its class: of a flagged one, or the nearest of a clear one."""
+    query = _items(batch, verdict, after, limit).add_columns(PolicyClass.name)
+    with sessions.begin() as session:
+        rows = session.execute(query.outerjoin(PolicyClass, PolicyClass.id == Item.class_id))
+        return [(item, name) for item, name in rows]
+
+
+def newest_items(sessions: Sessions, digests: Sequence[str]) -> dict[str, list[int]]:
+    """The newest few items that hold each image, by the image's digest."""
+    newest = (
+        select(Item.id)
+        .where(Item.image_id == Image.id)
+        .order_by((Item.id + 0).desc())  # or the planner walks all items from the newest
+        .limit(HOLDING)
+        .lateral("newest")
+    )
+    query = select(Image.digest, newest.c.id).join(newest, true())
+    found: dict[str, list[int]] = {digest: [] for digest in digests}
+    with sessions.begin() as session:
+        rows = session.execute(query.where(Image.digest.in_(digests)).order_by(newest.c.id.desc()))
+        for digest, item in rows:
+            found[digest].append(item)
+    return found
+
+
+def _items(
+    batch: uuid.UUID | None, verdict: Verdict | None, after: int, limit: int
+) -> Select[Item]:
     query = select(Item).where(Item.id > after).order_by(Item.id).limit(limit)
     if batch is not None:
         query = query.where(Item.batch_id == batch)
     if verdict is not None:
         query = query.where(Item.verdict == verdict)
-    with sessions.begin() as session:
-        return list(session.scalars(query))
+    return query
 
 
 def _has_bytes() -> ColumnElement[bool]:

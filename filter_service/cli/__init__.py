@@ -1,6 +1,7 @@
 """The command line: `filter-service …`; it knows no Celery, and loads torch only to judge."""
 
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -22,7 +23,7 @@ from filter_service.cli import (
 )
 from filter_service.cli.interrupting import interruptible
 from filter_service.cli.place import Queue
-from filter_service.errors import FilterServiceError
+from filter_service.errors import FilterServiceError, InvalidRequest
 
 app = typer.Typer(
     name="filter-service",
@@ -47,12 +48,23 @@ recording.add_to(auditing.audits)
 
 
 def run(queue: Queue) -> None:
-    """Run one command; an error of ours is a sentence on stderr and exit code 1."""
+    """Run one command; an error is a sentence on stderr and exit code 1, or 2 for a bad value."""
     try:
         with interruptible():
             app(obj=queue)
+    except InvalidRequest as error:
+        _end(str(error), 2)
     except FilterServiceError as error:
-        typer.echo(f"Error: {error}", err=True)
-        for note in getattr(error, "__notes__", ()):
-            typer.echo(note, err=True)
-        sys.exit(1)
+        _end("\n".join([str(error), *getattr(error, "__notes__", ())]), 1)
+    except UnicodeEncodeError as error:  # what the command line holds need not be text
+        _end(f"{error.object[:80]!r} is no UTF-8 text: give words that are.", 2)
+    except OSError as error:  # what is to be read or written, and the system does not let us
+        if error.filename is None:
+            raise
+        _end(f"{error.filename!r} cannot be used ({error.strerror}): give another file.", 1)
+
+
+def _end(sentence: str, code: int) -> NoReturn:
+    text = sentence.encode(errors="backslashreplace").decode()  # a file's name may be no text
+    typer.echo(f"Error: {text}", err=True)
+    sys.exit(code)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from filter_service.cli.bounds import ItemId
 from filter_service.cli.found import progress, show
 from filter_service.cli.place import workplace
 from filter_service.cli.queueing import Json
@@ -68,7 +69,7 @@ def verify_(
 @audits.command()
 def prove(
     context: typer.Context,
-    item: Annotated[int, typer.Argument(help="The item's number.")],
+    item: ItemId,
     out: Annotated[Path | None, typer.Option(help="Write to this file instead.")] = None,
 ) -> None:
     """Print everything that happened to an item, with the proofs that it was sealed."""

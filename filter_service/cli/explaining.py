@@ -1,6 +1,7 @@
 """The command that asks why: the stored record of an item, or an audit of it or of any image."""
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from filter_service.cli import unflagged
+from filter_service.cli.bounds import LARGEST_ID, shown
 from filter_service.cli.judging import served_encoder
 from filter_service.cli.place import Workplace, workplace
 from filter_service.cli.queueing import Json
@@ -65,20 +68,31 @@ def explain(  # noqa: PLR0913, PLR0917  (an option is a parameter)
         filter-service explain photo.jpg --prompt "a gun" --all --out report.html
     """
     wanted = _Wanted.of(method, whole, out, json_)
-    if not item.isdecimal():
+    number = _number(item)
+    if number is None:
         _explain_file(Path(item), prompt or [], neutral or [], wanted)
         return
     if prompt or neutral:
         raise typer.BadParameter("--prompt and --neutral go with an image file, not with an item.")
     with workplace(context.obj) as place:
         if method or whole or out or class_:
-            _explain_item(place, int(item), class_, wanted)
+            _explain_item(place, number, class_, wanted)
         else:
-            _print_stored(place, int(item), json_)
+            _print_stored(place, number, json_)
 
 
 def add_to(app: typer.Typer) -> None:
     app.command()(explain)
+
+
+def _number(item: str) -> int | None:
+    """An item's number; None for what is none, BadParameter for one that no item can have."""
+    digits = item.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal()):
+        return None
+    if len(item) > len(str(LARGEST_ID)) or not 1 <= int(item) <= LARGEST_ID:
+        raise typer.BadParameter(f"{item[:40]!r} is no item's number: those are 1 to {LARGEST_ID}.")
+    return int(item)
 
 
 @dataclass(frozen=True)
@@ -137,8 +151,8 @@ def _explain_file(
     path: Path, prompts: Sequence[str], neutral: Sequence[str], wanted: _Wanted
 ) -> None:
     """An image file and prompts, with no database: a small policy is made of them."""
-    if not path.is_file():
-        raise typer.BadParameter(f"{str(path)!r} is neither the number of an item nor a file.")
+    if not os.path.isfile(path):  # noqa: PTH113  (False, too, for what can name no file)
+        raise typer.BadParameter(f"{shown(path)!r} is neither the number of an item nor a file.")
     if not prompts:
         raise typer.BadParameter('Say what to look for in a file: --prompt "a gun".')
     import numpy as np
@@ -307,12 +321,15 @@ def _print_stored(place: Workplace, number: int, json_: bool) -> None:
         why = reasons(session, [number]).get(number)
         if not records:
             require_here(session, number, Part.EXPLANATIONS)
+        told = "" if records else unflagged.why(session, found)
     if json_:
         typer.echo(json.dumps(records))
         return
     typer.echo(f"{plain(found.source)}: {found.verdict or why}")
     for record in records:
         typer.echo(_sentences(Explanation.model_validate(record)))
+    if told:
+        typer.echo(told)
 
 
 def _unknown(number: int) -> Exception:

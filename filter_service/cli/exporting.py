@@ -41,6 +41,8 @@ def export(  # noqa: PLR0913  (each is an option)
 
     if form not in list(Format):
         raise typer.BadParameter(f"{form!r} is none of {', '.join(Format)}.")
+    if not Path(out).name:
+        raise typer.BadParameter(f"{out!r} names no file: give one, or - for standard output.")
     if out == "-" and form == Format.PARQUET:
         raise typer.BadParameter("Parquet is not for standard output: name a file with --out.")
     wanted = Wanted.said(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from filter_service.cli.bounds import LARGEST_SMALL_ID, LONGEST_RULE, ItemId
 from filter_service.cli.people import ACTOR, print_rows
 from filter_service.cli.place import workplace
 from filter_service.cli.queueing import Json
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 ROWS = 500  # asked for at once
 SHOWN = 20  # other items of an image that is to be erased
 
-ItemId = Annotated[int, typer.Argument(min=1, help="The item's number.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask: it is known what will go.")]
 Reason = Annotated[str, typer.Option(help="Why; it is kept for good, so name nobody in it.")]
 
@@ -105,7 +105,10 @@ def list_holds(context: typer.Context, json_: Json = False) -> None:
 def add_rule(
     context: typer.Context,
     days: Annotated[
-        int, typer.Option(min=0, help="After the last thing that happened to an item.")
+        int,
+        typer.Option(
+            min=0, max=LONGEST_RULE, help="After the last thing that happened to an item."
+        ),
     ],
     part: Annotated[
         list[str] | None, typer.Option(help="bytes, embeddings, explanations; repeatable.")
@@ -132,7 +135,9 @@ def add_rule(
 @kept.command("remove")
 def remove_rule(
     context: typer.Context,
-    rule: Annotated[int, typer.Argument(help="The id that `retention list` shows.")],
+    rule: Annotated[
+        int, typer.Argument(min=1, max=LARGEST_SMALL_ID, help="The id that `retention list` shows.")
+    ],
 ) -> None:
     """Delete nothing more under a rule."""
     from filter_service import retention

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from filter_service.cli.bounds import MOST_WORKERS
 from filter_service.cli.place import Queue, lasting, workplace
 from filter_service.cli.supervision import Start, supervised
 
@@ -45,7 +46,7 @@ def chores(context: typer.Context) -> None:
 
 def up(
     context: typer.Context,
-    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=MOST_WORKERS, help="Worker processes.")] = 1,
 ) -> None:
     """Everything on one machine: embedded services, workers, chores, schedule and web page."""
     with suppress(KeyboardInterrupt), lasting(context.obj) as place:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from filter_service.cli.bounds import LARGEST_SMALL_ID
 from filter_service.cli.place import workplace
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ def add_user(  # noqa: PLR0913  (each is an option)
         str, typer.Option(help="Only these classes, with commas between; empty: all.")
     ] = "",
     cap: Annotated[
-        int | None, typer.Option(min=0, help="Unblurred images a day; else as the settings say.")
+        int | None,
+        typer.Option(
+            min=0, max=LARGEST_SMALL_ID, help="Unblurred images a day; else as the settings say."
+        ),
     ] = None,
     subject: Annotated[
         str | None, typer.Option(help="Who this is at the identity provider.")
@@ -169,7 +173,9 @@ def list_keys(context: typer.Context, json_: Json = False) -> None:
 @keys.command("revoke")
 def revoke_key(
     context: typer.Context,
-    key: Annotated[int, typer.Argument(help="The id that `key list` shows.")],
+    key: Annotated[
+        int, typer.Argument(min=1, max=LARGEST_SMALL_ID, help="The id that `key list` shows.")
+    ],
 ) -> None:
     """Make a key open nothing any more."""
     from filter_service import people

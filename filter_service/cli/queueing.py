@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from filter_service.cli.bounds import LARGEST_ID, LARGEST_PAGE, LONGEST_LABEL, URGENT, shown
 from filter_service.cli.place import Workplace, workplace
 
 if TYPE_CHECKING:
@@ -27,16 +28,25 @@ def submit(
     paths: Annotated[list[Path], typer.Argument(help="Files, or folders taken whole.")],
     policy: Annotated[Path, typer.Option(help="Policy file (YAML).")],
     label: Annotated[str, typer.Option(help="A name for people.")] = "",
-    priority: Annotated[int, typer.Option(help="Higher is judged sooner.")] = 0,
+    priority: Annotated[
+        int, typer.Option(min=-URGENT, max=URGENT, help="Higher is judged sooner.")
+    ] = 0,
     json_: Json = False,
 ) -> None:
-    """Submit images to be judged; prints the batch's id."""
+    """Submit images to be judged; prints the batch's id.
+
+    Where no path holds a file nothing is submitted. Where some do, the others are named, and a
+    file that is not there is submitted as one that could not be read.
+    """
     from filter_service import submissions
     from filter_service.policy import read_policy
 
+    if len(label) > LONGEST_LABEL:
+        raise typer.BadParameter(f"The label has {len(label):,} letters: give {LONGEST_LABEL}.")
     rules = read_policy(policy)
+    found = _found(paths)
     with workplace(context.obj) as place:
-        files = _files(place, paths)
+        files = _files(place, found)
         try:
             batch = submissions.accept(
                 place.sessions,
@@ -96,8 +106,8 @@ def items(
     context: typer.Context,
     batch: Annotated[uuid.UUID | None, typer.Option(help="Of this batch only.")] = None,
     verdict: Annotated[str | None, typer.Option(help="clear, flagged or undetermined.")] = None,
-    after: Annotated[int, typer.Option(help="Items after this id.")] = 0,
-    limit: Annotated[int, typer.Option(help="At most so many.")] = 100,
+    after: Annotated[int, typer.Option(min=0, max=LARGEST_ID, help="Items after this id.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=LARGEST_PAGE, help="At most so many.")] = 100,
     json_: Json = False,
 ) -> None:
     """List items with their verdicts, in the order of their ids."""
@@ -109,19 +119,20 @@ def items(
         raise typer.BadParameter(f"{verdict!r} is none of {', '.join(Verdict)}.")
     wanted = None if verdict is None else Verdict(verdict)
     with workplace(context.obj) as place:
-        found = submissions.items(place.sessions, batch, wanted, after, limit)
+        found = submissions.items_with_classes(place.sessions, batch, wanted, after, limit)
         with place.sessions.begin() as session:
-            why = reasons(session, [item.id for item in found])
+            why = reasons(session, [item.id for item, _ in found])
     rows = [
         {
             "item": item.id,
             "file": item.source,
             "verdict": item.verdict,
             "unjudged": why.get(item.id),
+            "class": class_name,
             "probability": item.probability,
             "reason": item.reason,
         }
-        for item in found
+        for item, class_name in found
     ]
     if json_:
         typer.echo("\n".join(json.dumps(row) for row in rows))
@@ -158,12 +169,29 @@ def _files(place: Workplace, paths: Iterable[Path]) -> Iterator["Submission"]:
     from filter_service.submissions import Submission
 
     limits = Limits.of(place.settings)
-    for path in (p for given in paths for p in _below(given)):
+    for path in paths:
         source = os.fsencode(path).decode(errors="backslashreplace")  # a name may be no text
         try:
             yield Submission(source, read(path, limits))
         except ImageError as error:
             yield Submission(source, error=str(error))
+
+
+def _found(paths: Iterable[Path]) -> list[Path]:
+    """The files at and below some paths; BadParameter where there is none at all."""
+    files = {path: _below(path) for path in paths}
+    without = [path for path, found in files.items() if not any(map(os.path.lexists, found))]
+    sentences = [
+        f"there is no file in the folder {shown(path)!r}"
+        if path.is_dir()
+        else f"there is no file or folder {shown(path)!r}"
+        for path in without
+    ]
+    if len(without) == len(files):
+        raise typer.BadParameter(f"Nothing was submitted: {'; '.join(sentences)}.")
+    for sentence in sentences:
+        typer.echo(f"Warning: {sentence}.", err=True)
+    return [file for found in files.values() for file in found]
 
 
 def _below(path: Path) -> list[Path]:
@@ -180,10 +208,10 @@ def _print_items(rows: list[dict[str, Any]]) -> None:
 
     from filter_service.cli.cells import cells
 
-    table = Table("item", "file", "verdict", "probability", "reason")
+    table = Table("item", "file", "verdict", "class", "probability", "reason")
     for row in rows:
         p = row["probability"]
         verdict, probability = row["verdict"] or row["unjudged"], "" if p is None else f"{p:.3f}"
-        shown = (str(row["item"]), row["file"], verdict, probability, row["reason"] or "")
-        table.add_row(*cells(*shown))
+        told = (str(row["item"]), row["file"], verdict, row["class"] or "", probability)
+        table.add_row(*cells(*told, row["reason"] or ""))
     Console().print(table)

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
+from filter_service.cli.bounds import ItemId
+
 
 def record(
     context: typer.Context,
-    item: Annotated[int, typer.Argument(help="The item's number.")],
+    item: ItemId,
     out: Annotated[Path, typer.Option(help="The file to write.")],
 ) -> None:
     """Write an item's whole life into one file of HTML that asks for nothing else."""

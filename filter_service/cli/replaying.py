@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from filter_service.cli.bounds import LARGEST_ID
 from filter_service.cli.judging import served_encoder
 from filter_service.cli.place import Workplace, workplace
 from filter_service.cli.queueing import Json
@@ -23,13 +24,15 @@ Emit = Callable[[dict[str, Any], "Iterator[str]"], None]
 
 def replay(
     context: typer.Context,
-    item: Annotated[int | None, typer.Argument(help="An item's number.", min=1)] = None,
+    item: Annotated[
+        int | None, typer.Argument(help="An item's number.", min=1, max=LARGEST_ID)
+    ] = None,
     sample: Annotated[str | None, typer.Option(help="A share of what was judged: 1%.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that was judged.")] = False,
     batch: Annotated[uuid.UUID | None, typer.Option(help="Of this batch alone.")] = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Draw the sample that it drew before.", min=0),
+        typer.Option(help="Draw the sample that it drew before.", min=0, max=LARGEST_ID),
     ] = None,
     json_: Json = False,
     out: Annotated[

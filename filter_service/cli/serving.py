@@ -1,11 +1,13 @@
 """The command that serves the console and the HTTP interface."""
 
+import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from filter_service.cli.place import Workplace, lasting
+from filter_service.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -29,7 +31,7 @@ def serve(
     with suppress(KeyboardInterrupt), lasting(context.obj) as place:
         config = uvicorn.Config(
             web_app(place),
-            host=place.settings.web_host if host is None else host,
+            host=_of_this_machine(place.settings.web_host if host is None else host),
             port=place.settings.web_port if port is None else port,
             log_level="warning",
             server_header=False,
@@ -41,6 +43,20 @@ def serve(
         typer.echo(f"Serving http://{shown}:{number}/; Ctrl-C stops it.")
         uvicorn.Server(config).run(sockets=[listening])  # repeats the signal that stopped it
     typer.echo("Stopped.")
+
+
+def _of_this_machine(host: str) -> str:
+    """The host, if one can listen there; InvalidRequest otherwise."""
+    try:
+        if not host.strip():
+            raise OSError("it is empty")
+        socket.getaddrinfo(host, None, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise InvalidRequest(
+            f"{host[:80]!r} is no address of this machine ({error}): give one such as 127.0.0.1, "
+            "or 0.0.0.0 for all."
+        ) from error
+    return host
 
 
 def web_app(place: Workplace) -> "FastAPI":

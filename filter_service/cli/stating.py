@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from filter_service.cli.bounds import LARGEST_ID, ItemId
 from filter_service.cli.place import workplace
 
 if TYPE_CHECKING:
     from filter_service.db.tables import Statement
     from filter_service.statements.issuing import Issued
 
-ItemId = Annotated[int, typer.Argument(help="The item's number.")]
 Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day, in UTC.")]
 
 statements = typer.Typer(
@@ -24,7 +24,10 @@ statements = typer.Typer(
 @statements.command()
 def issue(
     context: typer.Context,
-    items: Annotated[list[int] | None, typer.Argument(help="Items; all that are due.")] = None,
+    items: Annotated[
+        list[int] | None,
+        typer.Argument(min=1, max=LARGEST_ID, help="Items; all that are due."),
+    ] = None,
 ) -> None:
     """Issue what decisions ask for; for items named, also what could not be issued before."""
     from filter_service.statements import issuing
@@ -94,7 +97,7 @@ def check(
 
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise typer.BadParameter(f"{file} cannot be read: {error}") from error
     whole = isinstance(content, dict) and "statements" in content
     broken = validating.check_file(content) if whole else validating.check(content)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from filter_service.cli.bounds import LARGEST_PAGE, MOST_VECTORS
 from filter_service.cli.place import Workplace, workplace
 from filter_service.cli.queueing import Json
 
@@ -71,7 +72,9 @@ def withdraw(context: typer.Context, name: Name, digest: Digest) -> None:
 def history(
     context: typer.Context,
     name: Name,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many versions.")] = 20,
+    limit: Annotated[
+        int, typer.Option(min=1, max=LARGEST_PAGE, help="At most so many versions.")
+    ] = 20,
     json_: Json = False,
 ) -> None:
     """Every version of a policy, the newest first, and who made it active when and why."""
@@ -101,7 +104,9 @@ def compare(
     context: typer.Context,
     old: Annotated[str, typer.Argument(help="A name, a digest or a policy file.")],
     new: Annotated[str, typer.Argument(help="Likewise.")],
-    limit: Annotated[int, typer.Option(min=1, help="Vectors looked at, newest first.")] = 1_000_000,
+    limit: Annotated[
+        int, typer.Option(min=1, max=MOST_VECTORS, help="Vectors looked at, newest first.")
+    ] = 1_000_000,
     json_: Json = False,
 ) -> None:
     """What would change for the stored images if one version took the place of another."""

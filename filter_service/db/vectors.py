@@ -89,8 +89,13 @@ _MANY = f"""
 """
 
 _SEARCH = f"""
-    SELECT images.digest, frame, view, 1 - distance
-    FROM ({_WALK} LIMIT :limit) AS nearest JOIN images ON images.id = image_id {_OPEN}
+    SELECT images.digest, frame, view, 1 - distance, open
+    FROM (
+        SELECT *, NOT EXISTS (
+            SELECT FROM sealed_items WHERE sealed_items.image_id = walk.image_id
+        ) AS open
+        FROM ({_WALK} LIMIT :limit) AS walk
+    ) AS nearest JOIN images ON images.id = image_id
 """
 
 _NEAR = f"""
@@ -112,7 +117,7 @@ _PHRASES = """
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A view of a stored image, and its cosine with what was looked for."""
+    """A stored image: its view that is nearest to what was looked for, and its cosine with it."""
 
     digest: str
     view: View
@@ -204,13 +209,28 @@ class StoredMemory:
             return [Phrase(text=wording, vector=Float32s.parse(v)) for wording, v in rows]
 
     def search(self, z: FloatArray, limit: int) -> list[Hit]:
-        """Views nearest to a vector of a text or an image, (d,) unit."""
+        """Images nearest to a vector of a text or an image, (d,) unit, each by its best view."""
+        views = limit
+        while True:
+            hits, met = self._views(z, views)
+            best: dict[str, Hit] = {}
+            for hit in hits:
+                best.setdefault(hit.digest, hit)
+            if len(best) >= limit or met < views:
+                return list(best.values())[:limit]
+            views *= 4  # a few animations may hold all of the nearest
+
+    def _views(self, z: FloatArray, limit: int) -> tuple[list[Hit], int]:
+        """Of so many nearest views those that are shown, nearest first; and how many were met."""
         with self._sessions.begin() as session:
             session.execute(_PLAN)
             query = _SEARCH.format(encoder=self._encoder, dim=self._dim)
             rows = session.execute(text(query), {"z": HalfVector(z), "limit": limit})
-            hits = [Hit(bytes(d).hex(), View.parse(f, v), float(s)) for d, f, v, s in rows]
-        return sorted(hits, key=lambda h: -h.similarity)
+            met = rows.all()
+        hits = [
+            Hit(bytes(d).hex(), View.parse(f, v), float(s)) for d, f, v, s, open_ in met if open_
+        ]
+        return sorted(hits, key=lambda h: -h.similarity), len(met)
 
     def _class(self, session: Session, policy: Policy, name: str) -> int | None:
         key = policy.digest, name

@@ -15,7 +15,7 @@ from starlette.datastructures import UploadFile
 from filter_service import ledger, retention
 from filter_service.db.embeddings import unit
 from filter_service.db.tables import Embedding, Image, Item, PolicyClass, ReviewOutcome, StoredScore
-from filter_service.db.vectors import Hit, StoredMemory
+from filter_service.db.vectors import StoredMemory
 from filter_service.errors import (
     FilterServiceError,
     ImageTooLarge,
@@ -249,10 +249,8 @@ def _found(
 ) -> Found:
     """Search, say so in the ledger, and leave out what this person may not see."""
     memory = StoredMemory(here.sessions, sought.encoder_id, len(sought.vector), sought.scale)
-    views = memory.search(
-        sought.vector, asked.limit + 2
-    )  # one may be its own, one shows there is more
-    near = [h for h in _images(views) if h.digest != own]
+    # One may be its own, and one shows that there is more.
+    near = [h for h in memory.search(sought.vector, asked.limit + 2) if h.digest != own]
     shown = near[: asked.limit]
     with here.sessions.begin() as session:
         ledger.append(session, [Entry(Event.SEARCHED, caller.actor, details=asked.told)])
@@ -260,20 +258,12 @@ def _found(
     sightings = tuple(
         Sighting(h.digest, h.similarity, tuple(items[h.digest])) for h in shown if h.digest in items
     )
-    more = len(views) > asked.limit and asked.limit < MOST
+    more = len(near) > asked.limit and asked.limit < MOST
     return Found(
         sightings,
         min(asked.limit + STEP, MOST) if more else None,
         len(shown) - len(sightings),
     )
-
-
-def _images(views: Sequence[Hit]) -> list[Hit]:
-    """The best view of each image, the nearest first."""
-    best: dict[str, Hit] = {}
-    for hit in views:
-        best.setdefault(hit.digest, hit)
-    return list(best.values())
 
 
 def _items(session: Session, caller: Caller, digests: Sequence[str]) -> dict[str, list[SeenItem]]:
