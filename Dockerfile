@@ -11,7 +11,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY filter_service ./filter_service
 COPY tasks ./tasks
 COPY migrations ./migrations
-RUN if [ "$(uname -m)" = x86_64 ]; then pip install --no-deps .; else pip install .; fi
+RUN if [ "$(uname -m)" = x86_64 ]; then pip install --no-deps .; else pip install '.[s3]'; fi
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --create-home --uid 10001 service \

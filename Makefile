@@ -31,7 +31,7 @@ format: $(INSTALLED) ## Format and mend what ruff can mend
 
 lock: ## Add to requirements.lock what pyproject.toml asks for (needs uv; UPGRADE=--upgrade renews)
 	@cp requirements.lock requirements.lock.new
-	uv pip compile pyproject.toml --extra dev --python-version 3.11 \
+	uv pip compile pyproject.toml --extra dev --extra s3 --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_28 --generate-hashes --no-emit-index-url \
 	  --no-header --no-annotate --quiet $(UPGRADE) --output-file requirements.lock.new
 	@{ head -2 requirements.lock; cat requirements.lock.new; } > requirements.lock.whole
@@ -51,6 +51,6 @@ $(INSTALLED): requirements.lock pyproject.toml
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .; \
 	else \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,s3]'; \
 	fi
 	@touch $@
