@@ -8,12 +8,14 @@ from pathlib import Path
 import PIL.Image
 import pytest
 from sqlalchemy import func, select
-from typer.testing import Result
+from typer.testing import CliRunner, Result
 
+from filter_service.cli import app
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.errors import InvalidPolicy
 from filter_service.settings import Settings
 from tests.test_cli import LABELS, Line
 
@@ -145,3 +147,13 @@ def test_an_undetermined_item_says_why_and_what_to_do(line: Line, tmp_path: Path
     (item,) = line.rows("items")
     told = line("explain", str(item["item"]))
     assert item["reason"] in told and f"`filter-service retry {batch}`" in told
+
+
+def test_a_class_that_says_what_is_ordinary_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(
+        "name: same\nneutral: [a knife, a dog]\nclasses:\n"
+        "  - {name: blades, prompts: [A knife], threshold: 0.5}\n"
+    )
+    result = CliRunner().invoke(app, ["policy", "check", str(file)])
+    assert isinstance(result.exception, InvalidPolicy) and "blades" in str(result.exception)

@@ -15,6 +15,7 @@ from filter_service.cli.queueing import Json
 if TYPE_CHECKING:
     from filter_service.db.vectors import Hit
     from filter_service.encoder import Encoder
+    from filter_service.policy import Policy
     from filter_service.scoring import FloatArray
 
 # A path, or one word that ends as files do: "photo.jpg", not "a red car. No people".
@@ -92,9 +93,15 @@ def search(
 @policies.command()
 def check(file: Annotated[Path, typer.Argument(help="Policy file (YAML).")]) -> None:
     """Say whether a policy file is sound, or name file, line and field of every fault."""
+    from filter_service.errors import InvalidPolicy
     from filter_service.policy import read_policy
 
     policy = read_policy(file)
+    if same := _untold(policy):
+        raise InvalidPolicy(
+            f"{file}: every prompt of {', '.join(same)} is a neutral prompt, too, so that nothing "
+            "tells the class from what is ordinary: reword one of the two."
+        )
     typer.echo(f"{policy.name}: {len(policy.classes)} classes, digest {policy.digest}")
 
 
@@ -104,6 +111,15 @@ def schema() -> None:
     from filter_service.policy import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def _untold(policy: "Policy") -> list[str]:
+    """Classes whose every prompt says what a neutral one says."""
+    return [
+        c.name
+        for c in policy.classes
+        if {p.casefold() for p in c.prompts} <= {n.casefold() for n in policy.neutral_of(c)}
+    ]
 
 
 def _labels(given: str) -> list[str]:
