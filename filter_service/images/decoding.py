@@ -9,6 +9,7 @@ from PIL.ImageFile import ImageFile
 from filter_service.errors import ImageTooLarge, UnreadableImage
 from filter_service.images.animation import chosen, glance, seen_time
 from filter_service.images.colour import Conversion, conversion
+from filter_service.images.fax import check_fax
 from filter_service.images.files import digest
 from filter_service.images.foreign import hush, translated
 from filter_service.images.layers import layers, over_pages
@@ -167,6 +168,8 @@ class _Reader:
                     kept += pixels
                     check_pixels(kept, self._limits.max_pixels, " in the frames to be judged")
                 picture.load()
+                if picture.format == "TIFF":
+                    check_fax(picture, self._data)
                 yield number
 
     def _check(self, walked: int, ahead: int) -> None:
