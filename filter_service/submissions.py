@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from filter_service import ledger
 from filter_service.db.arrivals import arrived, enqueue, expect, hold_images, keep_images
 from filter_service.db.policies import store_policy
+from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Fetch, IdempotencyKey, Image, Item, PolicyClass, Queued
 from filter_service.db.unjudged import Unjudged, unjudged
@@ -87,6 +88,7 @@ def accept(  # noqa: PLR0913  (what may be left out is a parameter, too)
     priority: int = 0,
     actor: str = "platform",
     once: Once | None = None,
+    scope: Scope = OPERATOR,
 ) -> uuid.UUID:
     """Keep the files, queue an item for each, and knock; -> the batch.
 
@@ -100,7 +102,9 @@ def accept(  # noqa: PLR0913  (what may be left out is a parameter, too)
     Conflict while somebody else is at it.
     """
     with _alone(sessions, once):
-        begun = _begin(sessions, policy, label, priority, actor, once)
+        batch = Batch(id=uuid.uuid4(), label=plain(label), priority=priority)
+        batch.client_id = scope.client_id
+        begun = _begin(sessions, policy, batch, actor, once, scope)
         if not begun.finished:
             rest = map(_plain, islice(files, begun.accepted, None))
             try:
@@ -112,13 +116,15 @@ def accept(  # noqa: PLR0913  (what may be left out is a parameter, too)
     return begun.batch
 
 
-def cancel(sessions: Sessions, batch: uuid.UUID, actor: str = "platform") -> int:
+def cancel(
+    sessions: Sessions, batch: uuid.UUID, actor: str = "platform", scope: Scope = OPERATOR
+) -> int:
     """Take back every item of a batch that has no verdict yet; how many those were.
 
     A worker that holds one of them finds it gone when it comes to record the verdict.
     """
     with sessions.begin() as session:
-        found = _batch(session, batch, lock=True)
+        found = _batch(session, batch, scope, lock=True)
         if found.cancelled_at is None:
             found.cancelled_at = datetime.now(UTC)
             ledger.append(session, [Entry(Event.CANCELLED, actor, batch_id=batch)])
@@ -131,14 +137,20 @@ def cancel(sessions: Sessions, batch: uuid.UUID, actor: str = "platform") -> int
     return cancelled
 
 
-def retry(sessions: Sessions, knock: Knock, batch: uuid.UUID, actor: str = "platform") -> int:
+def retry(
+    sessions: Sessions,
+    knock: Knock,
+    batch: uuid.UUID,
+    actor: str = "platform",
+    scope: Scope = OPERATOR,
+) -> int:
     """Queue the undetermined items of a batch again, or fetch them; how many.
 
     What came without bytes and without an address to fetch them from stays as it is, and so does
     what was deleted since.
     """
     with sessions.begin() as session:
-        found = _batch(session, batch)
+        found = _batch(session, batch, scope)
     if found.cancelled_at is not None:
         return 0
     retried = 0
@@ -176,10 +188,10 @@ def retry_items(
     return retried
 
 
-def status(sessions: Sessions, batch: uuid.UUID) -> Status:
+def status(sessions: Sessions, batch: uuid.UUID, scope: Scope = OPERATOR) -> Status:
     """Count a batch's items by verdict."""
     with sessions.begin() as session:
-        found = _batch(session, batch)
+        found = _batch(session, batch, scope)
         counts = dict(
             session.execute(
                 select(Item.verdict, func.count())
@@ -315,7 +327,12 @@ def _alone(sessions: Sessions, once: Once | None) -> Iterator[None]:
 
 
 def _begin(
-    sessions: Sessions, policy: Policy, label: str, priority: int, actor: str, once: Once | None
+    sessions: Sessions,
+    policy: Policy,
+    batch: Batch,
+    actor: str,
+    once: Once | None,
+    scope: Scope,
 ) -> _Begun:
     """A new batch, or the one that an earlier try of the same request has begun.
 
@@ -325,8 +342,7 @@ def _begin(
     with sessions.begin() as session:
         if once is not None and (begun := _begun(session, once)):
             return begun
-        policy_id = store_policy(session, policy)
-        batch = Batch(id=uuid.uuid4(), policy_id=policy_id, label=plain(label), priority=priority)
+        batch.policy_id = store_policy(session, policy, scope.owner)
         session.add(batch)
         if once is not None:
             session.add(IdempotencyKey(**asdict(once), batch_id=batch.id))
@@ -434,7 +450,7 @@ def _add(session: Session, batch_id: uuid.UUID, chunk: list[_Kept], actor: str) 
     batch = _batch(session, batch_id, lock=True)
     images = keep_images(session, {k.digest: k.size for k in chunk if k.here})
     arrived(session, [k.expected for k in chunk if k.expected is not None])
-    rows = [_row(batch_id, kept, images.get(kept.digest)) for kept in chunk]
+    rows = [_row(batch, kept, images.get(kept.digest)) for kept in chunk]
     added = insert(Item).returning(Item.id, sort_by_parameter_order=True)
     ids = list(session.scalars(added, rows))
     if batch.cancelled_at is None:
@@ -451,10 +467,11 @@ def _add(session: Session, batch_id: uuid.UUID, chunk: list[_Kept], actor: str) 
         tell_undetermined(session, failed)
 
 
-def _row(batch: uuid.UUID, kept: _Kept, image: int | None) -> dict[str, object]:
+def _row(batch: Batch, kept: _Kept, image: int | None) -> dict[str, object]:
     failed = kept.error is not None
     return {
-        "batch_id": batch,
+        "batch_id": batch.id,
+        "client_id": batch.client_id,
         "image_id": image,
         "source": kept.source,
         "verdict": Verdict.UNDETERMINED if failed else None,
@@ -517,8 +534,10 @@ def _requeue(session: Session, failed: list[Item], priority: int, actor: str) ->
     return len(entries)
 
 
-def _batch(session: Session, batch: uuid.UUID, lock: bool = False) -> Batch:
-    query = select(Batch).where(Batch.id == batch)
+def _batch(
+    session: Session, batch: uuid.UUID, scope: Scope = OPERATOR, *, lock: bool = False
+) -> Batch:
+    query = select(Batch).where(Batch.id == batch, scope.has(Batch.client_id))
     found = session.scalar(query.with_for_update() if lock else query)
     if found is None:
         raise UnknownBatch(f"There is no batch {batch}: check the id that `submit` printed.")

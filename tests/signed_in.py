@@ -84,9 +84,11 @@ def client_of(
     return client
 
 
-def key_client(app: FastAPI, sessions: Sessions, name: str = "platform") -> TestClient:
-    """A platform with a new API key."""
-    secret = people.add_key(sessions, name, "service")
+def key_client(
+    app: FastAPI, sessions: Sessions, name: str = "platform", client: str | None = "default"
+) -> TestClient:
+    """A platform with a new API key, of the client whose is what names none."""
+    secret = people.add_key(sessions, name, "service", client)
     return TestClient(app, headers={"Authorization": f"Bearer {secret}"})
 
 

@@ -78,7 +78,7 @@ def test_a_platform_is_known_by_its_key(app: FastAPI, sessions: Sessions) -> Non
     client = key_client(app, sessions, "shop")
     assert client.get("/probe").json() == {"actor": "key shop", "role": "service"}
     assert client.post("/probe", data={"text": "a"}).json() == "a"
-    people.revoke_key(sessions, people.keys(sessions)[0].id, "service")
+    people.revoke_key(sessions, people.keys(sessions)[0][0].id, "service")
     assert client.get("/probe").status_code == 401
 
 

@@ -304,7 +304,7 @@ def test_a_name_is_one_valid_keys(sessions: Sessions) -> None:
         people.add_key(sessions, "shop", "person root")
     people.revoke_key(sessions, people.key_of(sessions, secret).id, "person root")
     people.add_key(sessions, "shop", "person root")
-    assert [k.revoked_at is None for k in people.keys(sessions)] == [False, True]
+    assert [k.revoked_at is None for k, _ in people.keys(sessions)] == [False, True]
 
 
 def test_there_are_keys_that_nobody_made(sessions: Sessions) -> None:

@@ -25,11 +25,13 @@ ROWS = 500  # asked for at once
 
 users = typer.Typer(help="People who work here.", no_args_is_help=True)
 keys = typer.Typer(help="API keys of platforms.", no_args_is_help=True)
+clients = typer.Typer(help="Clients, whose keys see nothing of each other.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
     app.add_typer(users, name="user")
     app.add_typer(keys, name="key")
+    app.add_typer(clients, name="client")
 
 
 @users.command("add")
@@ -138,12 +140,19 @@ def change_password(
 def add_key(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="By which the ledger calls the platform.")],
+    client: Annotated[
+        str | None,
+        typer.Option(help="Whose it is; else the client that is called like the key, new or not."),
+    ] = None,
+    all_clients: Annotated[
+        bool, typer.Option("--all-clients", help="One of your own: it sees every client.")
+    ] = False,
 ) -> None:
     """Make a key and print it, this once."""
     from filter_service import people
 
     with workplace(context.obj) as place:
-        typer.echo(people.add_key(place.sessions, name, ACTOR))
+        typer.echo(people.add_key(place.sessions, name, ACTOR, client, all_clients=all_clients))
 
 
 @keys.command("list")
@@ -155,17 +164,19 @@ def list_keys(context: typer.Context, json_: Json = False) -> None:
     with workplace(context.obj) as place:
         last = 0
         while found := people.keys(place.sessions, last, ROWS):
-            last = found[-1].id
+            last = found[-1][0].id
             rows += (
                 {
                     "id": k.id,
                     "name": k.name,
+                    "client": client,
+                    "sees": "every client" if k.all_clients else "its own",
                     "starts with": k.prefix,
                     "created": k.created_at.isoformat(),
                     "by": k.created_by,
                     "revoked": k.revoked_at.isoformat() if k.revoked_at else None,
                 }
-                for k in found
+                for k, client in found
             )
     print_rows(rows, json_)
 
@@ -183,6 +194,41 @@ def revoke_key(
     with workplace(context.obj) as place:
         revoked = people.revoke_key(place.sessions, key, ACTOR)
     typer.echo(f"{revoked.name} ({revoked.prefix}…) is revoked")
+
+
+@clients.command("add")
+def add_client(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="By which `key add --client` knows it.")],
+) -> None:
+    """Make a client that has no key yet."""
+    from filter_service.clients import add_client
+
+    with workplace(context.obj) as place:
+        added = add_client(place.sessions, name, ACTOR)
+    typer.echo(f"{added.name} is a client")
+
+
+@clients.command("list")
+def list_clients(context: typer.Context, json_: Json = False) -> None:
+    """List the clients, in the order in which they were made."""
+    from filter_service.clients import clients
+
+    rows: list[dict[str, Any]] = []
+    with workplace(context.obj) as place:
+        last = 0
+        while found := clients(place.sessions, last, ROWS):
+            last = found[-1].id
+            rows += (
+                {
+                    "id": c.id,
+                    "name": c.name,
+                    "created": c.created_at.isoformat(),
+                    "by": c.created_by,
+                }
+                for c in found
+            )
+    print_rows(rows, json_)
 
 
 def _role(name: str) -> "Role":

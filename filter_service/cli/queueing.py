@@ -14,6 +14,7 @@ from filter_service.cli.bounds import LARGEST_ID, LARGEST_PAGE, LONGEST_LABEL, U
 from filter_service.cli.place import Workplace, workplace
 
 if TYPE_CHECKING:
+    from filter_service.db.scope import Scope
     from filter_service.submissions import Status, Submission
 
 ALWAYS = ("clear", "flagged", "undetermined", "waiting")  # said of a batch
@@ -28,6 +29,9 @@ def submit(
     paths: Annotated[list[Path], typer.Argument(help="Files, or folders taken whole.")],
     policy: Annotated[Path, typer.Option(help="Policy file (YAML).")],
     label: Annotated[str, typer.Option(help="A name for people.")] = "",
+    client: Annotated[
+        str | None, typer.Option(help="Whose batch it is, and whose policy by its name.")
+    ] = None,
     priority: Annotated[
         int, typer.Option(min=-URGENT, max=URGENT, help="Higher is judged sooner.")
     ] = 0,
@@ -56,11 +60,20 @@ def submit(
                 rules,
                 label=label,
                 priority=priority,
+                scope=_scope(place, client),
             )
         except KeyboardInterrupt as interrupted:
             typer.echo("\n".join(getattr(interrupted, "__notes__", ())), err=True)
             raise
     typer.echo(json.dumps({"batch": str(batch)}) if json_ else batch)
+
+
+def _scope(place: Workplace, client: str | None) -> "Scope":
+    """As the operator, unless told to submit for a client."""
+    from filter_service.clients import client_named
+    from filter_service.db.scope import OPERATOR, only
+
+    return OPERATOR if client is None else only(client_named(place.sessions, client).id)
 
 
 def status(

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select
+from sqlalchemy import ColumnElement, insert, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from filter_service.db.tables import PolicyClass, StoredPolicy
+from filter_service.db.tables import PolicyClass, PolicyName, StoredPolicy
 from filter_service.policy import Policy
 
 
@@ -18,8 +18,27 @@ class KnownPolicy:
     class_ids: dict[str, int]
 
 
-def store_policy(session: Session, policy: Policy) -> int:
-    """The id of this version of a policy, which is stored when it is new."""
+def store_policy(session: Session, policy: Policy, owner: int | None = None) -> int:
+    """The id of this version of a policy, which is stored when it is new.
+
+    From now on its owner may call it by its name: a client, or the operator, None.
+    """
+    policy_id = _store(session, policy)
+    known = select(PolicyName.id).where(
+        PolicyName.policy_id == policy_id, or_(PolicyName.client_id.is_(None), owned(owner))
+    )
+    if session.scalar(known.limit(1)) is None:
+        named = upsert(PolicyName).values(client_id=owner, name=policy.name, policy_id=policy_id)
+        session.execute(named.on_conflict_do_nothing())
+    return policy_id
+
+
+def owned(owner: int | None) -> ColumnElement[bool]:
+    """The condition on names: those of a client, or of the operator."""
+    return PolicyName.client_id.is_(None) if owner is None else PolicyName.client_id == owner
+
+
+def _store(session: Session, policy: Policy) -> int:
     known = select(StoredPolicy.id).where(StoredPolicy.digest == policy.digest)
     if (found := session.scalar(known)) is not None:
         return found

@@ -106,6 +106,7 @@ small_id = Annotated[int, mapped_column(Identity(always=True), primary_key=True)
 sha256 = Annotated[str, mapped_column(Digest, unique=True)]
 now = Annotated[datetime, mapped_column(server_default=func.now())]
 short = Annotated[int, mapped_column(SmallInteger)]
+of_client = Annotated[int, mapped_column(ForeignKey("clients.id"), server_default="1")]
 exact_json = Annotated[dict[str, Any], mapped_column(JSON, comment="Text, as it was committed to.")]
 
 
@@ -154,6 +155,16 @@ class LooseBytes(Table):
     due_at: Mapped[datetime]
 
 
+class Client(Table):
+    """Whoever submits here with one or more keys, and sees nothing of the others."""
+
+    __tablename__ = "clients"
+    id: Mapped[small_id]
+    name: Mapped[str] = mapped_column(unique=True)
+    created_by: Mapped[str]
+    created_at: Mapped[now]
+
+
 class StoredPolicy(Table):
     """One immutable version of a policy."""
 
@@ -176,6 +187,35 @@ class PolicyClass(Table):
     name: Mapped[str]
 
 
+class PolicyName(Table):
+    """A version of a policy that somebody may call by its name."""
+
+    __tablename__ = "policy_names"
+    __table_args__ = (
+        Index(
+            "one_policy_of_client",
+            "client_id",
+            "policy_id",
+            unique=True,
+            postgresql_where=text("client_id IS NOT NULL"),
+        ),
+        Index(
+            "one_policy_of_operator",
+            "policy_id",
+            unique=True,
+            postgresql_where=text("client_id IS NULL"),
+        ),
+        Index("policies_of_name", "name", "client_id", "id"),
+    )
+    id: Mapped[small_id]
+    client_id: Mapped[int | None] = mapped_column(
+        ForeignKey("clients.id"), comment="Null: the operator's, which all clients may name."
+    )
+    name: Mapped[str]
+    policy_id: Mapped[int] = mapped_column(ForeignKey("policies.id"))
+    created_at: Mapped[now]
+
+
 class StoredEncoder(Table):
     """An encoder that has judged here; the function register_encoder makes its partitions."""
 
@@ -194,6 +234,14 @@ class Batch(Table):
     __tablename__ = "batches"
     __table_args__ = (
         Index("batches_in_order", "submitted_at", "id"),
+        Index("batches_of_client", "client_id", "submitted_at", "id"),
+        Index(
+            "one_batch_of_activation",
+            "activation_id",
+            "client_id",
+            unique=True,
+            postgresql_where=text("activation_id IS NOT NULL"),
+        ),
         Index(
             "batches_to_announce",
             "submitted_at",
@@ -209,6 +257,10 @@ class Batch(Table):
     cancelled_at: Mapped[datetime | None]
     total: Mapped[int | None] = mapped_column(comment="Items; null while they still arrive.")
     announced_at: Mapped[datetime | None] = mapped_column(comment="Its end was told to webhooks.")
+    client_id: Mapped[of_client]
+    activation_id: Mapped[int | None] = mapped_column(
+        comment="For which its items are judged anew; those refer to batches themselves."
+    )
 
 
 class Item(Table):
@@ -220,6 +272,7 @@ class Item(Table):
         Index("items_of_verdict", "batch_id", "verdict", "id"),
         Index("items_not_clear", "verdict", "id", postgresql_where=text("verdict <> 'clear'")),
         Index("items_of_image", "image_id"),
+        Index("items_of_client", "client_id", "image_id"),
         # For sums over a period: next to no space, and nothing to do when a verdict is written.
         Index("items_judged", "judged_at", postgresql_using="brin"),
         Index(
@@ -254,6 +307,7 @@ class Item(Table):
     seen_time: Mapped[float | None] = mapped_column(
         comment="Share of its time on the screen; null: unknown."
     )
+    client_id: Mapped[int] = mapped_column(server_default="1", comment="Its batch's.")
 
 
 class Queued(Table):
@@ -493,6 +547,10 @@ class ApiKey(Table):
     created_by: Mapped[str]
     created_at: Mapped[now]
     revoked_at: Mapped[datetime | None]
+    client_id: Mapped[of_client]
+    all_clients: Mapped[bool] = mapped_column(
+        server_default=text("false"), comment="The operator's own: it sees what every client has."
+    )
 
 
 class Reveals(Table):
@@ -719,6 +777,7 @@ class WebhookEndpoint(Table):
     """Where a platform wants to be told."""
 
     __tablename__ = "webhook_endpoints"
+    __table_args__ = (Index("endpoints_of_client", "client_id", "id"),)
     id: Mapped[small_id]
     url: Mapped[str]
     secret: Mapped[str] = mapped_column(comment="whsec_…; signing needs it as it is.")
@@ -730,6 +789,9 @@ class WebhookEndpoint(Table):
     )
     disabled_at: Mapped[datetime | None] = mapped_column(comment="It answered 410 Gone.")
     removed_at: Mapped[datetime | None]
+    client_id: Mapped[int | None] = mapped_column(
+        ForeignKey("clients.id"), comment="Null: the operator's, which is told of every client."
+    )
 
 
 class OutboxEvent(Table):

@@ -5,15 +5,16 @@ they are read one by one through the index on margins: exact, and quick because 
 many do, the HNSW index is walked from the query outwards until enough of them have been met.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pgvector import HalfVector, Vector
-from sqlalchemy import select, text
+from sqlalchemy import Row, select, text
 from sqlalchemy.orm import Session
 
 from filter_service.db.embeddings import unit
+from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Float16s, Float32s, PolicyClass, StoredPolicy
 from filter_service.explain.counterfactual import Neighbour, Phrase
@@ -23,6 +24,7 @@ from filter_service.verdicts import Verdict, threshold_margin
 from filter_service.views import View
 
 FEW = 10_000  # images of one side that are read one by one
+OWN = 50_000  # images of one client, the newest, that are where walking meets too few of them
 RERANKED = 20  # nearest by float16 that compete for the first place in float32
 
 # Every query below has one good plan, which is to follow an index; without these the planner may
@@ -69,7 +71,7 @@ _FEW = f"""
 
 _WALK = """
     SELECT image_id, frame, view, vector, exact_vector, vector::halfvec({dim}) <=> :z AS distance
-    FROM embeddings WHERE encoder_id = {encoder}
+    FROM embeddings WHERE encoder_id = {encoder} {among}
     ORDER BY vector::halfvec({dim}) <=> :z
 """
 
@@ -88,15 +90,32 @@ _MANY = f"""
     ) AS nearest JOIN images ON images.id = image_id {_OPEN}
 """
 
-_SEARCH = f"""
+_SHOWN = """
     SELECT images.digest, frame, view, 1 - distance, open
     FROM (
         SELECT *, NOT EXISTS (
-            SELECT FROM sealed_items WHERE sealed_items.image_id = walk.image_id
+            SELECT FROM sealed_items WHERE sealed_items.image_id = met.image_id
         ) AS open
-        FROM ({_WALK} LIMIT :limit) AS walk
+        FROM ({met}) AS met
     ) AS nearest JOIN images ON images.id = image_id
 """
+_SEARCH = _SHOWN.replace("{met}", f"{_WALK} LIMIT :limit")
+
+# Of a client's own images: walked past those of others, or read one by one where they are rare.
+_OWN = """
+    AND EXISTS (
+        SELECT FROM items WHERE client_id = :client AND items.image_id = embeddings.image_id
+    )
+"""
+_READ = """
+    SELECT image_id, frame, view, vector::halfvec({dim}) <=> :z AS distance
+    FROM (
+        SELECT DISTINCT image_id FROM items
+        WHERE client_id = :client AND image_id IS NOT NULL ORDER BY image_id DESC LIMIT :own
+    ) AS own JOIN embeddings USING (image_id)
+    WHERE encoder_id = {encoder} ORDER BY distance LIMIT :limit
+"""
+_EACH = _SHOWN.replace("{met}", _READ)
 
 _NEAR = f"""
     SELECT image_id, 1 - min(distance) FROM ({_WALK} LIMIT :limit) AS nearest {_OPEN}
@@ -144,6 +163,7 @@ class _Side:
             order="DESC" if clear else "ASC",
             few=few,
             dim=dim,
+            among="",
         )
 
 
@@ -208,11 +228,14 @@ class StoredMemory:
             )
             return [Phrase(text=wording, vector=Float32s.parse(v)) for wording, v in rows]
 
-    def search(self, z: FloatArray, limit: int) -> list[Hit]:
-        """Images nearest to a vector of a text or an image, (d,) unit, each by its best view."""
+    def search(self, z: FloatArray, limit: int, scope: Scope = OPERATOR) -> list[Hit]:
+        """Images nearest to a vector of a text or an image, (d,) unit, each by its best view.
+
+        Only those that somebody has items of.
+        """
         views = limit
         while True:
-            hits, met = self._views(z, views)
+            hits, met = self._views(z, views, scope)
             best: dict[str, Hit] = {}
             for hit in hits:
                 best.setdefault(hit.digest, hit)
@@ -220,17 +243,28 @@ class StoredMemory:
                 return list(best.values())[:limit]
             views *= 4  # a few animations may hold all of the nearest
 
-    def _views(self, z: FloatArray, limit: int) -> tuple[list[Hit], int]:
+    def _views(self, z: FloatArray, limit: int, scope: Scope) -> tuple[list[Hit], int]:
         """Of so many nearest views those that are shown, nearest first; and how many were met."""
+        asked = {"z": HalfVector(z), "limit": limit}
+        own = {**asked, "client": scope.client_id}
         with self._sessions.begin() as session:
             session.execute(_PLAN)
-            query = _SEARCH.format(encoder=self._encoder, dim=self._dim)
-            rows = session.execute(text(query), {"z": HalfVector(z), "limit": limit})
-            met = rows.all()
+            if scope.everyone:
+                met = self._met(session, _SEARCH, asked)
+            else:
+                met = self._met(session, _SEARCH, own, among=_OWN)
+                if len(met) < limit:
+                    met = self._met(session, _EACH, {**own, "own": OWN})
         hits = [
             Hit(bytes(d).hex(), View.parse(f, v), float(s)) for d, f, v, s, open_ in met if open_
         ]
         return sorted(hits, key=lambda h: -h.similarity), len(met)
+
+    def _met(
+        self, session: Session, query: str, values: dict[str, Any], among: str = ""
+    ) -> Sequence[Row[Any]]:
+        sql = query.format(encoder=self._encoder, dim=self._dim, among=among)
+        return session.execute(text(sql), values).all()
 
     def _class(self, session: Session, policy: Policy, name: str) -> int | None:
         key = policy.digest, name
@@ -279,7 +313,7 @@ def near(
 ) -> dict[int, float]:
     """Images nearest to z, (d,) unit, by id, with their cosines; of `limit` views at most."""
     session.execute(_PLAN)
-    query = _NEAR.format(encoder=encoder_id, dim=dim)
+    query = _NEAR.format(encoder=encoder_id, dim=dim, among="")
     return _cosines(session, query, {"z": HalfVector(z), "limit": limit})
 
 

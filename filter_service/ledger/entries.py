@@ -61,6 +61,7 @@ class Event(StrEnum):
     SIGNED_IN = "signed in"
     PERSON_ADDED = "person added"
     PERSON_CHANGED = "person changed"
+    CLIENT_ADDED = "client added"
     KEY_ADDED = "key added"
     KEY_REVOKED = "key revoked"
     WEBHOOK_ADDED = "webhook added"

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from filter_service import ledger
+from filter_service import clients, ledger
 from filter_service.db.session import Sessions
-from filter_service.db.tables import ApiKey
+from filter_service.db.tables import ApiKey, Client
 from filter_service.errors import Conflict, InvalidRequest, NotSignedIn, UnknownEntry
 from filter_service.ledger import Entry, Event
 
@@ -18,21 +18,37 @@ START = "fsk_"
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
 
 
-def add_key(sessions: Sessions, name: str, actor: str) -> str:
+def add_key(
+    sessions: Sessions,
+    name: str,
+    actor: str,
+    client: str | None = None,
+    *,
+    all_clients: bool = False,
+) -> str:
     """A new key; this is the only time that anybody sees it.
 
-    Raises InvalidRequest for an odd name, Conflict for one that a valid key has.
+    It belongs to the client of that name; without one, to the client called like the key, which is
+    made if there is none. One of the operator's own sees all clients.
+
+    Raises InvalidRequest for an odd name, Conflict for one that a valid key has, UnknownEntry for a
+    client that there is not.
     """
     name = name.strip()
     if not _NAME.fullmatch(name):
         raise InvalidRequest(f"The key's name {name!r} must be one line of 1 to 100 letters.")
     secret = START + secrets.token_urlsafe(32)
     key = ApiKey(name=name, prefix=secret[:12], digest=_digest(secret), created_by=actor)
+    key.all_clients = all_clients
     try:
         with sessions.begin() as session:
+            whose = clients.of_key(session, name, client, actor)
+            key.client_id = whose.id
             session.add(key)
             session.flush()
-            told = {"key": key.id, "name": name, "prefix": key.prefix}
+            told = {"key": key.id, "name": name, "prefix": key.prefix, "client": whose.name}
+            if all_clients:
+                told["sees"] = "every client"
             ledger.append(session, [Entry(Event.KEY_ADDED, actor, details=told)])
     except IntegrityError as error:
         raise Conflict(
@@ -51,11 +67,12 @@ def key_of(sessions: Sessions, secret: str) -> ApiKey:
     return found
 
 
-def keys(sessions: Sessions, after: int = 0, limit: int = 100) -> list[ApiKey]:
-    """Keys in the order in which they were made, revoked ones too; those after an id."""
-    rows = select(ApiKey).where(ApiKey.id > after).order_by(ApiKey.id).limit(limit)
+def keys(sessions: Sessions, after: int = 0, limit: int = 100) -> list[tuple[ApiKey, str]]:
+    """Keys with their clients' names as they were made, revoked ones too; those after an id."""
+    rows = select(ApiKey, Client.name).join(Client, Client.id == ApiKey.client_id)
+    page = rows.where(ApiKey.id > after).order_by(ApiKey.id).limit(limit)
     with sessions.begin() as session:
-        return list(session.scalars(rows))
+        return [(key, client) for key, client in session.execute(page)]
 
 
 def revoke_key(sessions: Sessions, key_id: int, actor: str) -> ApiKey:

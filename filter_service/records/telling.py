@@ -83,7 +83,9 @@ SENTENCES: dict[Event, str] = {
     Event.SIGNED_IN: "{who} signed in[ by {by}].",
     Event.PERSON_ADDED: "{who} added {login}[ as {role}].",
     Event.PERSON_CHANGED: "{who} changed what {login} may do or is.",
-    Event.KEY_ADDED: "{who} made an API key[ called {name}].",
+    Event.CLIENT_ADDED: "{who} added the client {name}.",
+    Event.KEY_ADDED: "{who} made an API key[ called {name}][ for the client {client}]"
+    "[; it sees {sees}].",
     Event.KEY_REVOKED: "{who} revoked an API key[, {name}].",
     Event.WEBHOOK_ADDED: "{who} added a webhook[ at {url}].",
     Event.WEBHOOK_REMOVED: "{who} removed a webhook[ at {url}].",

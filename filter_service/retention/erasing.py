@@ -15,6 +15,7 @@ from sqlalchemy import Select, delete, exists, func, insert, select, text, updat
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
+from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Appeal,
@@ -84,6 +85,7 @@ def request(
     reason: str,
     actor: str,
     check: Callable[[Session, Target], None] = lambda session, target: None,
+    scope: Scope = OPERATOR,
 ) -> uuid.UUID:
     """Erase all rows, and leave the bytes to the chore; -> the receipt's id.
 
@@ -93,7 +95,7 @@ def request(
     reason = said(reason)
     with sessions.begin() as session:
         in_turn(session)  # before the image's row: who changes a list refers to images under it
-        target, done = _lock(session, item_id, actor)
+        target, done = _lock(session, item_id, actor, scope)
         check(session, target)
         if done is not None:
             return done
@@ -101,12 +103,14 @@ def request(
         return _erase(session, target, reason)
 
 
-def _lock(session: Session, item_id: int, actor: str) -> tuple[Target, uuid.UUID | None]:
+def _lock(
+    session: Session, item_id: int, actor: str, scope: Scope = OPERATOR
+) -> tuple[Target, uuid.UUID | None]:
     """What is to be erased, and the earlier erasure of it; nobody adds to it from here on.
 
     The image's row is waited for; what others may hold while they wait for it is not.
     """
-    item = session.get(Item, item_id)
+    item = session.scalar(select(Item).where(Item.id == item_id, scope.has(Item.client_id)))
     if item is None:
         raise UnknownItem(f"There is no item {item_id}: check the id.")
     image, same = None, Item.id == item_id

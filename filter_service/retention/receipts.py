@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
+from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Erasure, LedgerRow, Sealed, StoredCheckpoint
+from filter_service.db.tables import Erasure, Item, LedgerRow, Sealed, StoredCheckpoint
 from filter_service.errors import UnknownEntry
 from filter_service.ledger import Event
 
@@ -65,10 +66,11 @@ class Receipt:
         return told | {"done_at": self.done_at and self.done_at.isoformat()}
 
 
-def receipt(sessions: Sessions, erasure_id: uuid.UUID) -> Receipt:
+def receipt(sessions: Sessions, erasure_id: uuid.UUID, scope: Scope = OPERATOR) -> Receipt:
     """Raises UnknownEntry."""
+    query = select(Erasure).join(Item, Item.id == Erasure.item_id)
     with sessions.begin() as session:
-        row = session.get(Erasure, erasure_id)
+        row = session.scalar(query.where(Erasure.id == erasure_id, scope.has(Item.client_id)))
         if row is None:
             raise UnknownEntry(f"There is no receipt {erasure_id}: list the erasures.")
         told = row.receipt or {}

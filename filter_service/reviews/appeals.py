@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from filter_service import custody, ledger
 from filter_service.db.arrivals import hold_images
 from filter_service.db.policies import load_policy
+from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Appeal,
@@ -66,10 +67,11 @@ def appeals_of(sessions: Sessions, item_id: int) -> list[Appeal]:
         return list(session.scalars(query))
 
 
-def appeal(sessions: Sessions, appeal_id: uuid.UUID) -> Appeal:
+def appeal(sessions: Sessions, appeal_id: uuid.UUID, scope: Scope = OPERATOR) -> Appeal:
     """One appeal; raises UnknownEntry."""
+    query = select(Appeal).join(Item, Item.id == Appeal.item_id)
     with sessions.begin() as session:
-        found = session.get(Appeal, appeal_id)
+        found = session.scalar(query.where(Appeal.id == appeal_id, scope.has(Item.client_id)))
     if found is None:
         raise UnknownEntry(f"There is no appeal {appeal_id}: check the id that opening it gave.")
     return found

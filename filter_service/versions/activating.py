@@ -5,14 +5,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Select, exists, func, select, update
+from sqlalchemy import Select, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
-from filter_service.db.policies import store_policy
+from filter_service.db.policies import owned, store_policy
+from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Activation, StoredPolicy
+from filter_service.db.tables import Activation, PolicyName, StoredPolicy
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownEntry, UnknownPolicy
 from filter_service.ledger import Entry, Event
 from filter_service.policy import Policy
@@ -136,9 +137,14 @@ def withdraw(sessions: Sessions, name: str, actor: str, expected: int) -> Activa
     return found
 
 
-def active_policy(session: Session, name: str) -> Policy | None:
-    """What a name means: the active version, or the newest where none was ever activated."""
-    meant = _meant(session, name, _active(session, name))
+def active_policy(session: Session, name: str, scope: Scope = OPERATOR) -> Policy | None:
+    """What a name means to somebody: a client's own newest version, or else the operator's.
+
+    That is the active one, or the newest where none was ever activated.
+    """
+    meant = None if scope.everyone else _newest_own(session, name, scope.client_id)
+    if meant is None:
+        meant = _meant(session, name, _active(session, name))
     found = None if meant is None else session.get_one(StoredPolicy, meant)
     return None if found is None else Policy.model_validate(found.document)
 
@@ -194,11 +200,15 @@ def history(
     ]
 
 
-def version_of(sessions: Sessions, digest: str) -> Stored:
-    """A stored version by its digest; raises UnknownPolicy."""
+def version_of(sessions: Sessions, digest: str, scope: Scope = OPERATOR) -> Stored:
+    """A stored version that somebody may name, by its digest; raises UnknownPolicy."""
     query = select(StoredPolicy).where(StoredPolicy.digest == digest)
+    if not scope.everyone:
+        query = query.join(PolicyName, PolicyName.policy_id == StoredPolicy.id).where(
+            or_(owned(None), owned(scope.client_id))
+        )
     with sessions.begin() as session:
-        found = session.scalar(query)
+        found = session.scalar(query.limit(1))
     if found is None:
         raise UnknownPolicy(
             f"There is no stored policy {digest!r}: send the policy itself, which stores it."
@@ -265,12 +275,20 @@ def _meant(
     if active is not None:
         return active.policy_id
     only_proposed = exists().where(
-        Activation.policy_id == StoredPolicy.id, Activation.proposed_at == StoredPolicy.created_at
+        Activation.policy_id == PolicyName.policy_id,
+        Activation.proposed_at == PolicyName.created_at,
     )
-    others = select(StoredPolicy.id).where(StoredPolicy.name == name, ~only_proposed)
+    others = select(PolicyName.policy_id).where(
+        PolicyName.name == name, owned(None), ~only_proposed
+    )
     if besides is not None:
-        others = others.where(StoredPolicy.id != besides)
-    return session.scalar(others.order_by(StoredPolicy.id.desc()).limit(1))
+        others = others.where(PolicyName.policy_id != besides)
+    return session.scalar(others.order_by(PolicyName.id.desc()).limit(1))
+
+
+def _newest_own(session: Session, name: str, client_id: int) -> int | None:
+    own = select(PolicyName.policy_id).where(PolicyName.name == name, owned(client_id))
+    return session.scalar(own.order_by(PolicyName.id.desc()).limit(1))
 
 
 def _activate(session: Session, found: Activation, actor: str) -> None:

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-from sqlalchemy import ScalarSelect, Select, exists, func, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, Select, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from filter_service.db.arrivals import hold_images
@@ -24,6 +24,7 @@ from filter_service.db.tables import (
     Fetch,
     Image,
     Item,
+    PolicyName,
     Queued,
     ReviewCase,
     ReviewOutcome,
@@ -177,7 +178,7 @@ def _step(session: Session, work: Activation, sides: Sides | None) -> _Step | No
     }
     if ended:
         values["done_at"] = func.now()
-        _close_batch(session, work, touched)
+        _close_batches(session, work)
     session.execute(update(Activation).where(Activation.id == work.id).values(values))
     return _Step(went_on, touched, touched > 0 and work.flags == Flags.REEVALUATE)
 
@@ -203,6 +204,7 @@ def _items(session: Session, work: Activation, until: int) -> list[Old]:
         select(
             Item.id,
             Item.batch_id,
+            Item.client_id,
             Batch.policy_id,
             Item.image_id,
             Image.digest,
@@ -222,11 +224,19 @@ def _items(session: Session, work: Activation, until: int) -> list[Old]:
             Item.id > work.reached,
             Item.id <= until,
             Batch.policy_id == work.before_id,
+            ~_own_name(),
             Batch.submitted_at <= work.activated_at,
         )
         .order_by(Item.id)
     )
     return [Old(*row) for row in session.execute(rows)]
+
+
+def _own_name() -> ColumnElement[bool]:
+    """The batch's client means its own by this name, whatever the operator activates."""
+    return exists().where(
+        PolicyName.client_id == Batch.client_id, PolicyName.policy_id == Batch.policy_id
+    )
 
 
 def _confirmed() -> ScalarSelect[str]:
@@ -286,9 +296,7 @@ def _answer(version: PolicyVectors, known: KnownVectors) -> Answered:
     return Answered(judge(scores), scores, bool(near[~np.array(known.exact)].any()))
 
 
-def _close_batch(session: Session, work: Activation, touched: int) -> None:
-    """No more items come, so that its end can be told."""
-    batch_id = session.scalar(select(Activation.batch_id).where(Activation.id == work.id))
-    if batch_id is not None:
-        total = work.touched + touched
-        session.execute(update(Batch).where(Batch.id == batch_id).values(total=total))
+def _close_batches(session: Session, work: Activation) -> None:
+    """No more items come, so that their end can be told."""
+    total = select(func.count()).where(Item.batch_id == Batch.id).scalar_subquery()
+    session.execute(update(Batch).where(Batch.activation_id == work.id).values(total=total))

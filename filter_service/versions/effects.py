@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
@@ -36,6 +36,7 @@ class Old:
 
     item_id: int
     batch_id: uuid.UUID
+    client_id: int
     policy_id: int
     image_id: int
     digest: str | None  # None: erased
@@ -72,20 +73,38 @@ class Answered:
 
 def judge_anew(session: Session, work: Activation, items: Sequence[Old], policy: Policy) -> None:
     """A new item for each, which a worker judges from the stored vectors and explains."""
-    batch_id = work.batch_id
-    if batch_id is None:
-        batch_id = uuid.uuid4()
-        label = f"{work.name}, judged anew"
-        session.add(Batch(id=batch_id, policy_id=work.policy_id, label=label, priority=PRIORITY))
-        session.flush()
-        session.execute(
-            update(Activation).where(Activation.id == work.id).values(batch_id=batch_id)
-        )
-        about = {"activation": work.id}
-        ledger.append(session, [Entry(Event.SUBMITTED, ACTOR, batch_id=batch_id, details=about)])
+    for client_id in sorted({i.client_id for i in items}):
+        theirs = [i for i in items if i.client_id == client_id]
+        _judge_anew(session, work, _batch(session, work, client_id), theirs, policy)
+
+
+def _batch(session: Session, work: Activation, client_id: int) -> Batch:
+    """Of a client's items that this activation has judged anew; the first one is the activation's.
+
+    Each client has its own, in which it finds what became of its items and of no others.
+    """
+    known = select(Batch).where(Batch.activation_id == work.id, Batch.client_id == client_id)
+    if (found := session.scalar(known)) is not None:
+        return found
+    label = f"{work.name}, judged anew"
+    batch = Batch(id=uuid.uuid4(), policy_id=work.policy_id, label=label, priority=PRIORITY)
+    batch.client_id, batch.activation_id = client_id, work.id
+    session.add(batch)
+    session.flush()
+    first = update(Activation).where(Activation.id == work.id, Activation.batch_id.is_(None))
+    session.execute(first.values(batch_id=batch.id))
+    about = {"activation": work.id}
+    ledger.append(session, [Entry(Event.SUBMITTED, ACTOR, batch_id=batch.id, details=about)])
+    return batch
+
+
+def _judge_anew(
+    session: Session, work: Activation, batch: Batch, items: Sequence[Old], policy: Policy
+) -> None:
     rows = [
         {
-            "batch_id": batch_id,
+            "batch_id": batch.id,
+            "client_id": batch.client_id,
             "image_id": i.image_id,
             "source": i.source,
             "content_date": i.content_date,
@@ -96,7 +115,7 @@ def judge_anew(session: Session, work: Activation, items: Sequence[Old], policy:
     added = insert(Item).returning(Item.id, sort_by_parameter_order=True)
     ids = list(session.scalars(added, rows))
     enqueue(session, ids, PRIORITY)
-    ledger.append(session, _entries(work, batch_id, items, ids, policy))
+    ledger.append(session, _entries(work, batch.id, items, ids, policy))
 
 
 def _entries(

@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from filter_service import people
+from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.tables import Person
 from filter_service.errors import NotAllowed, NotSignedIn
 from filter_service.people import ABILITIES, Ability, Role
@@ -31,6 +32,12 @@ class Caller:
     actor: str  # how the ledger calls them: "person LOGIN" or "key NAME"
     role: Role
     person: Person | None  # None: an API key
+    scope: Scope = OPERATOR  # whose rows they see; people who work here see all
+
+    @property
+    def owner(self) -> str:
+        """Whose idempotency keys theirs are: keys of one client share them."""
+        return f"client {self.scope.client_id}" if self.person is None else self.actor
 
 
 async def _csrf_sent(request: Request) -> str:
@@ -58,7 +65,8 @@ def caller(
     """
     if bearer is not None:
         key = people.key_of(here.sessions, bearer.credentials)
-        found = Caller(f"key {key.name}", Role.SERVICE, None)
+        scope = Scope(key.client_id, key.all_clients)
+        found = Caller(f"key {key.name}", Role.SERVICE, None, scope)
     else:
         token = token_of(request, here.settings)
         person = people.person_of(here.sessions, token)

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from sqlalchemy import Select, select
 
+from filter_service.db.scope import Scope
 from filter_service.db.tables import (
     Batch,
     Image,
@@ -94,6 +95,7 @@ class Accepted(BaseModel):
     """A batch that is judged from now on; `Location` leads to it."""
 
     batch: uuid.UUID
+    policy: PolicyName = Field(description="The version that it is judged under, for good.")
 
 
 class Cancelled(BaseModel):
@@ -230,10 +232,12 @@ def item_answers(rows: Iterable[Any]) -> list[ItemAnswer]:
     ]
 
 
-def batch_rows() -> Select[Batch, str, str]:
-    """Likewise of batches."""
-    return select(Batch, StoredPolicy.name, StoredPolicy.digest).join(
-        StoredPolicy, StoredPolicy.id == Batch.policy_id
+def batch_rows(scope: Scope) -> Select[Batch, str, str]:
+    """Likewise of batches that somebody sees."""
+    return (
+        select(Batch, StoredPolicy.name, StoredPolicy.digest)
+        .join(StoredPolicy, StoredPolicy.id == Batch.policy_id)
+        .where(scope.has(Batch.client_id))
     )
 
 

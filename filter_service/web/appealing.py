@@ -54,7 +54,7 @@ def open_appeal(
         item_for(session, by, item)
     opened = appeals.open_appeal(here.sessions, item, said.statement, by.actor)
     response.headers["Location"] = f"/v1/appeals/{opened}"
-    return _answer(appeals.appeal(here.sessions, opened))
+    return _answer(appeals.appeal(here.sessions, opened, by.scope))
 
 
 @router.get("/items/{item}/appeals", summary="Appeals about an item")
@@ -68,7 +68,7 @@ def appeals_of(item: ItemId, by: Reader, here: Here) -> AppealList:
 @router.get("/appeals/{appeal}", summary="One appeal")
 def appeal(appeal: uuid.UUID, by: Reader, here: Here) -> AppealAnswer:
     """Whether it is closed, and how it was decided."""
-    found = appeals.appeal(here.sessions, appeal)
+    found = appeals.appeal(here.sessions, appeal, by.scope)
     with here.sessions.begin() as session:
         item_for(session, by, found.item_id)
     return _answer(found)

@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import PIL.Image
@@ -32,6 +34,7 @@ Reader = Annotated[Caller, Depends(able(Ability.READ))]
 ItemId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 ClassName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 LARGEST = 1024  # pixels of a drawn picture's longer side
 PICTURE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
@@ -50,16 +53,17 @@ def explanations(item: ItemId, by: Reader, here: Here) -> list[ExplanationAnswer
     with here.sessions.begin() as session:
         item_for(session, by, item)
         retention.require_here(session, item, Part.EXPLANATIONS)
+        rows = [row for row in session.execute(query) if may_see(by, row[1])]
+        known = _known_digests(session, by, [found.record for found, _ in rows])
         return [
             ExplanationAnswer(
                 class_name=name,
                 faithful=found.faithful,
                 specific=_specific(found.record),
                 created_at=found.created_at,
-                record=found.record,
+                record=_as_known(found.record, known),
             )
-            for found, name in session.execute(query)
-            if may_see(by, name)
+            for found, name in rows
         ]
 
 
@@ -67,6 +71,35 @@ def _specific(record: dict[str, Any]) -> bool | None:
     """What a record says; None also where somebody made it unreadable."""
     found = explanation_in(json.dumps(record))
     return None if found is None else found.specific
+
+
+def _known_digests(
+    session: Session, by: Caller, records: Sequence[dict[str, Any]]
+) -> frozenset[str]:
+    """Which of the other images that the records name are of items that they see."""
+    named = {image["digest"] for record in records for image in _images(record)}
+    if by.scope.everyone or not named:
+        return frozenset(named)
+    own = (
+        select(Image.digest)
+        .join(Item, Item.image_id == Image.id)
+        .where(Image.digest.in_(named), by.scope.has(Item.client_id))
+    )
+    return frozenset(digest for digest in session.scalars(own) if digest)
+
+
+def _as_known(record: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """A record without the images of which only others know."""
+    if "images" not in record:
+        return record
+    return record | {"images": [i for i in _images(record) if i["digest"] in known]}
+
+
+def _images(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The other images that a record names, as far as it can be read."""
+    named = record.get("images")
+    found = [i for i in named if isinstance(i, dict)] if isinstance(named, list) else []
+    return [i for i in found if _DIGEST.fullmatch(str(i.get("digest")))]
 
 
 @router.get(
@@ -143,7 +176,8 @@ class _Told:
                     f"{by.actor} has not revealed item {item} today: reveal it in the console "
                     "first, which counts it."
                 )
-        digest, record, details = row
+            digest, record, details = row
+            record = _as_known(record, _known_digests(session, by, [record]))
         return cls(digest, Explanation.model_validate(record), details["preprocessing"])
 
     def picture(self, here: Service) -> PIL.Image.Image:

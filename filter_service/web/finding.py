@@ -96,11 +96,11 @@ def _found(
     here: Service, by: Caller, sought: Sought, limit: int, told: dict[str, str]
 ) -> Sightings:
     memory = StoredMemory(here.sessions, sought.encoder_id, len(sought.vector), sought.scale)
-    hits = memory.search(sought.vector, limit)
+    hits = memory.search(sought.vector, limit, by.scope)
     with here.sessions.begin() as session:
         ledger.append(session, [Entry(Event.SEARCHED, by.actor, details=told)])
         hidden = _hidden(session, by, hits)
-        items = _items(session, hits)
+        items = _items(session, by, hits)
     return Sightings(
         images=[
             Found(
@@ -121,17 +121,21 @@ def _hidden(session: Session, by: Caller, hits: Sequence[Hit]) -> set[str]:
     query = (
         select(Image.digest)
         .join(Item, Item.image_id == Image.id)
-        .where(Image.digest.in_([h.digest for h in hits]), not_(visible(by)))
+        .where(
+            Image.digest.in_([h.digest for h in hits]),
+            by.scope.has(Item.client_id),
+            not_(visible(by)),
+        )
     )
     return set(session.scalars(query))
 
 
-def _items(session: Session, hits: Sequence[Hit]) -> dict[str, list[FoundItem]]:
-    """The newest items of each image: some images were submitted a thousand times."""
+def _items(session: Session, by: Caller, hits: Sequence[Hit]) -> dict[str, list[FoundItem]]:
+    """The newest items of each image that they see: some were submitted a thousand times."""
     newest = (
         select(Item.id, Item.batch_id, Item.source, Item.verdict, Item.class_id)
-        .where(Item.image_id == Image.id)
-        .order_by(Item.id.desc())
+        .where(Item.image_id == Image.id, by.scope.has(Item.client_id))
+        .order_by((Item.id + 0).desc())  # or the planner walks all items from the newest
         .limit(SHOWN)
         .correlate(Image)
         .lateral()

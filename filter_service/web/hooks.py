@@ -122,7 +122,7 @@ class Sent(BaseModel):
 def add(order: WebhookOrder, by: By, here: Here, response: Response) -> NewWebhook:
     """Messages and signatures follow the Standard Webhooks specification."""
     endpoint, secret = webhooks.add_endpoint(
-        here.sessions, here.settings, order.url, order.events, by.actor
+        here.sessions, here.settings, order.url, order.events, by.actor, by.scope
     )
     response.headers["Location"] = f"/v1/webhooks/{endpoint.id}"
     return NewWebhook(**WebhookAnswer.of(endpoint).model_dump(), secret=secret)
@@ -132,7 +132,7 @@ def add(order: WebhookOrder, by: By, here: Here, response: Response) -> NewWebho
 def list_all(by: By, here: Here, after: After = None, limit: Limit = 100) -> WebhookPage:
     """Those in use."""
     last = key_of(after, int)[0] if after else 0
-    found = webhooks.endpoints(here.sessions, last, limit + 1)
+    found = webhooks.endpoints(here.sessions, last, limit + 1, by.scope)
     return WebhookPage(
         webhooks=[WebhookAnswer.of(e) for e in found[:limit]],
         next=cursor(found[limit - 1].id) if len(found) > limit else None,
@@ -142,13 +142,13 @@ def list_all(by: By, here: Here, after: After = None, limit: Limit = 100) -> Web
 @router.get("/webhooks/{webhook}", summary="One webhook")
 def one(webhook: WebhookId, by: By, here: Here) -> WebhookAnswer:
     """How it fares."""
-    return WebhookAnswer.of(webhooks.endpoint(here.sessions, webhook))
+    return WebhookAnswer.of(webhooks.endpoint(here.sessions, webhook, by.scope))
 
 
 @router.delete("/webhooks/{webhook}", status_code=204, summary="Remove a webhook")
 def remove(webhook: WebhookId, by: By, here: Here) -> None:
     """Nothing more is sent there."""
-    webhooks.remove(here.sessions, webhook, by.actor)
+    webhooks.remove(here.sessions, webhook, by.actor, by.scope)
 
 
 @router.get("/webhooks/{webhook}/deliveries", summary="What was sent, and what waits")
@@ -162,7 +162,7 @@ def log(
 ) -> DeliveryPage:
     """Every event with every attempt at it."""
     before = key_of(after, int)[0] if after else None
-    page = webhooks.deliveries(here.sessions, webhook, before, limit, state)
+    page = webhooks.deliveries(here.sessions, webhook, before, limit, state, by.scope)
     return DeliveryPage(
         deliveries=[DeliveryAnswer.of(d) for d in page.deliveries],
         next=None if page.next is None else cursor(page.next),
@@ -176,7 +176,7 @@ def log(
 )
 def redeliver(webhook: WebhookId, message_id: uuid.UUID, by: By, here: Here) -> Sent:
     """Whatever became of it, under its old id."""
-    webhooks.redeliver(here.sessions, webhook, message_id, by.actor)
+    webhooks.redeliver(here.sessions, webhook, message_id, by.actor, by.scope)
     return Sent(message_id=message_id)
 
 
@@ -188,11 +188,11 @@ def redeliver(webhook: WebhookId, message_id: uuid.UUID, by: By, here: Here) -> 
 )
 def ping(webhook: WebhookId, by: By, here: Here) -> Sent:
     """Of the type `webhook.ping`; the log of deliveries shows what came of it."""
-    return Sent(message_id=webhooks.ping(here.sessions, webhook, by.actor))
+    return Sent(message_id=webhooks.ping(here.sessions, webhook, by.actor, by.scope))
 
 
 @router.post("/webhooks/{webhook}/retry", status_code=202, summary="Send what waits, now")
 def retry(webhook: WebhookId, by: By, here: Here) -> WebhookAnswer:
     """Also to an endpoint that was disabled because it answered 410 Gone."""
-    webhooks.retry(here.sessions, webhook, by.actor)
-    return WebhookAnswer.of(webhooks.endpoint(here.sessions, webhook))
+    webhooks.retry(here.sessions, webhook, by.actor, by.scope)
+    return WebhookAnswer.of(webhooks.endpoint(here.sessions, webhook, by.scope))

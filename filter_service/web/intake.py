@@ -12,6 +12,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from filter_service import manifests, submissions
+from filter_service.db.scope import OPERATOR
 from filter_service.db.tables import (
     Batch,
     Image,
@@ -142,8 +143,8 @@ def submit(
     also after this service was restarted in the midst of it: there is one batch, and it is whole.
     Without one, an answer that did not come leaves it open whether there is a batch.
     """
-    policy = orders.policy_for(here.sessions, order.terms.policy)
-    once = idempotency_key and Once(by.actor, idempotency_key, order.request())
+    policy = orders.policy_for(here.sessions, order.terms.policy, by.scope)
+    once = idempotency_key and Once(by.owner, idempotency_key, order.request())
     batch = submissions.accept(
         here.sessions,
         here.storage,
@@ -154,15 +155,16 @@ def submit(
         priority=order.terms.priority,
         actor=by.actor,
         once=once or None,
+        scope=by.scope,
     )
     response.headers["Location"] = f"/v1/batches/{batch}"
-    return Accepted(batch=batch)
+    return Accepted(batch=batch, policy=_policy_of(here, batch))
 
 
-@router.get("/batches", summary="List batches", dependencies=[Depends(able(Ability.READ))])
-def batches(here: Here, after: After = None, limit: Limit = 100) -> BatchPage:
+@router.get("/batches", summary="List batches")
+def batches(by: Reader, here: Here, after: After = None, limit: Limit = 100) -> BatchPage:
     """The newest first."""
-    query = batch_rows().order_by(Batch.submitted_at.desc(), Batch.id.desc()).limit(limit)
+    query = batch_rows(by.scope).order_by(Batch.submitted_at.desc(), Batch.id.desc()).limit(limit)
     if after is not None:
         query = query.where(tuple_(Batch.submitted_at, Batch.id) < _place(after))
     with here.sessions.begin() as session:
@@ -174,17 +176,12 @@ def batches(here: Here, after: After = None, limit: Limit = 100) -> BatchPage:
     )
 
 
-@router.get(
-    "/batches/{batch}",
-    summary="How far a batch has come",
-    dependencies=[Depends(able(Ability.READ))],
-    responses=answers(404),
-)
-def batch(batch: uuid.UUID, here: Here) -> BatchWithProgress:
+@router.get("/batches/{batch}", summary="How far a batch has come", responses=answers(404))
+def batch(batch: uuid.UUID, by: Reader, here: Here) -> BatchWithProgress:
     """Its items are counted by verdict."""
-    status = submissions.status(here.sessions, batch)
+    status = submissions.status(here.sessions, batch, by.scope)
     with here.sessions.begin() as session:
-        found, name, digest = session.execute(batch_rows().where(Batch.id == batch)).one()
+        found, name, digest = session.execute(batch_rows(by.scope).where(Batch.id == batch)).one()
     told = BatchAnswer.of(found, PolicyName(name=name, digest=digest))
     return BatchWithProgress(**dict(told), progress=Progress.of(status), finished=status.finished)
 
@@ -192,7 +189,7 @@ def batch(batch: uuid.UUID, here: Here) -> BatchWithProgress:
 @router.post("/batches/{batch}/cancel", summary="Cancel a batch", responses=answers(404))
 def cancel(batch: uuid.UUID, by: Submitter, here: Here) -> Cancelled:
     """Take back its items that have no verdict yet; again changes nothing."""
-    return Cancelled(cancelled=submissions.cancel(here.sessions, batch, by.actor))
+    return Cancelled(cancelled=submissions.cancel(here.sessions, batch, by.actor, by.scope))
 
 
 def retrier(by: Annotated[Caller, Depends(caller)]) -> Caller:
@@ -205,7 +202,8 @@ def retrier(by: Annotated[Caller, Depends(caller)]) -> Caller:
 @router.post("/batches/{batch}/retry", summary="Retry a batch", responses=answers(404))
 def retry(batch: uuid.UUID, by: Annotated[Caller, Depends(retrier)], here: Here) -> Retried:
     """Queue its undetermined items again; those whose bytes never came stay as they are."""
-    return Retried(retried=submissions.retry(here.sessions, here.knock, batch, by.actor))
+    again = submissions.retry(here.sessions, here.knock, batch, by.actor, by.scope)
+    return Retried(retried=again)
 
 
 @router.get("/batches/{batch}/items", summary="List items", responses=answers(404))
@@ -224,7 +222,7 @@ def items(
     if after is not None:
         query = query.where(Item.id > key_of(after, int)[0])
     with here.sessions.begin() as session:
-        _require(session.scalar(select(Batch.id).where(Batch.id == batch)), batch)
+        _require(session.execute(batch_rows(by.scope).where(Batch.id == batch)).first(), batch)
         found = item_answers(session.execute(query))
     return ItemPage(items=found, next=cursor(found[-1].id) if len(found) == limit else None)
 
@@ -244,7 +242,7 @@ def items(
 def manifest(batch: uuid.UUID, by: Reader, here: Here) -> StreamingResponse:
     """What became of each image, in the form of AWS's bulk image analysis, as it stands now."""
     with here.sessions.begin() as session:
-        found = session.execute(batch_rows().where(Batch.id == batch)).one_or_none()
+        found = session.execute(batch_rows(by.scope).where(Batch.id == batch)).one_or_none()
     _require(found, batch)
     assert found is not None
     policy = PolicyName(name=found[1], digest=found[2])
@@ -262,6 +260,16 @@ def item(item: ItemId, by: Reader, here: Here) -> ItemAnswer:
     with here.sessions.begin() as session:
         item_for(session, by, item)
         return item_answers(session.execute(item_rows().where(Item.id == item)))[0]
+
+
+def _policy_of(here: Service, batch: uuid.UUID) -> PolicyName:
+    """The version that a batch is judged under: the first try's, where this one is not the first.
+
+    What was meant by its name may have changed since.
+    """
+    with here.sessions.begin() as session:
+        _, name, digest = session.execute(batch_rows(OPERATOR).where(Batch.id == batch)).one()
+    return PolicyName(name=name, digest=digest)
 
 
 def _place(after: str) -> Any:  # noqa: ANN401  (a row value of SQL)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from starlette.exceptions import HTTPException
 
 from filter_service import images, manifests, versions
+from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
 from filter_service.errors import ImageError, InvalidPolicy, UnknownPolicy, UnsafeAddress
 from filter_service.fetching import AllowList, shown
@@ -136,17 +137,17 @@ def limits_of(settings: Settings) -> Limits:
     return Limits(settings.upload_files, settings.upload_bytes)
 
 
-def policy_for(sessions: Sessions, asked: str | dict[str, Any]) -> Policy:
+def policy_for(sessions: Sessions, asked: str | dict[str, Any], scope: Scope = OPERATOR) -> Policy:
     """The policy that is named or written out; raises UnknownPolicy or InvalidPolicy."""
     if isinstance(asked, dict):
         return parse_policy(json.dumps(asked))
     name = asked.strip()
     if _DIGEST.fullmatch(name):
-        return versions.version_of(sessions, name).policy
+        return versions.version_of(sessions, name, scope).policy
     if not _NAME.fullmatch(name):
         return written_policy(asked)
     with sessions.begin() as session:
-        found = versions.active_policy(session, name)
+        found = versions.active_policy(session, name, scope)
     if found is None:
         raise UnknownPolicy(
             f"There is no stored policy {name!r}: send the policy itself, which stores it."

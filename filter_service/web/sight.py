@@ -1,6 +1,6 @@
 """Which items somebody may see: none flagged for a class closed to them, nor what is sealed."""
 
-from sqlalchemy import ColumnElement, or_, select, true
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from filter_service import custody
@@ -12,7 +12,7 @@ from filter_service.web.access import Caller
 
 
 def visible(caller: Caller) -> ColumnElement[bool]:
-    """The condition on items; platforms see all that was submitted and is not locked away."""
+    """The condition on items; platforms see all that is theirs and not locked away."""
     return ~custody.is_locked(Item.image_id) & _open(caller)
 
 
@@ -26,7 +26,7 @@ def answered(caller: Caller) -> ColumnElement[bool]:
 
 def _open(caller: Caller) -> ColumnElement[bool]:
     if caller.person is None or caller.person.classes is None:
-        return true()
+        return caller.scope.has(Item.client_id)
     open_to_them = select(PolicyClass.id).where(PolicyClass.name.in_(caller.person.classes))
     theirs = Item.class_id.in_(open_to_them)
     return or_(Item.verdict.is_distinct_from(Verdict.FLAGGED), theirs)
@@ -38,7 +38,7 @@ def may_see(caller: Caller, class_name: str) -> bool:
 
 def item_for(session: Session, caller: Caller, item_id: int) -> Item:
     """An item; raises UnknownItem or NotAllowed."""
-    item = session.get(Item, item_id)
+    item = session.scalar(select(Item).where(Item.id == item_id, caller.scope.has(Item.client_id)))
     if item is None:
         raise UnknownItem(f"There is no item {item_id}: the items of a batch name theirs.")
     custody.require_open(session, item_id)

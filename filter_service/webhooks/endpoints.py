@@ -9,10 +9,11 @@ from datetime import datetime
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from sqlalchemy import Update, func, select, update
+from sqlalchemy import ColumnElement, Update, and_, func, select, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
+from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Delivery, WebhookEndpoint
 from filter_service.errors import InvalidRequest, UnknownEntry, UnsafeAddress
@@ -55,8 +56,9 @@ def add_endpoint(
     url: str,
     events: Sequence[str] | None,
     actor: str,
+    scope: Scope = OPERATOR,
 ) -> tuple[Endpoint, str]:
-    """-> the endpoint and its secret, which is shown this once.
+    """-> the endpoint and its secret, which is shown this once; it is told of its own client only.
 
     Raises UnsafeAddress or InvalidRequest.
     """
@@ -67,7 +69,9 @@ def add_endpoint(
             f"Name the events to be told of, some of {_names()}, or leave them out."
         )
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
-    row = WebhookEndpoint(url=url, secret=secret, events=wanted, created_by=actor)
+    row = WebhookEndpoint(
+        url=url, secret=secret, events=wanted, created_by=actor, client_id=scope.owner
+    )
     with sessions.begin() as session:
         session.add(row)
         session.flush()
@@ -91,11 +95,13 @@ def check(url: str, settings: Settings) -> None:
         raise UnsafeAddress(f"{shown(url)!r} is no address: write https://host/path.")
 
 
-def endpoints(sessions: Sessions, after: int = 0, limit: int = 100) -> list[Endpoint]:
+def endpoints(
+    sessions: Sessions, after: int = 0, limit: int = 100, scope: Scope = OPERATOR
+) -> list[Endpoint]:
     """Those in use, in the order of their ids; those that follow `after`."""
     query = (
         select(WebhookEndpoint)
-        .where(WebhookEndpoint.removed_at.is_(None), WebhookEndpoint.id > after)
+        .where(_seen(scope), WebhookEndpoint.id > after)
         .order_by(WebhookEndpoint.id)
         .limit(limit)
     )
@@ -103,42 +109,48 @@ def endpoints(sessions: Sessions, after: int = 0, limit: int = 100) -> list[Endp
         return [_endpoint(row) for row in session.scalars(query)]
 
 
-def endpoint(sessions: Sessions, endpoint_id: int) -> Endpoint:
+def endpoint(sessions: Sessions, endpoint_id: int, scope: Scope = OPERATOR) -> Endpoint:
     """Raises UnknownEntry."""
     with sessions.begin() as session:
-        return _endpoint(known(session, endpoint_id))
+        return _endpoint(known(session, endpoint_id, scope))
 
 
-def remove(sessions: Sessions, endpoint_id: int, actor: str) -> None:
+def remove(sessions: Sessions, endpoint_id: int, actor: str, scope: Scope = OPERATOR) -> None:
     """Send nothing more there; what was on its way is given up, and the secret forgotten."""
     with sessions.begin() as session:
-        known(session, endpoint_id)
+        known(session, endpoint_id, scope)
         session.execute(_waiting(endpoint_id).values(given_up_at=func.now()))
-        row = known(session, endpoint_id, lock=True)
+        row = known(session, endpoint_id, scope, lock=True)
         row.removed_at, row.secret = func.now(), ""
         details = {"webhook": endpoint_id, "url": row.url}
         ledger.append(session, [Entry(Event.WEBHOOK_REMOVED, actor, details=details)])
 
 
-def retry(sessions: Sessions, endpoint_id: int, actor: str) -> None:
+def retry(sessions: Sessions, endpoint_id: int, actor: str, scope: Scope = OPERATOR) -> None:
     """Send what waits there now, instead of later; also to an endpoint that was disabled."""
     with sessions.begin() as session:
-        known(session, endpoint_id)
+        known(session, endpoint_id, scope)
         session.execute(_waiting(endpoint_id).values(due_at=func.now()))
-        known(session, endpoint_id, lock=True).disabled_at = None
+        known(session, endpoint_id, scope, lock=True).disabled_at = None
         details = {"webhook": endpoint_id}
         ledger.append(session, [Entry(Event.REDELIVERED, actor, details=details)])
 
 
-def known(session: Session, endpoint_id: int, lock: bool = False) -> WebhookEndpoint:
-    """The row of an endpoint in use; raises UnknownEntry."""
-    query = select(WebhookEndpoint).where(
-        WebhookEndpoint.id == endpoint_id, WebhookEndpoint.removed_at.is_(None)
-    )
+def known(
+    session: Session, endpoint_id: int, scope: Scope, *, lock: bool = False
+) -> WebhookEndpoint:
+    """The row of an endpoint in use that somebody sees; raises UnknownEntry."""
+    query = select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id, _seen(scope))
     found = session.scalar(query.with_for_update(key_share=True) if lock else query)
     if found is None:
         raise UnknownEntry(f"There is no webhook {endpoint_id}: list them to see those in use.")
     return found
+
+
+def _seen(scope: Scope) -> ColumnElement[bool]:
+    """In use, and theirs."""
+    in_use: ColumnElement[bool] = WebhookEndpoint.removed_at.is_(None)
+    return in_use if scope.everyone else and_(in_use, WebhookEndpoint.client_id == scope.owner)
 
 
 def _waiting(endpoint_id: int) -> Update:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Select, func, select, update
 
 from filter_service import ledger
+from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Delivery, DeliveryAttempt, OutboxEvent
 from filter_service.errors import UnknownEntry
@@ -65,11 +66,12 @@ def deliveries(
     before: int | None = None,
     limit: int = 50,
     state: State | None = None,
+    scope: Scope = OPERATOR,
 ) -> Page:
     """What was sent to an endpoint or waits, the newest first. Raises UnknownEntry."""
     query = _page(endpoint_id, before, limit, state)
     with sessions.begin() as session:
-        known(session, endpoint_id)
+        known(session, endpoint_id, scope)
         rows = session.execute(query).all()
         attempts: dict[int, list[Attempt]] = {}
         tries = (
@@ -88,10 +90,16 @@ def deliveries(
     return Page(found, found[-1].event_id if len(rows) > limit else None)
 
 
-def redeliver(sessions: Sessions, endpoint_id: int, message_id: uuid.UUID, actor: str) -> None:
+def redeliver(
+    sessions: Sessions,
+    endpoint_id: int,
+    message_id: uuid.UUID,
+    actor: str,
+    scope: Scope = OPERATOR,
+) -> None:
     """Send an event once more, whatever became of it, under its old id. Raises UnknownEntry."""
     with sessions.begin() as session:
-        known(session, endpoint_id)
+        known(session, endpoint_id, scope)
         again = (
             update(Delivery)
             .where(

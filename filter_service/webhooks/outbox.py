@@ -8,6 +8,7 @@ from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
+from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Delivery, Item, OutboxEvent, WebhookEndpoint
 from filter_service.db.unjudged import Unjudged, unjudged, waits
@@ -24,6 +25,8 @@ _ANNOUNCE = text("""
     WITH wanting AS (
         SELECT id FROM webhook_endpoints
         WHERE disabled_at IS NULL AND removed_at IS NULL AND (events IS NULL OR :type = ANY(events))
+            AND (client_id IS NULL
+                 OR client_id = (SELECT client_id FROM batches WHERE id = :batch_id))
     ), event AS (
         INSERT INTO outbox (message_id, type, subject, item_id, batch_id, payload)
         SELECT :message_id, :type, :subject, :item_id, :batch_id, :payload
@@ -55,7 +58,9 @@ def announce(
     item_id: int | None = None,
     batch_id: uuid.UUID | None = None,
 ) -> None:
-    """Tell every endpoint that wants this type, if the caller's transaction is committed.
+    """Tell every endpoint of the batch's client, and of the operator, that wants this type.
+
+    It is told if the caller's transaction is committed.
 
     Events of one subject reach an endpoint in the order in which they were announced.
     """
@@ -103,10 +108,10 @@ def announce_finished(sessions: Sessions, limit: int = AT_ONCE) -> int:
     return len(found)
 
 
-def ping(sessions: Sessions, endpoint_id: int, actor: str) -> uuid.UUID:
+def ping(sessions: Sessions, endpoint_id: int, actor: str, scope: Scope = OPERATOR) -> uuid.UUID:
     """Send a test event to one endpoint; -> its webhook-id. Raises UnknownEntry or Conflict."""
     with sessions.begin() as session:
-        if known(session, endpoint_id).disabled_at is not None:
+        if known(session, endpoint_id, scope).disabled_at is not None:
             raise Conflict(
                 f"Webhook {endpoint_id} is disabled since its address answered 410 Gone: "
                 "have it tried again first."

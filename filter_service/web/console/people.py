@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from filter_service import people
 from filter_service.db.tables import Person
-from filter_service.errors import Conflict, FilterServiceError, InvalidRequest
+from filter_service.errors import Conflict, FilterServiceError, InvalidRequest, UnknownEntry
 from filter_service.people import Ability, Profile, Role, passwords
 from filter_service.web.access import Caller, able
 from filter_service.web.pages import render
@@ -153,11 +153,21 @@ def show_keys(request: Request, here: Here, who: Admin, after: int = 0) -> Respo
 
 
 @router.post("/keys")
-def add_key(request: Request, here: Here, who: Admin, name: Text = "") -> Response:
+def add_key(
+    request: Request,
+    here: Here,
+    who: Admin,
+    name: Text = "",
+    client: Text = "",
+    all_clients: Annotated[bool, Form()] = False,
+) -> Response:
     """A new key, shown once."""
     try:
-        shown = Shown(name.strip(), people.add_key(here.sessions, name, who.actor))
-    except (InvalidRequest, Conflict) as error:
+        secret = people.add_key(
+            here.sessions, name, who.actor, client.strip() or None, all_clients=all_clients
+        )
+        shown = Shown(name.strip(), secret)
+    except (InvalidRequest, Conflict, UnknownEntry) as error:
         return _keys(request, here, error=error)
     return _keys(request, here, shown=shown)
 
@@ -225,7 +235,7 @@ def _keys(
         problem=str(error) if error else None,
         keys=found[:PAGE],
         after=after,
-        next=found[PAGE - 1].id if len(found) > PAGE else None,
+        next=found[PAGE - 1][0].id if len(found) > PAGE else None,
         shown=shown,
     )
 

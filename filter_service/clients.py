@@ -1,0 +1,73 @@
+"""Clients: whose keys, and so whose batches, webhooks and policy names something is."""
+
+import re
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from filter_service import ledger
+from filter_service.db.session import Sessions
+from filter_service.db.tables import Client
+from filter_service.errors import Conflict, InvalidRequest, UnknownEntry
+from filter_service.ledger import Entry, Event
+
+_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
+
+
+def add_client(sessions: Sessions, name: str, actor: str) -> Client:
+    """Raises InvalidRequest for an odd name, Conflict for one that is taken."""
+    with sessions.begin() as session:
+        added = _add(session, _checked(name), actor)
+    if added is None:
+        raise Conflict(f"There is a client called {name.strip()!r} already: choose another name.")
+    return added
+
+
+def client_named(sessions: Sessions, name: str) -> Client:
+    """Raises UnknownEntry."""
+    with sessions.begin() as session:
+        return _named(session, name)
+
+
+def clients(sessions: Sessions, after: int = 0, limit: int = 100) -> list[Client]:
+    """In the order in which they were made; those after an id."""
+    rows = select(Client).where(Client.id > after).order_by(Client.id).limit(limit)
+    with sessions.begin() as session:
+        return list(session.scalars(rows))
+
+
+def of_key(session: Session, key: str, client: str | None, actor: str) -> Client:
+    """Whose a new key is: the named client's, or else that one's which is called like the key.
+
+    The second is made where there is none: whoever forgets to say whose a key is shares nothing.
+    """
+    if client is not None:
+        return _named(session, client)
+    return _add(session, key, actor) or _named(session, key)
+
+
+def _add(session: Session, name: str, actor: str) -> Client | None:
+    """None: there is one of this name."""
+    new = upsert(Client).values(name=name, created_by=actor).on_conflict_do_nothing()
+    added: Client | None = session.scalar(new.returning(Client))
+    if added is not None:
+        told = {"client": added.id, "name": name}
+        ledger.append(session, [Entry(Event.CLIENT_ADDED, actor, details=told)])
+    return added
+
+
+def _named(session: Session, name: str) -> Client:
+    found = session.scalar(select(Client).where(Client.name == name.strip().replace("\x00", "")))
+    if found is None:
+        raise UnknownEntry(
+            f"There is no client {name!r}: `client list` shows them all, `client add` makes one."
+        )
+    return found
+
+
+def _checked(name: str) -> str:
+    name = name.strip()
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(f"The client's name {name!r} must be one line of 1 to 100 letters.")
+    return name
