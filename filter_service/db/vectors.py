@@ -5,12 +5,12 @@ they are read one by one through the index on margins: exact, and quick because 
 many do, the HNSW index is walked from the query outwards until enough of them have been met.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from pgvector import HalfVector, Vector
-from sqlalchemy import Row, select, text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from filter_service.db.embeddings import unit
@@ -262,9 +262,9 @@ class StoredMemory:
 
     def _met(
         self, session: Session, query: str, values: dict[str, Any], among: str = ""
-    ) -> Sequence[Row[Any]]:
+    ) -> list[Any]:
         sql = query.format(encoder=self._encoder, dim=self._dim, among=among)
-        return session.execute(text(sql), values).all()
+        return list(session.execute(text(sql), values))
 
     def _class(self, session: Session, policy: Policy, name: str) -> int | None:
         key = policy.digest, name
