@@ -15,6 +15,7 @@ from filter_service.errors import FilterServiceError, InvalidSettings
 from filter_service.fetching import fetch_due
 from filter_service.ledger.publishing import seal_and_publish
 from filter_service.retention import expire, sweep
+from filter_service.reviews.missing import open_missing
 from filter_service.reviews.settling import settle
 from filter_service.reviews.tallies import compact
 from filter_service.settings import Settings
@@ -68,6 +69,9 @@ CHORES = {
     "expire": Chore(3600, lambda p: expire(p.sessions, p.stop), "%d images had their time."),
     "erase": Chore(
         10, lambda p: sweep(p.sessions, p.storage, p.stop), "The bytes of %d images are deleted."
+    ),
+    "open": Chore(
+        3600, lambda p: open_missing(p.sessions, p.stop), "%d flags without a case have one now."
     ),
     "reconsider": Chore(
         5,
