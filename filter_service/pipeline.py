@@ -54,6 +54,7 @@ class Subject:
     drafted: bool = False  # the pixels come from a reduced decoding
     known: KnownVectors | None = None
     pdq: str | None = None  # of the first frame; None: too plain, or not decoded now
+    notes: tuple[str, ...] = ()  # sentences: what of the file could not be obeyed
 
 
 def prepare(data: bytes, encoder: Encoder, limits: Limits = STANDARD) -> Subject:
@@ -244,6 +245,7 @@ class _Bench:
             exact=exact,
             explanations=tuple(track.explanations),
             pdq=None if shut else track.subject.pdq,
+            notes=track.subject.notes,
         )
 
 
@@ -296,6 +298,7 @@ def _subject(image: Image, encoder: Encoder) -> Subject:
         pixels=pixels,
         drafted=image.drafted,
         pdq=pdq(image.frames[0].picture),
+        notes=image.notes,
     )
 
 

@@ -69,6 +69,7 @@ class Outcome:
     exact: tuple[bool, ...] = ()  # whether each vector is float32
     explanations: tuple["Explanation", ...] = field(default=())
     pdq: str | None = None  # perceptual hash of the first frame; None: too plain, or known already
+    notes: tuple[str, ...] = ()  # sentences: what of the file could not be obeyed
 
     @property
     def worst(self) -> Score | None:

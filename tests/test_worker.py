@@ -1,21 +1,25 @@
 """A worker as its process builds it: encoder, phrase bank and storage from the settings alone."""
 
+import io
 from contextlib import closing
 from pathlib import Path
 
+import PIL.Image
 import pytest
 from sqlalchemy import func, select
 
 from filter_service import submissions
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Item, StoredExplanation, StoredPhrase
+from filter_service.db.tables import Item, LedgerEntry, StoredExplanation, StoredPhrase
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import load_encoder, phrases
 from filter_service.errors import InvalidSettings
 from filter_service.explain.record import Explanation
 from filter_service.images import decode
+from filter_service.ledger import Event
 from filter_service.policy import read_policy
+from filter_service.records.telling import sentence
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 from filter_service.submissions import Submission
@@ -77,6 +81,27 @@ def test_wordings_of_the_bank_would_have_cleared_the_image(
             margin = float(encoder.vectors(reworded).margins(z)[0, 0])
             assert margin == pytest.approx(t.margin, abs=1e-3)
             assert margin < threshold_margin(new)
+
+
+def test_the_record_says_what_of_a_file_could_not_be_obeyed(
+    settings: Settings, sessions: Sessions
+) -> None:
+    file = io.BytesIO()
+    PIL.Image.open(SAMPLES / "000.jpg").save(file, "PNG", icc_profile=b"no profile" * 20)
+    with closing(Worker(settings)) as worker:
+        submissions.accept(
+            sessions,
+            Storage(settings.images_at),
+            lambda: None,
+            [Submission("odd.png", file.getvalue()), Submission("000.jpg", FILES[0].read_bytes())],
+            read_policy(POLICY),
+        )
+        worker.drain(stop=lambda: False, knock=lambda: None)
+    judged = select(LedgerEntry).where(LedgerEntry.event == Event.JUDGED).order_by(LedgerEntry.id)
+    with sessions.begin() as session:
+        told = [sentence(entry) for entry in session.scalars(judged)]
+    assert [" if there were no ICC profile: " in said for said in told] == [True, False]
+    assert all(said.endswith(".") and not said.endswith("..") for said in told)
 
 
 def test_a_worker_without_a_database_says_what_to_set() -> None:

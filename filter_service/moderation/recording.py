@@ -271,6 +271,8 @@ def _entries(judged: Judged, source: Source, encoder: str) -> Iterator[Entry]:
         "probability": worst and worst.probability,
         "flags": {s.class_name: s.margin for s in outcome.scores if s.flagged},
     }
+    if outcome.notes:
+        details["notes"] = " ".join(outcome.notes)
     yield Entry(Event.JUDGED, *about, details)
     for explanation in outcome.explanations:
         record = canonical(explanation.model_dump(mode="json"))  # as the database will hold it

@@ -34,7 +34,7 @@ SENTENCES: dict[Event, str] = {
     Event.CANCELLED: "{who} took it back before it was judged.",
     Event.FETCHED: "{who} fetched {bytes} bytes[ from {uri}][; their SHA-256 begins {digest}].",
     Event.JUDGED: "{who} judged it {verdict}[: {class}, probability {probability}][, margin "
-    "{margin} logits].",
+    "{margin} logits].[ {notes}.]",
     Event.FAILED: "It could not be judged and became undetermined: {reason}.",
     Event.RETRIED: "{who} had it judged again[, after: {reason}].",
     Event.LIST_DECIDED: "An entry of a list decided[: {decision}][ for {class}][, entry {entry}]"
