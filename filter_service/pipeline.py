@@ -23,6 +23,7 @@ from filter_service.explain.record import Explanation
 from filter_service.explain.relevance import Capture, capture
 from filter_service.explain.words import Words
 from filter_service.images import Image, Limits, decode
+from filter_service.looking import extent_of, full_size, pixels_of, seen_of, views_of
 from filter_service.perceptual import pdq
 from filter_service.policy import Policy
 from filter_service.scoring import FloatArray, PolicyVectors
@@ -30,11 +31,11 @@ from filter_service.verdicts import (
     KnownVectors,
     Outcome,
     is_sealed,
-    judge,
+    judge_seen,
     score,
     threshold_margin,
 )
-from filter_service.views import View
+from filter_service.views import Coverage, Extent, Seen, View, share_seen, windows
 
 VIEWS = 64  # in one screening pass, so that a long animation cannot exhaust the memory
 STANDARD = Limits()
@@ -53,19 +54,32 @@ class Subject:
     pixels: Tensor | None = None  # (views, 3, h, w)
     drafted: bool = False  # the pixels come from a reduced decoding
     known: KnownVectors | None = None
+    coverage: Coverage = Coverage.WHOLE
+    sizes: tuple[tuple[int, int], ...] = ()  # of each view's frame, pixels
+    seen: Seen | None = None  # how much the views show
+    extent: Extent | None = None  # None: frames of several sizes
     pdq: str | None = None  # of the first frame; None: too plain, or not decoded now
     notes: tuple[str, ...] = ()  # sentences: what of the file could not be obeyed
 
+    def size(self, view: int) -> tuple[int, int] | None:
+        """Of the frame of a view; None where nobody said."""
+        return self.sizes[view] if self.sizes else None
 
-def prepare(data: bytes, encoder: Encoder, limits: Limits = STANDARD) -> Subject:
+
+def prepare(
+    data: bytes,
+    encoder: Encoder,
+    limits: Limits = STANDARD,
+    coverage: Coverage = Coverage.WHOLE,
+) -> Subject:
     """Decode and preprocess one image, in any thread; raises ImageError."""
     image = glance(data, encoder.input_size, limits)
-    subject = _subject(image, encoder)
+    subject = _subject(image, encoder, coverage)
     if not image.drafted:
         return subject
 
     def load() -> Tensor:
-        return _pixels(decode(data, limits), encoder)
+        return pixels_of(decode(data, limits), encoder, subject.views)
 
     return replace(subject, load=load)
 
@@ -83,10 +97,13 @@ def moderate(
     pixels, so that verdicts and the numbers of flagged images are always those of float32. So is a
     small sample of all others. What both passes say is compared, and where they lie further apart
     than they may, the band is widened for this call's images, too (`encoder.check`).
+    An `Image` is looked at as its policy says, else as a whole; what no view shows is never called
+    clear without a word: see `Outcome.seen` and `Policy.partial`.
     Counterfactuals are sought in `memories` and among the images of this call. Of an image that is
     flagged for a sealed class nothing leaves but its scores.
     """
-    tracks = [_Track(_subject(i, encoder) if isinstance(i, Image) else i) for i in images]
+    coverage = policy.coverage or Coverage.WHOLE
+    tracks = [_Track(_subject(i, encoder, coverage) if isinstance(i, Image) else i) for i in images]
     _screen(tracks, encoder)
     bench = _Bench(encoder, encoder.vectors(policy))
     explanations = bench.explanations(tracks, memories)
@@ -105,21 +122,44 @@ class ServedJudge:
     encoder: Encoder
     limits: Limits
     memories: Sequence[Memory] = ()
+    coverage: Coverage = Coverage.WHOLE  # where the policy does not say
 
     def prepare(
-        self, digest: str, load: Callable[[], bytes], known: KnownVectors | None
+        self,
+        digest: str,
+        load: Callable[[], bytes],
+        known: KnownVectors | None,
+        coverage: Coverage | None = None,
     ) -> Subject:
+        coverage = coverage or self.coverage
+        asked = None if known is None else _asked(known, self.encoder, coverage)
         # Where one pass is exact, a vector that is not so yet is not worth keeping.
-        if known is None or (self.encoder.screening_is_exact and not all(known.exact)):
-            return prepare(load(), self.encoder, self.limits)
-        again = self._again(load)
-        return Subject(digest, known.views, again, known=known)
+        if asked is None or (self.encoder.screening_is_exact and not all(asked.exact)):
+            return prepare(load(), self.encoder, self.limits, coverage)
+        return self._known(digest, asked, self._again(load, asked.views), coverage)
 
     def moderate(self, subjects: Sequence[Subject], policy: Policy) -> list[Outcome]:
         return moderate(subjects, policy, self.encoder, self.memories)
 
-    def _again(self, load: Callable[[], bytes]) -> Callable[[], Tensor]:
-        return lambda: _pixels(decode(load(), self.limits), self.encoder)
+    def _known(
+        self, digest: str, known: KnownVectors, load: Callable[[], Tensor], coverage: Coverage
+    ) -> Subject:
+        extent = known.extent
+        assert extent is not None, "its views were chosen by it"
+        size, boxes = (extent.width, extent.height), {v.box for v in known.views}
+        return Subject(
+            digest=digest,
+            views=known.views,
+            load=load,
+            known=known,
+            coverage=coverage,
+            sizes=(size,) * len(known.views),
+            seen=Seen(share_seen(*size, self.encoder.preprocessing, boxes), extent.time),
+            extent=extent,
+        )
+
+    def _again(self, load: Callable[[], bytes], views: Sequence[View]) -> Callable[[], Tensor]:
+        return lambda: pixels_of(decode(load(), self.limits), self.encoder, views)
 
 
 @dataclass
@@ -206,9 +246,9 @@ class _Bench:
         for row, (track, v) in enumerate(rows):
             if is_sealed(self.outcome(track).scores, self.vectors.policy):
                 continue  # of what must not be shown nothing is computed either
-            view = track.subject.views[v]
+            subject, view = track.subject, track.subject.views[v]
             cases += [
-                (track, Case(row, track.subject.digest, pixels[row], s))
+                (track, Case(row, subject.digest, pixels[row], s, subject.size(v)))
                 for s in self.outcome(track).scores
                 if s.flagged and s.view == view
             ]
@@ -236,16 +276,22 @@ class _Bench:
         margins = self.vectors.margins(track.vectors)  # (views, classes)
         scores = score(margins, track.subject.views, exact, self.vectors.policy)
         shut = is_sealed(scores, self.vectors.policy)
+        subject, policy = track.subject, self.vectors.policy
+        takes_partial = policy.takes_partial(subject.coverage)
+        verdict, reason = judge_seen(scores, subject.seen, takes_partial)
         return Outcome(
             digest=track.subject.digest,
-            verdict=judge(scores),
+            verdict=verdict,
             scores=scores,
+            reason=reason,
             vectors=track.vectors if track.changed and not shut else None,
             views=track.subject.views,
             exact=exact,
             explanations=tuple(track.explanations),
             pdq=None if shut else track.subject.pdq,
             notes=track.subject.notes,
+            seen=track.subject.seen,
+            extent=track.subject.extent,
         )
 
 
@@ -289,24 +335,35 @@ def _chunks(tracks: Sequence[_Track]) -> Iterator[list[_Track]]:
         yield chunk
 
 
-def _subject(image: Image, encoder: Encoder) -> Subject:
-    pixels = _pixels(image, encoder)
+def _subject(image: Image, encoder: Encoder, coverage: Coverage) -> Subject:
+    views = views_of(image, encoder, coverage)
+    pixels = pixels_of(image, encoder, views)
     return Subject(
         digest=image.digest,
-        views=tuple(View(f.number, f.reading) for f in image.frames),
+        views=views,
         load=lambda: pixels,
         pixels=pixels,
         drafted=image.drafted,
+        coverage=coverage,
+        sizes=tuple(full_size(image, image.frame(v.frame, v.reading)) for v in views),
+        seen=seen_of(image, encoder, views),
+        extent=extent_of(image),
         pdq=pdq(image.frames[0].picture),
         notes=image.notes,
     )
+
+
+def _asked(known: KnownVectors, encoder: Encoder, coverage: Coverage) -> KnownVectors | None:
+    """The vectors of the views that are asked for, if they are all known."""
+    if known.extent is None:  # of before there were views, or frames of several sizes
+        return None
+    size = known.extent.width, known.extent.height
+    frames = sorted({(view.frame, view.reading) for view in known.views})
+    boxes = windows(*size, encoder.preprocessing, coverage, len(frames))
+    return known.of([View(*frame, box) for frame in frames for box in boxes])
 
 
 def _exact_pixels(track: _Track) -> Tensor:
     subject = track.subject
     usable = subject.pixels is not None and not subject.drafted
     return subject.pixels if usable and subject.pixels is not None else subject.load()
-
-
-def _pixels(image: Image, encoder: Encoder) -> Tensor:
-    return torch.stack([encoder.pixels(f.picture) for f in image.frames])  # (views, 3, h, w)

@@ -16,6 +16,7 @@ from filter_service.errors import InvalidPolicy
 from filter_service.statements.grounds import Ground
 from filter_service.statements.mapping import LONGEST_GROUND, Notices, Stated
 from filter_service.strict import Name, Storable, Strict, Text
+from filter_service.views import Coverage
 
 
 def _one_slot(template: str) -> str:
@@ -102,7 +103,7 @@ class ForbiddenClass(Strict):
 class Policy(Strict):
     """What a platform forbids, and how to ask a model about it."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"notices"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"notices", "coverage", "partial"})
 
     name: Name = Field(description="Lower case, digits, - and _; at most 64.")
     on_failure: Literal["hold", "release"] = Field(
@@ -123,6 +124,17 @@ class Policy(Strict):
         "no statements of reasons.",
     )
 
+    coverage: Coverage | None = Field(
+        None,
+        description="How much of an image is looked at: whole, or model, which is what the model's "
+        "own preprocessing leaves of it; empty: as FILTER_SERVICE_COVERAGE says.",
+    )
+    partial: Literal["clear", "undetermined"] | None = Field(
+        None,
+        description="What an image is of which only a part was seen, and nothing forbidden in it; "
+        "empty: undetermined, but clear where coverage is model.",
+    )
+
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [c.name for c in self.classes]
@@ -140,6 +152,15 @@ class Policy(Strict):
         copied = super().model_copy(update=update, deep=deep)
         copied.__dict__.pop("digest", None)  # pydantic copies what was cached, too
         return copied
+
+    def takes_partial(self, coverage: Coverage) -> bool:
+        """Whether an image may be clear of which only a part was seen.
+
+        Unless that is said: where somebody chose to look at the model's square alone, since they
+        did; else not, since a whole look was meant, and was not had.
+        """
+        chosen = coverage is Coverage.MODEL
+        return chosen if self.partial is None else self.partial == "clear"
 
     def forbidden(self, name: str) -> ForbiddenClass:
         """The class of this name; KeyError when the policy has none."""

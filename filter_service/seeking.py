@@ -10,6 +10,7 @@ from filter_service.errors import ModelUnavailable, Permanent
 from filter_service.images import Limits, decode
 from filter_service.policy import Policy
 from filter_service.settings import Settings
+from filter_service.views import Box, windows
 from filter_service.web.service import Sought
 
 if TYPE_CHECKING:
@@ -25,11 +26,11 @@ def load(settings: Settings) -> "Encoder":
 
 
 def vector_of(encoder: "Encoder", data: bytes, limits: Limits) -> "FloatArray":
-    """The vector of an image's first frame: (d,) unit; raises ImageError."""
-    import torch  # likewise
-
-    pixels = encoder.pixels(decode(data, limits).frames[0].picture)  # (3, h, w)
-    vector: FloatArray = encoder.encode(torch.stack([pixels]))[0]
+    """The vector of an image's first frame, in one look: (d,) unit; raises ImageError."""
+    picture = decode(data, limits).frames[0].picture
+    boxes = windows(*picture.size, encoder.preprocessing)
+    box = boxes[0] if len(boxes) == 1 else Box(0, 0, *picture.size)
+    vector: FloatArray = encoder.encode(encoder.pixels(picture, box)[None])[0]
     return vector
 
 

@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from filter_service.errors import InvalidSettings
 from filter_service.references import AllowList
+from filter_service.views import Coverage
 
 PREFIX = "FILTER_SERVICE_"
 YEAR, MOST = 366 * 86_400.0, 2**31 - 1  # seconds; the largest whole number
@@ -70,6 +71,11 @@ class Settings(BaseSettings):
         None,
         description="Of a named model's checkpoint file: the tag whose images are prepared alike, "
         "or 'default'; asked for where the published weights disagree.",
+    )
+    coverage: Coverage = Field(
+        Coverage.WHOLE,
+        description="How much of an image is looked at where the policy does not say: whole, or "
+        "model, which is what the model's own preprocessing leaves of it.",
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from filter_service.policy import ForbiddenClass, Policy
-from filter_service.views import View
+from filter_service.views import Extent, Seen, View
 
 if TYPE_CHECKING:
     from filter_service.explain.record import Explanation
@@ -54,6 +54,16 @@ class KnownVectors:
     vectors: FloatArray  # (views, d) unit
     views: tuple[View, ...]
     exact: tuple[bool, ...]  # whether each vector is float32
+    extent: Extent | None = None  # None: not known, or frames of several sizes
+
+    def of(self, views: Sequence[View]) -> "KnownVectors | None":
+        """The vectors of exactly these views; None where one is not known."""
+        places = {view: i for i, view in enumerate(self.views)}
+        if not all(view in places for view in views):
+            return None
+        rows = [places[view] for view in views]
+        exact = tuple(self.exact[i] for i in rows)
+        return KnownVectors(self.vectors[rows], tuple(views), exact, self.extent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,8 @@ class Outcome:
     explanations: tuple["Explanation", ...] = field(default=())
     pdq: str | None = None  # perceptual hash of the first frame; None: too plain, or known already
     notes: tuple[str, ...] = ()  # sentences: what of the file could not be obeyed
+    seen: Seen | None = None  # how much of it the views show; None: nothing was looked at
+    extent: Extent | None = None  # None: not known, or frames of several sizes
 
     @property
     def worst(self) -> Score | None:
@@ -115,6 +127,21 @@ def score(
 def judge(scores: Sequence[Score]) -> Verdict:
     """Flagged when any class reaches its threshold, else clear."""
     return Verdict.FLAGGED if any(s.flagged for s in scores) else Verdict.CLEAR
+
+
+def judge_seen(
+    scores: Sequence[Score], seen: Seen | None, takes_partial: bool
+) -> tuple[Verdict, str | None]:
+    """`judge`, and what a clear verdict is worth of an image that was not seen whole; why."""
+    verdict = judge(scores)
+    partial = verdict is Verdict.CLEAR and seen is not None and seen.partial
+    if not partial or takes_partial:
+        return verdict, None
+    reason = (
+        f"only {seen} was looked at, and nothing forbidden was seen there; submit it in smaller "
+        "parts, look at it, or set the policy's partial to clear"
+    )
+    return Verdict.UNDETERMINED, reason
 
 
 def is_sealed(scores: Sequence[Score], policy: Policy) -> bool:

@@ -71,7 +71,7 @@ class Worker:
         return Desk(
             sessions=self.sessions,
             storage=Storage(s.images_at),
-            judge=ServedJudge(encoder, Limits.of(s), [memory]),
+            judge=ServedJudge(encoder, Limits.of(s), [memory], s.coverage),
             encoder_id=encoder_id,
             batch_size=s.batch_size,
             decode_threads=s.decode_threads,

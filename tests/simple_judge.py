@@ -15,7 +15,7 @@ from filter_service.policy import ForbiddenClass, Policy
 from filter_service.scoring import FloatArray
 from filter_service.storage import Storage
 from filter_service.verdicts import KnownVectors, Outcome, judge, score
-from filter_service.views import View
+from filter_service.views import Coverage, View
 
 DIM = 4
 FINGERPRINT = "ab" * 32
@@ -56,7 +56,11 @@ class SimpleJudge:
     before: Callable[[Sequence[Subject]], object] = lambda subjects: None
 
     def prepare(
-        self, digest: str, load: Callable[[], bytes], known: KnownVectors | None
+        self,
+        digest: str,
+        load: Callable[[], bytes],
+        known: KnownVectors | None,
+        coverage: Coverage | None = None,
     ) -> Subject:
         words = load().decode().split()
         if words[0] == "unreadable":

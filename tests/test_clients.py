@@ -47,7 +47,7 @@ class AnySeeker(NullSeeker):
 class AnyJudge(SimpleJudge):
     """Flags whatever its bytes are."""
 
-    def prepare(self, digest: str, load: Any, known: Any) -> Subject:
+    def prepare(self, digest: str, load: Any, known: Any, coverage: Any = None) -> Subject:
         load()
         return Subject(digest, ["3"], known)
 

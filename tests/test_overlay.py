@@ -9,7 +9,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image, ImageDraw
 
 from filter_service.explain.faithfulness import Proof
-from filter_service.explain.overlay import GAP, PANEL, PAPER, Box, card, overlay, seen
+from filter_service.explain.overlay import GAP, PANEL, PAPER, card, overlay, seen
 from filter_service.explain.record import (
     CounterfactualImage,
     Explanation,
@@ -19,6 +19,7 @@ from filter_service.explain.record import (
     Provenance,
     Word,
 )
+from filter_service.views import Box
 from tests.some_proofs import FAILED, PASSED
 
 SQUASH = {"size": [64, 64], "resize_mode": "squash"}

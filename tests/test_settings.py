@@ -15,6 +15,7 @@ GOOD = {
     "storage_url": "s3://bucket/images",
     "model": "ViT-B-32",
     "pretrained": "laion2b_s34b_b79k",
+    "coverage": "model",
     "preprocessing": "openai",
     "device": "cuda:1",
     "precision": "bfloat16",

@@ -127,6 +127,7 @@ def items(
     from filter_service import submissions
     from filter_service.db.unjudged import reasons
     from filter_service.verdicts import Verdict
+    from filter_service.views import is_partial
 
     if verdict is not None and verdict not in list(Verdict):
         raise typer.BadParameter(f"{verdict!r} is none of {', '.join(Verdict)}.")
@@ -144,6 +145,9 @@ def items(
             "class": class_name,
             "probability": item.probability,
             "reason": item.reason,
+            "seen_pixels": item.seen_pixels,
+            "seen_time": item.seen_time,
+            "partial": is_partial(item.seen_pixels, item.seen_time),
         }
         for item, class_name in found
     ]
@@ -226,5 +230,6 @@ def _print_items(rows: list[dict[str, Any]]) -> None:
         p = row["probability"]
         verdict, probability = row["verdict"] or row["unjudged"], "" if p is None else f"{p:.3f}"
         told = (str(row["item"]), row["file"], verdict, row["class"] or "", probability)
-        table.add_row(*cells(*told, row["reason"] or ""))
+        said = row["reason"] or ("only a part was seen" if row["partial"] else "")
+        table.add_row(*cells(*told, said))
     Console().print(table)

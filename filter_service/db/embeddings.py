@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from filter_service.db.tables import Digest, Embedding, Image, StoredEncoder, StoredPhrase
 from filter_service.scoring import FloatArray
 from filter_service.verdicts import KnownVectors
-from filter_service.views import View
+from filter_service.views import Extent, View
 
 INDEXED_FROM = 20_000  # vectors; fewer are read one by one, which takes a few milliseconds
 
@@ -48,23 +48,26 @@ def known_vectors(
 ) -> dict[str, KnownVectors]:
     """What an encoder has computed of these images, by digest."""
     place = (Image.digest, Embedding.frame, Embedding.view)
+    extent = (Image.width, Image.height, Image.shown_time)
     rows = session.execute(
-        select(*place, Embedding.vector, Embedding.exact_vector)
+        select(*place, Embedding.vector, Embedding.exact_vector, *extent)
         .join(Image)
         .where(Embedding.encoder_id == encoder_id, Embedding.image_id.in_(image_ids))
         .order_by(*place)
     )
-    return {
-        digest: _known([(View.parse(f, name), v, e) for _, f, name, v, e in views])
-        for digest, views in groupby(rows, key=lambda row: row[0])
-    }
+    return {digest: _known(list(views)) for digest, views in groupby(rows, key=lambda row: row[0])}
 
 
-def _known(rows: Sequence[tuple[View, FloatArray, FloatArray | None]]) -> KnownVectors:
+def _known(rows: Sequence[Any]) -> KnownVectors:
+    """Of one image, as `known_vectors` selects them."""
+    width, height, time = rows[0].width, rows[0].height, rows[0].shown_time
     return KnownVectors(
-        vectors=np.stack([unit(v) if e is None else e for _, v, e in rows]),  # (views, d)
-        views=tuple(view for view, _, _ in rows),
-        exact=tuple(e is not None for _, _, e in rows),
+        vectors=np.stack(  # (views, d)
+            [unit(r.vector) if r.exact_vector is None else r.exact_vector for r in rows]
+        ),
+        views=tuple(View.parse(r.frame, r.view) for r in rows),
+        exact=tuple(r.exact_vector is not None for r in rows),
+        extent=None if width is None else Extent(width, height, time),
     )
 
 

@@ -143,6 +143,9 @@ class Image(Table):
         comment="Pixels, upright; null: not judged, or frames of several sizes."
     )
     height: Mapped[int | None] = mapped_column(comment="Likewise.")
+    shown_time: Mapped[float | None] = mapped_column(
+        comment="Share of its time on the screen that its frames stand for; null: not judged."
+    )
 
 
 class LooseBytes(Table):

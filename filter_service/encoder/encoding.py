@@ -3,7 +3,7 @@
 import copy
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ import open_clip
 import PIL.Image
 import torch
 import torch.nn.functional as F
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 
 from filter_service.encoder.bands import Probed, probe
@@ -22,6 +23,7 @@ from filter_service.errors import InvalidSettings
 from filter_service.policy import Policy
 from filter_service.scoring import FloatArray, Head, PolicyVectors, policy_vectors
 from filter_service.settings import Settings
+from filter_service.views import Box
 
 TEXTS_KEPT = 16_384  # vectors; at 512 dimensions 32 MB
 CHUNK = 64  # texts in one forward pass
@@ -52,6 +54,7 @@ class Encoder:
         self.head = _head(self.model)
         self.input_size = int(np.max(network.facts["preprocessing"]["size"]))
         self._transform = network.transform
+        self._whole = _whole(network)
         self.tokenizer = network.tokenizer
         self._screening = None if self.screening_is_exact else self._converted()
         self._texts = _Remembered(self._encode_texts, TEXTS_KEPT)
@@ -67,9 +70,22 @@ class Encoder:
     def screening_is_exact(self) -> bool:
         return self.precision == "float32"
 
-    def pixels(self, frame: PIL.Image.Image) -> Tensor:
-        """open_clip's own preprocessing of one frame, in any thread: (3, h, w) float32."""
-        return self._transform(frame)
+    @property
+    def preprocessing(self) -> Mapping[str, Any]:
+        """open_clip's own: size, resize mode, interpolation, mean and deviation."""
+        found: Mapping[str, Any] = self.details["preprocessing"]
+        return found
+
+    def pixels(self, frame: PIL.Image.Image, box: Box | None = None) -> Tensor:
+        """open_clip's own preprocessing of one frame, in any thread: (3, h, w) float32.
+
+        A box, in the frame's pixels, is seen as a whole: where the model would cut its margins off,
+        it is squashed to the input's shape instead.
+        """
+        if box is None:
+            return self._transform(frame)
+        sides = box.left, box.top, box.right, box.bottom
+        return self._whole(frame.crop(tuple(round(s) for s in sides)))  # type: ignore[arg-type]
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> FloatArray:
@@ -160,6 +176,16 @@ def encoder_of(settings: Settings) -> Encoder:
     """The encoder that the settings name; raises as `load_encoder`."""
     s = settings
     return load_encoder(s.model, s.pretrained, s.device, s.precision, s.preprocessing)
+
+
+def _whole(network: Network) -> Callable[[PIL.Image.Image], Tensor]:
+    """The model's own transform, or where that cuts margins off, one that squashes instead."""
+    config: dict[str, Any] = network.facts["preprocessing"]
+    if config.get("resize_mode", "shortest") != "shortest":
+        return network.transform
+    whole = PreprocessCfg(**{**config, "resize_mode": "squash"})
+    transform: Callable[[PIL.Image.Image], Tensor] = image_transform_v2(whole, is_train=False)
+    return transform
 
 
 def _head(model: nn.Module) -> Head:

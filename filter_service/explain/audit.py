@@ -33,10 +33,11 @@ from filter_service.explain.relevance import Capture, RelevanceMap, capture, rea
 from filter_service.explain.rules import EXACT
 from filter_service.explain.words import Words
 from filter_service.images import Image, decode
+from filter_service.looking import full_size, pixels_of, views_of
 from filter_service.policy import ForbiddenClass
 from filter_service.scoring import ClassVectors, FloatArray, PolicyVectors
 from filter_service.verdicts import Score, score, threshold_margin
-from filter_service.views import View
+from filter_service.views import Coverage
 
 if TYPE_CHECKING:
     from filter_service.encoder import Encoder
@@ -161,7 +162,7 @@ def audit(
     whole: bool = True,
     masks: int = perturbation.COUNT,
 ) -> Audit:
-    """Explain an image for one class, be it flagged or not; an animation by its worst frame.
+    """Explain an image for one class, be it flagged or not, by the worst of its views.
 
     Maps are made by `methods`; without `whole` they are all that is added to the record. `masks` is
     how many masked images the regressions learn from.
@@ -205,6 +206,7 @@ class _Decision:
     vectors: ClassVectors
     digest: str
     pixels: Tensor  # (3, h, w)
+    size: tuple[int, int]  # of the frame in the file
     score: Score
     memories: Sequence[Memory]
     masks: int
@@ -219,15 +221,23 @@ class _Decision:
         memories: Sequence[Memory],
         masks: int,
     ) -> "_Decision":
-        pixels = torch.stack([encoder.pixels(f.picture) for f in image.frames])  # (n, 3, h, w)
+        views = views_of(image, encoder, policy.policy.coverage or Coverage.WHOLE)
+        pixels = pixels_of(image, encoder, views)  # (n, 3, h, w)
         margins = policy.margins(encoder.encode(pixels))  # (n, classes)
-        views = [View(f.number, f.reading) for f in image.frames]
         scores = score(margins, views, [True] * len(pixels), policy.policy)
         index = [c.name for c in policy.classes].index(class_name)
         worst = views.index(scores[index].view)
         vectors = policy.classes[index]
         return cls(
-            encoder, policy, vectors, image.digest, pixels[worst], scores[index], memories, masks
+            encoder=encoder,
+            policy=policy,
+            vectors=vectors,
+            digest=image.digest,
+            pixels=pixels[worst],
+            size=full_size(image, image.frame(views[worst].frame, views[worst].reading)),
+            score=scores[index],
+            memories=memories,
+            masks=masks,
         )
 
     @property
@@ -249,7 +259,7 @@ class _Decision:
     @cached_property
     def record(self) -> Explanation:
         explanations = Explanations(self.encoder, self.policy, self.memories, self.words)
-        case = Case(0, self.digest, self.pixels, self.score)
+        case = Case(0, self.digest, self.pixels, self.score, self.size)
         return explanations.explain([case], self.seen)[0]
 
     @cached_property

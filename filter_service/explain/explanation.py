@@ -45,6 +45,7 @@ class Case:
     digest: str
     pixels: Tensor  # (3, h, w), as captured
     score: Score
+    size: tuple[int, int] | None = None  # of the frame in the file, pixels
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class Explanations:
             class_name=vectors.name,
             frame=case.score.frame,
             view=case.score.view.name,
+            size=case.size,
             margin=case.score.margin,
             probability=case.score.probability,
             threshold=case.score.threshold,

@@ -2,12 +2,11 @@
 
 A map is drawn on a fixed scale and never stretched to its own peak: where nothing speaks for a
 class, nothing is coloured. What the model did not see, such as the margins of a centre crop, is
-darkened. Only the record is needed, no model.
+darkened, and the part that a view shows is outlined. Only the record is needed, no model.
 """
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from filter_service.explain import claims
 from filter_service.explain.record import Explanation, FlipRegion, Map, Word
+from filter_service.views import Box, looked_at
 
 FULL = 20.0  # times its equal part of the margin: where a place reaches the full colour
 FAINT = 2.0  # logits: margins below this count as this, so that noise is not drawn in full colour
@@ -26,6 +26,7 @@ UNSEEN = 0.35  # of its light is left to what the model did not see
 EVIDENCE, AGAINST = (232, 78, 20), (32, 104, 216)  # speaks for the class, against it
 INK, PALE, PAPER, OUTLINE = (28, 30, 34), (116, 120, 128), (252, 252, 250), (255, 255, 255)
 EMPTY = (234, 234, 230)
+VIEWED = (250, 204, 70)  # around the part of a picture that the map is of
 PANEL, GAP, LINE = 360, 24, 24  # pixels of a card
 MOST_WORDS = 8  # on a card
 MATTERS = 0.2  # logits: of words that say less, nobody asks for the sign
@@ -36,26 +37,16 @@ Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
-    """The part of a picture that the model saw, in the picture's pixels; may reach beyond it."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-
-def seen(width: int, height: int, preprocessing: Mapping[str, Any]) -> Box:
-    """Where the model's input lies in a picture, by open_clip's own resize modes."""
-    mode, size = preprocessing.get("resize_mode", "shortest"), preprocessing["size"]
-    h, w = (size, size) if isinstance(size, int) else size
-    if mode == "squash":
-        return Box(0, 0, width, height)
-    scales = width / w, height / h  # pixels of the picture per pixel of the input
-    scale = max(scales) if mode == "longest" else min(scales)
-    x, y = (width - scale * w) / 2, (height - scale * h) / 2
-    return Box(x, y, x + scale * w, y + scale * h)
+def seen(width: int, height: int, preprocessing: Mapping[str, Any], part: Box | None = None) -> Box:
+    """Where the model's input lies in a picture, of which it was given a part, in shares of it."""
+    if part is None:
+        return looked_at(width, height, preprocessing)
+    box = part.scaled(width, height)
+    if preprocessing.get("resize_mode", "shortest") != "longest":
+        return box
+    inner = looked_at(box.right - box.left, box.bottom - box.top, preprocessing)
+    x, y = box.left, box.top
+    return Box(x + inner.left, y + inner.top, x + inner.right, y + inner.bottom)
 
 
 def overlay(
@@ -64,37 +55,56 @@ def overlay(
     margin: float,
     preprocessing: Mapping[str, Any],
     region: FlipRegion | None = None,
+    part: Box | None = None,
 ) -> Image.Image:
-    """The map over its picture, greyed: warm where it speaks for the class, blue where against."""
-    heat, unseen = _heat(picture.size, found.grid, margin, preprocessing)
+    """The map over its picture, greyed: warm where it speaks for the class, blue where against.
+
+    Of a picture that was seen in parts, the one that the map is of is outlined.
+    """
+    where = seen(*picture.size, preprocessing, part)
+    heat, unseen = _heat(picture.size, found.grid, margin, where)
     drawn = Image.fromarray(_tinted(np.asarray(picture.convert("L"), np.float32), heat))
-    if region is not None and is_part(region, found):
-        _outline(drawn, region, found.grid.shape, seen(*picture.size, preprocessing))
     drawn.paste(drawn.point(lambda level: level * UNSEEN), mask=Image.fromarray(unseen))
+    if part is not None:
+        _frame(drawn, where)
+    if region is not None and is_part(region, found):
+        _outline(drawn, region, found.grid.shape, where)
     return drawn
 
 
 def map_layer(
-    size: tuple[int, int], grid: Floats, margin: float, preprocessing: Mapping[str, Any]
+    size: tuple[int, int],
+    grid: Floats,
+    margin: float,
+    preprocessing: Mapping[str, Any],
+    part: Box | None = None,
 ) -> Image.Image:
     """The colours of `overlay` alone, to be laid over a picture of this shape: RGBA.
 
     Nothing of the picture is in them, and `grid` may be a word's, whose whole is the margin.
     """
-    heat, unseen = _heat(size, grid, margin, preprocessing)
+    where = seen(*size, preprocessing, part)
+    heat, unseen = _heat(size, grid, margin, where)
     layer = np.empty((*heat.shape, 4), np.uint8)  # (h, w, 4)
     layer[..., :3] = np.where(heat[..., None] > 0, EVIDENCE, AGAINST)
     layer[..., 3] = (255 * _strength(heat)).round()
     layer[unseen] = (0, 0, 0, round(255 * (1 - UNSEEN)))
-    return Image.fromarray(layer)
+    drawn = Image.fromarray(layer)
+    if part is not None:
+        _frame(drawn, where)
+    return drawn
 
 
 def region_layer(
-    size: tuple[int, int], region: FlipRegion, found: Map, preprocessing: Mapping[str, Any]
+    size: tuple[int, int],
+    region: FlipRegion,
+    found: Map,
+    preprocessing: Mapping[str, Any],
+    part: Box | None = None,
 ) -> Image.Image:
     """The outline of `overlay` alone, to be laid over a picture of this shape: RGBA."""
     layer = Image.new("RGBA", size)
-    _outline(layer, region, found.grid.shape, seen(*size, preprocessing))
+    _outline(layer, region, found.grid.shape, seen(*size, preprocessing, part))
     return layer
 
 
@@ -114,11 +124,10 @@ def _full(places: int, margin: float) -> float:
 
 
 def _heat(
-    size: tuple[int, int], grid: Floats, margin: float, preprocessing: Mapping[str, Any]
+    size: tuple[int, int], grid: Floats, margin: float, box: Box
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Shares of the full colour at each pixel, and which pixels the model did not see: (h, w)."""
+    """Shares of the full colour at each pixel, and which pixels lie outside the box: (h, w)."""
     (width, height), (gh, gw) = size, grid.shape
-    box = seen(width, height, preprocessing)
     down = _weights(height, box.top, box.bottom, gh)
     across = _weights(width, box.left, box.right, gw)
     heat = down @ (grid.astype(np.float32) / _full(grid.size, margin)) @ across.T
@@ -165,8 +174,25 @@ def _outline(drawn: Image.Image, region: FlipRegion, shape: tuple[int, int], box
     upright = np.argwhere(gone[1:-1, 1:] != gone[1:-1, :-1])
     sides = [(xs[x], ys[y], xs[x + 1], ys[y]) for y, x in flat]
     sides += [(xs[x], ys[y], xs[x], ys[y + 1]) for y, x in upright]
+    _lines(drawn, sides, OUTLINE)
+
+
+def _frame(drawn: Image.Image, box: Box) -> None:
+    """A line around the part of a picture that a view shows."""
+    thin, (width, height) = max(1.0, min(drawn.size) / 240), drawn.size
+    left, top = max(box.left, thin), max(box.top, thin)  # a line on an edge is half outside
+    right, bottom = min(box.right, width - 1 - thin), min(box.bottom, height - 1 - thin)
+    sides = [(left, top, right, top), (left, bottom, right, bottom)]
+    sides += [(left, top, left, bottom), (right, top, right, bottom)]
+    _lines(drawn, sides, VIEWED)
+
+
+def _lines(
+    drawn: Image.Image, sides: Sequence[tuple[float, float, float, float]], inner: Colour
+) -> None:
+    """Upright and level lines, readable on any ground."""
     draw, thin = ImageDraw.Draw(drawn), max(1.0, min(drawn.size) / 240)
-    for colour, half in ((INK, 1.5 * thin), (OUTLINE, 0.5 * thin)):  # readable on any ground
+    for colour, half in ((INK, 1.5 * thin), (inner, 0.5 * thin)):
         for left, top, right, bottom in sides:
             draw.rectangle((left - half, top - half, right + half, bottom + half), colour)
 
@@ -222,7 +248,7 @@ def _evidence(
     if not record.faithful:
         return f"{claims.NO_BETTER} So the map is not shown."
     fitted = _fitted(picture)
-    return overlay(fitted, record.map, record.margin, preprocessing, record.region)
+    return overlay(fitted, record.map, record.margin, preprocessing, record.region, record.part)
 
 
 def _nearest(record: Explanation, neighbour: Image.Image | None) -> tuple[str, Image.Image | str]:
@@ -300,6 +326,8 @@ def _sentences(record: Explanation) -> list[str]:
         said.append(f"The boundary of the class is {record.boundary_degrees:.1f}° away.")
     if record.words and any(map(_unsure, record.words[0].words)):
         said.append("?: whether this word speaks for the class depends on how it is taken away.")
+    if record.part is not None:
+        said.append("All of this is about the part of the picture that is framed in yellow.")
     by = record.provenance
     said.append(
         f"Encoder {by.encoder} {by.fingerprint[:8]}, policy {by.policy} {by.policy_digest[:8]}."

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from filter_service.explain.faithfulness import FirstProof, Proof
-from filter_service.views import View
+from filter_service.views import Box, View
 
 
 def _grid(value: Any) -> npt.NDArray[np.float16]:  # noqa: ANN401  (an array, or its JSON form)
@@ -117,7 +117,8 @@ class Explanation(_Frozen):
     schema_version: Literal[1, 2] = 2
     class_name: str
     frame: int
-    view: str = ""  # which look at the frame; empty: as the model prepares it
+    view: str = ""  # which look at the frame; empty: as the model takes it
+    size: tuple[int, int] | None = None  # of the frame, pixels; None: of before there were views
     margin: float  # logits
     probability: float
     threshold: float  # probability
@@ -138,6 +139,15 @@ class Explanation(_Frozen):
     def seen(self) -> View:
         """The view that is explained."""
         return View.parse(self.frame, self.view)
+
+    @property
+    def part(self) -> Box | None:
+        """The part of the frame that was seen, in shares of it; None: as the model takes it."""
+        box = self.seen.box
+        if box is None or self.size is None:
+            return None
+        width, height = self.size
+        return box.scaled(1 / width, 1 / height)
 
     @property
     def faithful(self) -> bool:

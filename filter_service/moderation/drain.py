@@ -63,8 +63,10 @@ def _claim(desk: Desk[S], leases: Leases, pool: ThreadPoolExecutor) -> list[Read
         return []
     with desk.sessions.begin() as session:
         known = known_vectors(session, desk.encoder_id, {c.image_id for c in claimed})
+    # Items of one image share it, unless their policies look at different parts of it.
+    looks = [(c.digest, desk.policy(c.policy_id).policy.coverage) for c in claimed]
     subjects = {
-        digest: pool.submit(desk.prepare, digest, known.get(digest))
-        for digest in dict.fromkeys(c.digest for c in claimed)
+        (digest, coverage): pool.submit(desk.prepare, digest, known.get(digest), coverage)
+        for digest, coverage in dict.fromkeys(looks)
     }
-    return [Ready(c, subjects[c.digest]) for c in claimed]
+    return [Ready(c, subjects[look]) for c, look in zip(claimed, looks, strict=True)]

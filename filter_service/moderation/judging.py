@@ -18,6 +18,7 @@ from filter_service.policy import Policy
 from filter_service.reviews.matching import Matcher
 from filter_service.storage import Storage
 from filter_service.verdicts import KnownVectors, Outcome, Verdict
+from filter_service.views import Coverage
 
 S = TypeVar("S")  # what a judge makes of an image before it judges: pixels, as a rule
 T = TypeVar("T")
@@ -28,8 +29,17 @@ logger = logging.getLogger(__name__)
 class Judge(Protocol[S]):
     """The model, as this room sees it."""
 
-    def prepare(self, digest: str, load: Callable[[], bytes], known: KnownVectors | None) -> S:
-        """Decode one image, in any thread; raises ImageError. Known vectors may spare it that."""
+    def prepare(
+        self,
+        digest: str,
+        load: Callable[[], bytes],
+        known: KnownVectors | None,
+        coverage: Coverage | None = None,
+    ) -> S:
+        """Decode one image, in any thread; raises ImageError. Known vectors may spare it that.
+
+        `coverage` is the policy's; None: as the service is set.
+        """
 
     def moderate(self, subjects: Sequence[S], policy: Policy) -> list[Outcome]:
         """One outcome for each subject, in order."""
@@ -53,8 +63,10 @@ class Desk(Generic[S]):
         """The lists, read once and again when they change."""
         return Matcher(self.encoder_id)
 
-    def prepare(self, digest: str, known: KnownVectors | None) -> S:
-        return self.judge.prepare(digest, partial(self.storage.get, digest), known)
+    def prepare(
+        self, digest: str, known: KnownVectors | None, coverage: Coverage | None = None
+    ) -> S:
+        return self.judge.prepare(digest, partial(self.storage.get, digest), known, coverage)
 
     def policy(self, policy_id: int) -> KnownPolicy:
         """A stored policy, read once."""
@@ -100,7 +112,7 @@ def _answers(
     subjects: dict[str, S] = {}
     answers: dict[str, Answer] = {}
     for digest, future in {r.item.digest: r.subject for r in items}.items():
-        again = partial(desk.prepare, digest, known.get(digest))
+        again = partial(desk.prepare, digest, known.get(digest), policy.coverage)
         prepared = _attempt(digest, again if digest in known else future.result)
         if isinstance(prepared, Outcome | Transient):
             answers[digest] = prepared
@@ -147,7 +159,7 @@ def _without_path(error: Exception) -> str:
 
 def _vectors(answers: Iterable[Answer]) -> dict[str, KnownVectors]:
     return {
-        o.digest: KnownVectors(o.vectors, o.views, o.exact)
+        o.digest: KnownVectors(o.vectors, o.views, o.exact, o.extent)
         for o in answers
         if isinstance(o, Outcome) and o.vectors is not None
     }

@@ -46,6 +46,21 @@ _HASHES = text("""
 """)
 
 
+_EXTENTS = text("""
+    WITH new AS (
+        SELECT images.id, seen.width, seen.height, seen.time
+        FROM images JOIN unnest(
+            :ids ::bigint[], :widths ::int[], :heights ::int[], :times ::double precision[]
+        ) AS seen (id, width, height, time) USING (id)
+        WHERE (images.width, images.height, images.shown_time)
+              IS DISTINCT FROM (seen.width, seen.height, seen.time)
+        ORDER BY images.id FOR NO KEY UPDATE OF images
+    )
+    UPDATE images SET width = new.width, height = new.height, shown_time = new.time
+    FROM new WHERE images.id = new.id
+""")
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
     """An item that becomes undetermined without having been judged."""
@@ -81,6 +96,7 @@ def record(session: Session, judged: Sequence[Judged], source: Source) -> int:
         rulings = _hidden(session, _rulings(session, kept, source))
         shown = [r.judged for r in rulings if not r.hidden]
         _keep_hashes(session, shown)
+        _keep_extents(session, shown)
         _keep_vectors(session, shown, source)
         _keep_scores(session, shown, source)
         session.execute(update(Item), [_verdict(r, source) for r in rulings])
@@ -135,6 +151,20 @@ def _keep_hashes(session: Session, judged: Sequence[Judged]) -> None:
     hashes = {j.image_id: j.outcome.pdq for j in judged if j.outcome.pdq is not None}
     if hashes:
         session.execute(_HASHES, {"ids": list(hashes), "hashes": list(hashes.values())})
+
+
+def _keep_extents(session: Session, judged: Sequence[Judged]) -> None:
+    """Size and time of every image that was decoded now, so that its views are known next time."""
+    decoded = {j.image_id: j.outcome for j in judged if j.outcome.vectors is not None}
+    extents = {i: o.extent for i, o in decoded.items() if o.extent is not None}
+    if extents:
+        columns = {
+            "ids": list(extents),
+            "widths": [e.width for e in extents.values()],
+            "heights": [e.height for e in extents.values()],
+            "times": [e.time for e in extents.values()],
+        }
+        session.execute(_EXTENTS, columns)
 
 
 def _rulings(session: Session, judged: Sequence[Judged], source: Source) -> list[Ruling]:
@@ -235,6 +265,8 @@ def _verdict(ruling: Ruling, source: Source) -> dict[str, Any]:
         "margin": score and score.margin,
         "probability": score and score.probability,
         "list_entry_id": ruling.entry and ruling.entry.entry_id,
+        "seen_pixels": outcome.seen and outcome.seen.pixels,
+        "seen_time": outcome.seen and outcome.seen.time,
     }
 
 
@@ -273,6 +305,8 @@ def _entries(judged: Judged, source: Source, encoder: str) -> Iterator[Entry]:
     }
     if outcome.notes:
         details["notes"] = " ".join(outcome.notes)
+    if outcome.seen is not None and outcome.seen.partial:
+        details["seen"] = {"pixels": outcome.seen.pixels, "time": outcome.seen.time}
     yield Entry(Event.JUDGED, *about, details)
     for explanation in outcome.explanations:
         record = canonical(explanation.model_dump(mode="json"))  # as the database will hold it

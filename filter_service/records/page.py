@@ -16,6 +16,7 @@ from filter_service.records.life import Life
 from filter_service.records.parts import Explained, Measured, Notified, Reviewed
 from filter_service.records.telling import Chapter, chapter_of, said_in, sentence, who
 from filter_service.verdicts import probability, threshold_margin
+from filter_service.views import Seen
 from filter_service.web.console.evidence import Evidence, evidence
 from filter_service.web.pages import signed
 
@@ -108,6 +109,12 @@ class Record:
     @property
     def calibrated(self) -> bool:
         return any(s.forbidden.calibration is not None for s in self.scores)
+
+    @property
+    def seen(self) -> Seen | None:
+        """How much of the image the model looked at."""
+        item = self.life.item
+        return Seen.of(item.seen_pixels, item.seen_time)
 
     @property
     def picture_kept(self) -> bool:

@@ -71,7 +71,9 @@ class Inlined:
             return ""
         return self._layer(
             record.seen,
-            lambda s: overlay.map_layer(s, grid.grid, record.margin, self._preprocessing),
+            lambda s: overlay.map_layer(
+                s, grid.grid, record.margin, self._preprocessing, record.part
+            ),
         )
 
     def region(self, record: Explanation) -> str:
@@ -79,7 +81,8 @@ class Inlined:
         if where is None or over is None:
             return ""
         return self._layer(
-            record.seen, lambda s: overlay.region_layer(s, where, over, self._preprocessing)
+            record.seen,
+            lambda s: overlay.region_layer(s, where, over, self._preprocessing, record.part),
         )
 
     def other(self, digest: str) -> str:

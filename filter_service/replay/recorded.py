@@ -13,6 +13,7 @@ from filter_service import ledger
 from filter_service.db.policies import KnownPolicy, load_policy
 from filter_service.db.tables import (
     Batch,
+    Embedding,
     Image,
     Item,
     LedgerEntry,
@@ -25,6 +26,7 @@ from filter_service.db.tables import (
 from filter_service.errors import AnotherEncoder, UnknownItem
 from filter_service.ledger import Event
 from filter_service.verdicts import Verdict
+from filter_service.views import View
 
 if TYPE_CHECKING:
     from filter_service.encoder import Encoder
@@ -84,6 +86,7 @@ class OnRecord:
     precision: str  # of the screening pass
     row: Mapping[str, Any]  # verdict, class, margin, probability as the item's row has them
     judged: Mapping[str, Any] | None  # details of the ledger's entry
+    views: frozenset[View]  # of which the encoder's vectors are stored; empty: they expired
     scores: Mapping[str, tuple[float, bool]]  # by class: margin, and whether it is float32's
     explanations: Mapping[str, Stored]  # by class
     told: Told
@@ -124,6 +127,7 @@ def on_record(session: Session, item_id: int) -> OnRecord | NotReplayed:
             "probability": item.probability,
         },
         judged=judged[-1] if judged else None,
+        views=_views(session, encoder.id, image.id),
         scores=_scores(session, policy, encoder.id, image.id),
         explanations=_explanations(session, item_id, encoder.id),
         told=_told(entries),
@@ -206,6 +210,13 @@ def _scores(
         )
     )
     return {names[class_id]: (margin, exact) for class_id, margin, exact in rows}
+
+
+def _views(session: Session, encoder_id: int, image_id: int) -> frozenset[View]:
+    stored = select(Embedding.frame, Embedding.view).where(
+        Embedding.encoder_id == encoder_id, Embedding.image_id == image_id
+    )
+    return frozenset(View.parse(frame, name) for frame, name in session.execute(stored))
 
 
 def _explanations(session: Session, item_id: int, encoder_id: int) -> dict[str, Stored]:

@@ -14,7 +14,7 @@ from filter_service.encoder import Encoder
 from filter_service.errors import AnotherEncoder, ImageError
 from filter_service.images import Limits
 from filter_service.ledger import Entry, Event
-from filter_service.pipeline import moderate, prepare
+from filter_service.pipeline import Subject, moderate, prepare
 from filter_service.replay.comparing import Comparison
 from filter_service.replay.explaining import Computed, compare_explanation, compare_told
 from filter_service.replay.recorded import (
@@ -29,6 +29,7 @@ from filter_service.replay.scores import compare_row, compare_scores
 from filter_service.replay.tolerances import VERSION
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
+from filter_service.views import Coverage
 
 ACTOR = "service"
 
@@ -87,7 +88,7 @@ class Replay:
         compare_row(found, record)
         screened = record.row["verdict"] is Verdict.CLEAR
         try:
-            subject = prepare(self.storage.get(record.digest), self.encoder, self.limits)
+            subject = self._subject(found, record)
         except ImageError as error:  # the store should have it, whole
             found.same("image", record.digest, str(error))
             return Replayed(record.item_id, found, screened)
@@ -97,6 +98,19 @@ class Replay:
         computed = Computed(subject, outcome, record.policy.policy, self.encoder)
         self._compare_explanations(found, record, computed)
         return Replayed(record.item_id, found, screened)
+
+    def _subject(self, found: Comparison, record: OnRecord) -> Subject:
+        """Seen as it was then, as the stored views tell; a note where nothing gives those here."""
+        data, said = self.storage.get(record.digest), record.policy.policy.coverage
+        for coverage in dict.fromkeys((said or Coverage.WHOLE, *Coverage)):
+            subject = prepare(data, self.encoder, self.limits, coverage)
+            if record.views.issuperset(subject.views) or not record.views:
+                return subject
+        found.notes.append(
+            "the image is looked at in other views here than those on record: they are chosen "
+            "otherwise by now, or its frames are."
+        )
+        return prepare(data, self.encoder, self.limits, said or Coverage.WHOLE)
 
     def _compare_explanations(
         self, found: Comparison, record: OnRecord, computed: Computed

@@ -35,6 +35,7 @@ from filter_service.replay.tolerances import (
 )
 from filter_service.scoring import FloatArray
 from filter_service.storage import Storage
+from filter_service.views import Coverage
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ class Rescorer:
         question: Question,
         recorded: Sequence[CounterfactualImage],
     ) -> None:
-        """Of each image the frame that comes nearest to what is on record.
+        """Of each image the view that comes nearest to what is on record.
 
-        The record names no frame, nor whether a fast look or the exact one gave its vector, or the
+        The record names none, nor whether a fast look or the exact one gave its vector, or the
         store, which keeps fast looks in float16: each of them may have been meant.
         """
         for image in recorded:
@@ -164,8 +165,11 @@ class Rescorer:
                 return "has expired meanwhile."
             return _Looks(kept[digest].vectors, kept=True)
         try:
-            subject = prepare(self.storage.get(digest), self.encoder, self.limits)
-            return _Looks(_looks(subject, self.encoder))
+            data = self.storage.get(digest)
+            subjects = [prepare(data, self.encoder, self.limits)]
+            if any(view.box for view in subjects[0].views):
+                subjects.append(prepare(data, self.encoder, self.limits, Coverage.MODEL))
+            return _Looks(np.concatenate([_looks(s, self.encoder) for s in subjects]))
         except ImageError as error:
             return f"cannot be read: {error}"
 
@@ -185,9 +189,9 @@ def suspect_of(pixels: Any, recorded: Map, question: Question) -> Suspect:  # no
 
 
 def _looks(subject: Subject, encoder: Encoder) -> FloatArray:
-    """Each frame as the first look saw it, the same in float16, and exactly: (3 * frames, d)."""
+    """Each view as the first look saw it, the same in float16, and exactly: (3 * views, d)."""
     assert subject.pixels is not None
-    fast = encoder.screen(subject.pixels)  # (frames, d)
+    fast = encoder.screen(subject.pixels)  # (views, d)
     half = fast.astype(np.float16).astype(np.float32)
     half /= np.linalg.norm(half, axis=1, keepdims=True)
     return np.concatenate([fast, half, encoder.encode(subject.load())])

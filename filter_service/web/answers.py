@@ -20,6 +20,7 @@ from filter_service.db.tables import (
 from filter_service.db.unjudged import Unjudged, unjudged
 from filter_service.submissions import Status
 from filter_service.verdicts import Verdict
+from filter_service.views import is_partial
 
 
 class PolicyName(BaseModel):
@@ -130,6 +131,13 @@ class ItemAnswer(BaseModel):
     class_name: str | None = Field(description="The class with the worst score.")
     margin: float | None = Field(description="Of that class, in logits.")
     probability: float | None = Field(description="Of that class.")
+    seen_pixels: float | None = Field(
+        description="Share of each frame that the model looked at, 0 to 1; null: not known."
+    )
+    seen_time: float | None = Field(
+        description="Share of its time on the screen that the model looked at; null: not known."
+    )
+    partial: bool = Field(description="A part of the image was not looked at.")
     judged_at: datetime | None
     review: ReviewAnswer | None
 
@@ -225,6 +233,9 @@ def item_answers(rows: Iterable[Any]) -> list[ItemAnswer]:
             class_name=class_name,
             margin=item.margin,
             probability=item.probability,
+            seen_pixels=item.seen_pixels,
+            seen_time=item.seen_time,
+            partial=is_partial(item.seen_pixels, item.seen_time),
             judged_at=item.judged_at,
             review=None if decision is None else ReviewAnswer(decision=decision, at=at),
         )

@@ -121,7 +121,8 @@ def drawn_overlay(item: ItemId, class_name: ClassName, by: Reader, here: Here) -
             f"{record.no_map or 'it did no better than chance when it was tested.'}"
         )
     picture = told.picture(here)
-    return _png(overlay(picture, record.map, record.margin, told.preprocessing, record.region))
+    region, part = record.region, record.part
+    return _png(overlay(picture, record.map, record.margin, told.preprocessing, region, part))
 
 
 @router.get(

@@ -29,14 +29,16 @@ CREATE INDEX scores_by_margin ON scores (encoder_id, class_id, margin)
 """
 
 SEEN = """
-ALTER TABLE images ADD width integer, ADD height integer;
+ALTER TABLE images ADD width integer, ADD height integer, ADD shown_time double precision;
 COMMENT ON COLUMN images.width IS 'Pixels, upright; null: not judged, or frames of several sizes.';
 COMMENT ON COLUMN images.height IS 'Likewise.';
+COMMENT ON COLUMN images.shown_time IS
+    'Share of its time on the screen that its frames stand for; null: not judged.';
 ALTER TABLE items ADD seen_pixels double precision, ADD seen_time double precision;
 COMMENT ON COLUMN items.seen_pixels IS 'Share of each frame that the model saw; null: unknown.';
 COMMENT ON COLUMN items.seen_time IS 'Share of its time on the screen; null: unknown.';
 """
 
 GRANTS = """
-GRANT UPDATE (width, height) ON images TO filter_service_app;
+GRANT UPDATE (width, height, shown_time) ON images TO filter_service_app;
 """

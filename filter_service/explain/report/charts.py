@@ -3,8 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,8 @@ from markupsafe import Markup
 
 from filter_service.explain.audit import Agreement, Pair
 from filter_service.explain.inside import Contributions, Lens, Trace
-from filter_service.explain.overlay import AGAINST, EVIDENCE, PAPER, Colour, seen
+from filter_service.explain.overlay import AGAINST, EVIDENCE, PAPER, Colour
+from filter_service.views import Box
 
 WIDE_TABLE = 12  # heads: more leave no room for numbers
 SOLID = 0.6  # share of the full colour from which writing on it is white
@@ -138,14 +138,12 @@ def lowest(found: Agreement) -> float:
     )
 
 
-def pairs(
-    found: Sequence[Pair],
-    grid: tuple[int, int],
-    size: tuple[int, int],
-    preprocessing: Mapping[str, Any],
-) -> Markup:
-    """A line between the places of each pair, to be laid over a picture of this size."""
-    box, full = seen(*size, preprocessing), max(abs(p.effect) for p in found) or 1.0
+def pairs(found: Sequence[Pair], grid: tuple[int, int], size: tuple[int, int], box: Box) -> Markup:
+    """A line between the places of each pair, to be laid over a picture of this size.
+
+    The grid lies in the box, in the picture's pixels.
+    """
+    full = max(abs(p.effect) for p in found) or 1.0
 
     def middle(place: int) -> tuple[float, float]:
         y, x = divmod(place, grid[1])

@@ -15,10 +15,11 @@ import PIL.Image
 
 from filter_service.explain.audit import ADDITIVE, Audit, MethodMap
 from filter_service.explain.caption import CaptionWord
-from filter_service.explain.overlay import full_colour, overlay
+from filter_service.explain.overlay import full_colour, overlay, seen
 from filter_service.explain.record import CounterfactualImage, FlipRegion, Map
 from filter_service.explain.report import charts
 from filter_service.explain.report.charts import data_uri, number, signed
+from filter_service.views import Box
 
 HERE = Path(__file__).parent
 LARGE, MIDDLE, SMALL = 560, 320, 240  # pixels of a picture's longer side
@@ -126,8 +127,11 @@ class _View:
         if found is None or not found.pairs:
             return None
         small = _fitted(self.picture, MIDDLE)
-        lines = charts.pairs(found.pairs, found.grid, small.size, self.audit.preprocessing)
+        lines = charts.pairs(found.pairs, found.grid, small.size, self._where(small.size))
         return Shown(data_uri(small), "pairs of places", (), self.audit.flagged, lines)
+
+    def _where(self, size: tuple[int, int]) -> Box:
+        return seen(*size, self.audit.preprocessing, self.audit.record.part)
 
     @property
     def neighbours(self) -> list[Shown]:
@@ -181,7 +185,8 @@ class _View:
 
     def _drawn(self, found: Map, side: int, score: float, region: FlipRegion | None) -> Picture:
         fitted = _fitted(self.picture, side)
-        return overlay(fitted, found, score, self.audit.preprocessing, region)
+        part = self.audit.record.part
+        return overlay(fitted, found, score, self.audit.preprocessing, region, part)
 
 
 def _times(found: Map, full: float) -> float:

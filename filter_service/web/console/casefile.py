@@ -27,6 +27,7 @@ from filter_service.people import Ability
 from filter_service.policy import Policy, Severity
 from filter_service.reviews import cases
 from filter_service.reviews.cases import Case
+from filter_service.views import Seen
 from filter_service.web.console.evidence import Evidence, evidence
 
 SEVERITIES = tuple(s.value for s in Severity)  # as the queue numbers them
@@ -47,6 +48,11 @@ class CaseFile:
     mine: bool  # this person holds the case
     outcome: ReviewOutcome | None
     statement: str | None  # of the user who disagrees
+
+    @property
+    def seen(self) -> Seen | None:
+        """How much of the image the model looked at."""
+        return Seen.of(self.item.seen_pixels, self.item.seen_time)
 
     @property
     def severity(self) -> str:

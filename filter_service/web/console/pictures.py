@@ -139,7 +139,7 @@ def evidence(
         here,
         found,
         "map",
-        lambda s: overlay.map_layer(s, grid, margin, found.preprocessing),
+        lambda s: overlay.map_layer(s, grid, margin, found.preprocessing, found.record.part),
     )
 
 
@@ -160,7 +160,7 @@ def region(
         here,
         found,
         "region",
-        lambda s: overlay.region_layer(s, where, over, found.preprocessing),
+        lambda s: overlay.region_layer(s, where, over, found.preprocessing, found.record.part),
     )
 
 
@@ -189,7 +189,7 @@ def word(
         here,
         found,
         f"word-{n}",
-        lambda s: overlay.map_layer(s, grid, margin, found.preprocessing),
+        lambda s: overlay.map_layer(s, grid, margin, found.preprocessing, found.record.part),
     )
 
 
