@@ -85,10 +85,15 @@ def client_of(
 
 
 def key_client(
-    app: FastAPI, sessions: Sessions, name: str = "platform", client: str | None = "default"
+    app: FastAPI,
+    sessions: Sessions,
+    name: str = "platform",
+    client: str | None = "default",
+    *,
+    all_clients: bool = False,
 ) -> TestClient:
     """A platform with a new API key, of the client whose is what names none."""
-    secret = people.add_key(sessions, name, "service", client)
+    secret = people.add_key(sessions, name, "service", client, all_clients=all_clients)
     return TestClient(app, headers={"Authorization": f"Bearer {secret}"})
 
 

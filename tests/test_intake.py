@@ -352,7 +352,7 @@ def test_another_request_under_a_used_key_is_refused(
 
 
 def test_a_key_belongs_to_its_platform(client: TestClient, sessions: Sessions) -> None:
-    other = key_client(client.app, sessions, "another")  # type: ignore[arg-type]
+    other = key_client(client.app, sessions, "another", client=None)  # type: ignore[arg-type]
     batches = {submit(c, ("a", GOOD), key="k1").json()["batch"] for c in (client, other)}
     assert len(batches) == 2
 

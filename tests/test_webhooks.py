@@ -582,7 +582,7 @@ def test_pages_of_deliveries_follow_each_other_over_http(
 ) -> None:
     endpoint = add(sessions, receiver.url)
     tell(sessions, 1, 2, 3)
-    client, seen, after = key_client(app, sessions), [], ""
+    client, seen, after = key_client(app, sessions, all_clients=True), [], ""
     while after is not None:
         query = {"limit": "2", **({"after": after} if after else {})}
         page = client.get(f"/v1/webhooks/{endpoint}/deliveries", params=query).json()
