@@ -4,7 +4,6 @@ import io
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,6 @@ from PIL import ImageCms
 
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
-from filter_service.encoder import Encoder, load_encoder
 from filter_service.images import decode
 from filter_service.policy import read_policy
 from filter_service.verdicts import Verdict, judge, score
@@ -23,6 +21,7 @@ from filter_service.views import View
 from tests.bad_files import encoded, png, still
 from tests.console_world import labelled
 from tests.painted_files import gama, iccp, made_png
+from tests.precision import bundled
 from tests.profiles import PROFILES, SRGB_XYZ, cmyk_profile, grey_profile, profile
 
 SEEN = {  # how browsers show stored (200, 100, 60)
@@ -36,11 +35,6 @@ SEEN = {  # how browsers show stored (200, 100, 60)
 Judged = tuple[list[Verdict], npt.NDArray[np.floating]]
 COMPARED = 120  # samples, half of them forbidden
 BROWN = PIL.Image.new("RGB", (16, 16), (200, 100, 60))
-
-
-@cache
-def bundled() -> Encoder:
-    return load_encoder("bundled", device="cpu")
 
 
 def colour(data: bytes) -> npt.NDArray[np.int64]:

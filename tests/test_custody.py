@@ -25,7 +25,6 @@ from filter_service.db.tables import (
 from filter_service.db.vectors import StoredMemory, among, near
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
-from filter_service.encoder import Encoder, load_encoder
 from filter_service.errors import InvalidRequest, NotAllowed
 from filter_service.explain.explanation import Explanations
 from filter_service.images import Limits, decode, digest
@@ -41,6 +40,7 @@ from filter_service.verdicts import Verdict
 from filter_service.web.service import Sought
 from tests import console_life as life
 from tests.console_world import World, labelled
+from tests.precision import bundled
 from tests.signed_in import client_of, key_client
 from tests.some_cases import events_of, listening, one_case, told_to_platforms
 
@@ -48,11 +48,6 @@ pytest_plugins = ["tests.console_fixtures"]
 
 DAYS = 30
 OTHERS = (Role.ADMIN, Role.POLICY_EDITOR, Role.SENIOR, Role.MODERATOR, Role.AUDITOR)
-
-
-@cache
-def bundled() -> Encoder:
-    return load_encoder(device="cpu")
 
 
 def sealing(*names: str) -> Policy:

@@ -17,7 +17,6 @@ from filter_service.demo.kinds import CLASS_OF
 from filter_service.demo.samples import SIDE, moderation_scene
 from filter_service.demo.scenes import DEV_SEEDS, mask, render, sample_scene, without
 from filter_service.demo.thresholds import FILE as POLICY
-from filter_service.encoder import Encoder, load_encoder
 from filter_service.errors import NotExplainable
 from filter_service.explain.inside import (
     Neurons,
@@ -35,6 +34,7 @@ from filter_service.explain.inside.tracing import _ranks
 from filter_service.explain.regions import Suspect
 from filter_service.policy import read_policy
 from filter_service.scoring import ClassVectors, FloatArray, Head
+from tests.precision import bundled
 from tests.test_relevance import pixels, state
 from tests.tiny import TEXT, TinyEncoder, tiny
 
@@ -372,11 +372,6 @@ class Guilty:
     corrupted: Tensor
     covered: tuple[int, ...]  # places that the object covers by a quarter at least
     free: tuple[int, ...]  # as many places that it does not touch
-
-
-@cache
-def bundled() -> Encoder:
-    return load_encoder()
 
 
 @cache

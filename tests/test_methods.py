@@ -12,12 +12,13 @@ from torch import Tensor
 
 from filter_service.demo.samples import as_submitted
 from filter_service.demo.scenes import DEV_SEEDS, mask, sample_scene
-from filter_service.encoder import Encoder, load_encoder
+from filter_service.encoder import Encoder
 from filter_service.errors import NotExplainable
 from filter_service.explain.methods import METHODS, OFFERED, ByMasking, Method
 from filter_service.explain.perturbation import MaskedAnswers, fitted, kernel_shap, lime, rise
 from filter_service.explain.relevance import RelevanceMap
 from filter_service.scoring import FloatArray
+from tests.precision import bundled
 from tests.test_relevance import directions, pixels, state
 from tests.tiny import tiny
 
@@ -112,7 +113,7 @@ def case() -> tuple[MaskedAnswers, FloatArray, Any]:
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return load_encoder(device="cpu")
+    return bundled()
 
 
 class TestRegressions:

@@ -11,7 +11,7 @@ from torch import Tensor
 from filter_service.demo.samples import as_submitted, moderation_scenes
 from filter_service.demo.scenes import TEST_SEEDS
 from filter_service.demo.thresholds import FILE as POLICY
-from filter_service.encoder import Encoder, load_encoder
+from filter_service.encoder import Encoder
 from filter_service.explain.explanation import Case, Explanations
 from filter_service.explain.faithfulness import Drops, Proof
 from filter_service.explain.memory import ArrayMemory
@@ -23,6 +23,7 @@ from filter_service.policy import read_policy
 from filter_service.scoring import PolicyVectors
 from filter_service.verdicts import score, threshold_margin
 from filter_service.views import View
+from tests.precision import bundled
 
 SCENES = 340  # every third holds something forbidden
 CASES = 100
@@ -84,7 +85,7 @@ def digest(row: int) -> str:
 
 @pytest.fixture(scope="module")
 def judged() -> Judged:
-    encoder, policy = load_encoder(device="cpu"), read_policy(POLICY)
+    encoder, policy = bundled(), read_policy(POLICY)
     vectors = encoder.vectors(policy)
     scenes = [s.scene for s in moderation_scenes(TEST_SEEDS + 70_000_000, SCENES)]
     pixels = torch.stack([encoder.pixels(as_submitted(scene)) for scene in scenes])

@@ -13,7 +13,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, LedgerEntry, StoredExplanation, StoredPhrase
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
-from filter_service.encoder import load_encoder, phrases
+from filter_service.encoder import phrases
 from filter_service.errors import InvalidSettings
 from filter_service.explain.record import Explanation
 from filter_service.images import decode
@@ -25,6 +25,7 @@ from filter_service.storage import Storage
 from filter_service.submissions import Submission
 from filter_service.verdicts import Verdict, threshold_margin
 from filter_service.worker import Worker
+from tests.precision import bundled
 
 FILES = sorted(SAMPLES.glob("*.jpg"))[:24]
 
@@ -66,7 +67,7 @@ def test_wordings_of_the_bank_would_have_cleared_the_image(
     """Each is nearest first, and its margin lies under the threshold that the record states."""
     worded = [(name, e) for name, e in explained(settings, sessions) if e.texts]
     assert worded
-    encoder, policy = load_encoder("bundled", device="cpu"), read_policy(POLICY)
+    encoder, policy = bundled(), read_policy(POLICY)
     for name, e in worded:
         pixels = encoder.pixels(decode((SAMPLES / name).read_bytes()).frames[0].picture)
         z = encoder.encode(pixels[None])  # (1, d)
