@@ -24,6 +24,7 @@ from torch import Tensor
 
 from filter_service.policy import Policy
 from filter_service.scoring import FloatArray, Head, PolicyVectors, policy_vectors
+from filter_service.views import Box
 
 TEXT = CLIPTextCfg(context_length=16, width=64, heads=2, layers=2)
 SIGLIP = CLIPVisionCfg(
@@ -104,8 +105,11 @@ class TinyEncoder:
     screening_is_exact: bool = True
     device: str = "cpu"
     input_size: int = 32
+    preprocessing: dict[str, Any] = field(
+        default_factory=lambda: {"size": 32, "resize_mode": "squash"}
+    )
 
-    def pixels(self, frame: PIL.Image.Image) -> Tensor:
+    def pixels(self, frame: PIL.Image.Image, box: Box | None = None) -> Tensor:
         """(3, 1, 1): a picture of one colour, for towers of every size."""
         colour = np.asarray(frame, dtype=np.float32).mean(axis=(0, 1)) / 127.5 - 1  # (3,)
         return torch.from_numpy(colour)[:, None, None]
