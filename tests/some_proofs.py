@@ -6,7 +6,11 @@ from filter_service.explain.faithfulness import Drops, FirstProof, Proof
 def drops(marked: float, *random: float, whole: float = 5.0) -> Drops:
     """The same without a tenth and a fifth of the places."""
     return Drops(
-        marked=(marked, marked), random=tuple((d, d) for d in random), whole=whole, served=whole
+        marked=(marked, marked),
+        least=(0.0, 0.0),
+        random=tuple((d, d) for d in random),
+        whole=whole,
+        served=whole,
     )
 
 

@@ -222,12 +222,39 @@ def test_what_cannot_be_read_is_shown_all_the_same(
     assert "cannot be read" in html and "does not agree with the ledger" in html
 
 
+FIRST_SCHEMA = """
+    UPDATE explanations SET record = CAST(record AS jsonb) || jsonb_build_object(
+        'schema_version', 1, 'proof', jsonb_build_object(
+            'explained_error', 0, 'sum_error', 0, 'top_drop', 4, 'fifth_drop', 5,
+            'random_drops', jsonb_build_array(1, 2), 'random_fifth_drops', jsonb_build_array(2, 3)
+        )
+    ) WHERE :item = item_id
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "weakest"), [("SELECT :item", True), (FIRST_SCHEMA, False)], ids=["2", "1"]
+)
+def test_the_test_of_a_map_is_shown_in_records_of_both_schemas(
+    world: World, subject: int, owner: Engine, change: str, weakest: bool
+) -> None:
+    life = recorded.after(owner, subject, change)
+    html = written_down(world.service.storage, Limits.of(world.service.settings), life, frozenset())
+    assert "without the top tenth" in html and "cannot be read" not in html
+    assert ("without the weakest" in html) is weakest
+
+
+TWO = [1.0, 1.0]
+DROPS = {"marked": TWO, "least": TWO, "random": [TWO, TWO], "whole": 1.0, "served": 1.0}
+
+
 @pytest.mark.parametrize(
     ("part", "changed"),
     [
         ("map", {"grid": {"shape": [1], "float16": "AAA="}}),
         ("map", {"grid": {"shape": [1]}}),
-        ("proof", {"drops": {"marked": [1.0], "random": [], "whole": 1.0, "served": 1.0}}),
+        ("proof", {"drops": {**DROPS, "random": []}}),
+        ("proof", {"drops": {**DROPS, "least": [1.0]}}),
         ("images", [{"digest": "none", "degrees": 1.0, "margin": 1.0}]),
     ],
 )

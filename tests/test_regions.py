@@ -1,6 +1,7 @@
 """Flip regions and the proof of a map, on a model whose answer is known pixel by pixel."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from filter_service.explain import proof
+from filter_service.explain.faithfulness import FAITHFUL, Drops
 from filter_service.explain.regions import Suspect, flip_regions, margins, sufficient_regions
 from filter_service.scoring import ClassVectors, FloatArray, Head
 
@@ -171,6 +173,8 @@ def test_a_right_map_beats_random_places() -> None:
     assert found.drops.whole == pytest.approx(100 * 2 / 16)
     assert len(found.drops.random) == proof.RANDOM
     assert found.drops.marked[0] > max(tenth for tenth, _ in found.drops.random)
+    assert found.drops.least == pytest.approx((0.0, 0.0), abs=1e-5)
+    assert found.drops.deviation > FAITHFUL
     assert found.known == pytest.approx({2: 0.0, 3: 0.0, 16: 0.0}, abs=1e-5)
 
 
@@ -178,6 +182,30 @@ def test_a_wrong_map_does_not() -> None:
     case = suspect(red_image(*GUILTY), (0, 1, 2), 0.5 / 16)
     (found,) = proof.put_to_test(RedFinder(), [trial(case)])
     assert found.drops.marked == pytest.approx((0.0, 0.0), abs=1e-5)
+    assert found.drops.deviation < FAITHFUL
+
+
+def test_a_map_upside_down_loses_the_most_with_its_weakest_places() -> None:
+    order = (*(p for p in range(16) if p not in GUILTY), *GUILTY)
+    (found,) = proof.put_to_test(RedFinder(), [trial(suspect(red_image(*GUILTY), order, 0.5 / 16))])
+    assert found.drops.least == pytest.approx((100 * 2 / 16,) * 2)
+    assert found.drops.deviation < 0
+
+
+@pytest.mark.parametrize(
+    ("drops", "deviation"),
+    [
+        ({}, (9 * 2 / 3 + 3 / 3 - (1 + 0) / 2) / 5),  # random ones alike: a twentieth of 100
+        ({"least": (6.0, 0.0)}, (9 * 2 / 3 + 3 / 3 - (1 + 4) / 2) / 5),
+        ({"random": ((-2.0, -2.0), (4.0, 4.0))}, (7 - 1 / 2) / np.hypot(5, 18**0.5)),
+    ],
+)
+def test_the_deviation_is_in_spreads_of_random_drops(
+    drops: dict[str, Any], deviation: float
+) -> None:
+    alike = ((1.0, 1.0), (1.0, 1.0))
+    given = {"marked": (9.0, 3.0), "least": (0.0, 0.0), "random": alike, "whole": 90, "served": 100}
+    assert Drops(**(given | drops)).deviation == pytest.approx(deviation)
 
 
 def test_the_random_places_are_the_same_again() -> None:
@@ -191,4 +219,4 @@ def test_another_classs_drops_come_from_the_same_images() -> None:
     model = RedFinder()
     (found,) = proof.put_to_test(model, [trial(case)])
     assert found.next_drops == found.drops  # the next class is the same one
-    assert sum(model.images) == 2 * (1 + proof.RANDOM) + 1
+    assert sum(model.images) == 2 * (2 + proof.RANDOM) + 1

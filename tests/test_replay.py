@@ -208,6 +208,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
     "wording": more("texts", 0, "margin"),
     "region: margin": more("region", "margin", screened=True),
     "proof: drops: marked": more("proof", "drops", "marked", 0, screened=True),
+    "proof: drops: least": more("proof", "drops", "least", 0, screened=True),
     "proof: drops: random": more("proof", "drops", "random", 0, 0, screened=True),
     "proof: next_drops: marked": more("proof", "next_drops", "marked", 0, screened=True),
     "proof: next_class": lambda record: record["proof"].update(next_class="nothing"),

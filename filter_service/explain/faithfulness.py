@@ -5,13 +5,15 @@ what was tried and how the limits were chosen.
 """
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-FLOOR = 0.07  # least spread of random drops, as a share of the margin
-FAITHFUL = 3.0  # spreads by which the marked places must cost more than random ones
+WEIGHTS = (2 / 3, 1 / 3)  # of the drops without a tenth and without a fifth of the places
+FLOOR = 0.05  # least spread of random drops, as a share of the margin
+FAITHFUL = 3.69  # spreads by which the marked places must cost more than others
 SPECIFIC = 1.0  # likewise, of what they cost this class less what they cost the next one
 CLEARLY = 1.0  # logits: the rule of schema 1
 FIRST_ORDERS = 3  # random ones of schema 1
@@ -24,14 +26,15 @@ class _Frozen(BaseModel):
 class Drops(_Frozen):
     """What one class's margin lost, in logits, with places filled with the mean colour."""
 
-    marked: tuple[float, ...] = Field(min_length=1)  # the map's strongest places, by share
+    marked: tuple[float, ...]  # the map's strongest places, by share
+    least: tuple[float, ...]  # its weakest ones, by share
     random: tuple[tuple[float, ...], ...] = Field(min_length=2)  # an order a row, by share
     whole: float  # every place
     served: float  # the margin with every place there
 
     @model_validator(mode="after")
     def _by_share(self) -> Self:
-        if any(len(row) != len(self.marked) for row in self.random):
+        if any(len(row) != len(WEIGHTS) for row in (self.marked, self.least, *self.random)):
             raise ValueError("every order has a drop for each share")
         return self
 
@@ -39,6 +42,7 @@ class Drops(_Frozen):
         """What this margin lost beyond another one, of the same masked images."""
         return Drops(
             marked=_less(self.marked, other.marked),
+            least=_less(self.least, other.least),
             random=tuple(_less(a, b) for a, b in zip(self.random, other.random, strict=True)),
             whole=self.whole,
             served=self.served,
@@ -46,11 +50,14 @@ class Drops(_Frozen):
 
     @property
     def deviation(self) -> float:
-        """How many spreads of the random drops the marked places' drop lies above their mean."""
-        drops = [_mean(row) for row in self.random]
-        variance = sum((d - _mean(drops)) ** 2 for d in drops) / (len(drops) - 1)
-        spread = math.hypot(math.sqrt(variance), FLOOR * self.served)
-        return (_mean(self.marked) - _mean(drops)) / spread if spread else 0.0
+        """How many spreads of random drops the marked places cost more than others.
+
+        Others: half random places, half the map's weakest ones.
+        """
+        drops = [_weighed(row) for row in self.random]
+        spread = math.hypot(statistics.stdev(drops), FLOOR * self.served)
+        others = (statistics.fmean(drops) + _weighed(self.least)) / 2
+        return (_weighed(self.marked) - others) / spread if spread else 0.0
 
 
 class Proof(_Frozen):
@@ -85,6 +92,11 @@ class Proof(_Frozen):
         return self.drops.marked[0] if self.drops else None
 
     @property
+    def least_drops(self) -> tuple[float, ...]:
+        """And without the tenth and the fifth that the map marks least."""
+        return self.drops.least if self.drops else ()
+
+    @property
     def random_drops(self) -> tuple[float, ...]:
         """And without a random tenth, in several orders."""
         return tuple(row[0] for row in self.drops.random) if self.drops else ()
@@ -110,7 +122,7 @@ class Proof(_Frozen):
 
     @property
     def faithful(self) -> bool:
-        """These places matter: they cost the margin clearly more than random ones do."""
+        """These places matter: they cost the margin clearly more than others do."""
         return self.drops is not None and self.drops.deviation > FAITHFUL
 
     @property
@@ -152,9 +164,18 @@ class FirstProof(_Frozen):
         """Nobody asked."""
         return None
 
+    @property
+    def next_drops(self) -> None:
+        return None
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    @property
+    def least_drops(self) -> tuple[()]:
+        return ()
+
+
+def _weighed(drops: Sequence[float]) -> float:
+    """The mean of the drops of every share."""
+    return sum(weight * drop for weight, drop in zip(WEIGHTS, drops, strict=True))
 
 
 def _less(a: Sequence[float], b: Sequence[float]) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""The test of a map: do the marked places matter more to the served model than random ones?"""
+"""The test of a map: do the marked places matter more to the served model than others?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """What was lost without the marked places, and without as many random ones."""
+    """What was lost without the marked places, the least marked, and as many random ones."""
 
     drops: Drops
     next_drops: Drops | None  # of the next class, from the same masked images
@@ -34,7 +34,7 @@ class Tested:
 
 
 def put_to_test(screen: Screen, trials: Sequence[Trial]) -> list[Tested]:
-    """Take places away in the map's order and in random ones, and all of them, per image."""
+    """Take places away in the map's order, in random ones and in its reverse, and all of them."""
     masked = [t.suspect.without(places) for t in trials for places in _gone(t.suspect)]
     z = vectors_of(screen, masked)  # (masked images of all trials, d)
     parts = np.split(z, len(trials)) if trials else []
@@ -47,10 +47,11 @@ def sizes(suspect: Suspect) -> list[int]:
 
 
 def _gone(suspect: Suspect) -> list[Places]:
-    """What is taken away: shares of the map's order and of random ones, and everything."""
-    rng = np.random.default_rng(SEED)
-    orders = [suspect.order, *(rng.permutation(suspect.grid.size) for _ in range(RANDOM))]
-    return [*(order[:k] for order in orders for k in sizes(suspect)), suspect.order]
+    """What is taken away: shares of the map's order, of random ones, of its reverse; everything."""
+    rng, order = np.random.default_rng(SEED), suspect.order
+    random = [rng.permutation(order.size) for _ in range(RANDOM)]
+    orders = [order, *random, order[::-1].copy()]
+    return [*(places[:k] for places in orders for k in sizes(suspect)), order]
 
 
 def _tested(trial: Trial, z: FloatArray) -> Tested:
@@ -67,10 +68,11 @@ def _tested(trial: Trial, z: FloatArray) -> Tested:
 def _drops(vectors: ClassVectors, served: FloatArray, masked: FloatArray) -> Drops:
     margins = vectors.margins(np.concatenate([served[None], masked]))  # (1 + masked images,)
     lost: npt.NDArray[np.float64] = margins[0] - margins[1:]
-    rows = lost[:-1].reshape(1 + RANDOM, len(SHARES)).tolist()
+    rows = lost[:-1].reshape(1 + RANDOM + 1, len(SHARES)).tolist()
     return Drops(
         marked=tuple(rows[0]),
-        random=tuple(map(tuple, rows[1:])),
+        least=tuple(rows[-1]),
+        random=tuple(map(tuple, rows[1:-1])),
         whole=float(lost[-1]),
         served=float(margins[0]),
     )
