@@ -22,7 +22,7 @@ from filter_service.explain.memory import ArrayMemory
 from filter_service.explain.record import Explanation
 from filter_service.explain.relevance import Capture, capture
 from filter_service.explain.words import Words
-from filter_service.images import Image, Limits, decode
+from filter_service.images import Image, Limits, decode, reserved
 from filter_service.looking import extent_of, full_size, pixels_of, seen_of, views_of
 from filter_service.perceptual import pdq
 from filter_service.policy import Policy
@@ -73,15 +73,18 @@ def prepare(
     coverage: Coverage = Coverage.WHOLE,
 ) -> Subject:
     """Decode and preprocess one image, in any thread; raises ImageError."""
-    image = glance(data, encoder.input_size, limits)
-    subject = _subject(image, encoder, coverage)
+    with reserved(data, limits):
+        image = glance(data, encoder.input_size, limits)
+        subject = _subject(image, encoder, coverage)
     if not image.drafted:
         return subject
+    return replace(subject, load=lambda: _decoded(data, limits, encoder, subject.views))
 
-    def load() -> Tensor:
-        return pixels_of(decode(data, limits), encoder, subject.views)
 
-    return replace(subject, load=load)
+def _decoded(data: bytes, limits: Limits, encoder: Encoder, views: Sequence[View]) -> Tensor:
+    """The exact pixels of some views: (views, 3, h, w)."""
+    with reserved(data, limits):
+        return pixels_of(decode(data, limits), encoder, views)
 
 
 def moderate(
@@ -159,7 +162,7 @@ class ServedJudge:
         )
 
     def _again(self, load: Callable[[], bytes], views: Sequence[View]) -> Callable[[], Tensor]:
-        return lambda: pixels_of(decode(load(), self.limits), self.encoder, views)
+        return lambda: _decoded(load(), self.limits, self.encoder, views)
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Bytes to what viewers show of them: upright frames in sRGB, or a sentence that says why not."""
 
+from filter_service.images.budget import reserved as reserved
 from filter_service.images.decoding import DECODER as DECODER
 from filter_service.images.decoding import Frame as Frame
 from filter_service.images.decoding import Image as Image

@@ -10,14 +10,13 @@ import textwrap
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from threading import BoundedSemaphore
 
 import PIL.Image
 from PIL import ImageDraw, ImageFont
 from PIL.Image import Resampling
 
 from filter_service.explain.overlay import EMPTY, PALE
-from filter_service.images import Limits, decode
+from filter_service.images import Limits, decode, reserved
 from filter_service.storage import Storage
 
 POINTS = 16  # on the longer side of a blurred picture: all that is known of the image
@@ -26,11 +25,8 @@ THUMBNAIL = 112  # likewise, in a list
 LARGEST = 1600  # likewise, of a revealed picture
 REMEMBERED = 20_000  # images whose points are kept in memory, about a kilobyte each
 FORGOTTEN_AFTER = 3600  # seconds; they are computed again
-AT_ONCE = 4  # images that are decoded at the same time: a large one takes 300 MB
 
 Size = tuple[int, int]
-
-_decoding = BoundedSemaphore(AT_ONCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +59,7 @@ def points(storage: Storage, digest: str, number: int, limits: Limits, reading: 
     Raises ImageError or StorageUnavailable.
     """
     data = storage.get(digest)
-    with _decoding:
+    with reserved(data, limits):
         image = decode(data, limits, at_least=POINTS, only=number, reading=reading)
         (frame,) = image.frames
         picture = frame.picture
@@ -82,7 +78,7 @@ def original(
 ) -> bytes:
     """The picture itself, large enough to be judged: JPEG. Raises as `points` does."""
     data = storage.get(digest)
-    with _decoding:
+    with reserved(data, limits):
         image = decode(data, limits, at_least=LARGEST // 2, only=number, reading=reading)
         (frame,) = image.frames
         picture = frame.picture
