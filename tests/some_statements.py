@@ -171,7 +171,7 @@ def explanation(name: str = "gun", **fields: Any) -> Explanation:
         "no_images": "none",
         "texts": [],
         "region": None,
-        "proof": PASSED,
+        "proof": PASSED.model_dump(mode="json"),
         "provenance": {
             "encoder": "simple",
             "fingerprint": "ab" * 32,

@@ -51,7 +51,7 @@ def test_the_product_knows_no_celery(path: Path) -> None:
 def test_torch_stays_in_its_rooms(path: Path) -> None:
     heads = {name.split(".")[0] for name in imports(path)}
     # Searching asks for it inside the one body that makes a vector of an image.
-    allowed = (*TORCH_ROOMS, "seeking.py")
+    allowed = (*TORCH_ROOMS, "seeking.py", "looking.py")  # the latter as the pipeline does
     assert not heads & {"torch", "torchvision", "timm"} or room(path).startswith(allowed)
 
 

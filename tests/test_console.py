@@ -184,7 +184,7 @@ def test_a_map_that_failed_its_test_is_not_shown(world: "World", client: TestCli
         item_id = session.scalars(failed.limit(1)).one()
     page = client.get(f"/items/{item_id}").text
     assert f"/pictures/{item_id}/map" not in page
-    assert "The map failed its test and is not shown" in page
+    assert "The map failed the faithfulness test and is not shown" in page
 
 
 def test_an_auditor_reads_and_cannot_decide(world: "World") -> None:

@@ -523,7 +523,7 @@ def test_the_bytes_are_kept_before_the_rows(
     submit(server.uri("/a.jpg"))
     fetch_due(sessions, Broken(str(tmp_path)), settings, internet=nearby())
     waiting = only(sessions, Fetch)
-    assert (waiting.problem, waiting.attempts) == ("The store is full.", 1)
+    assert (waiting.problem, waiting.attempts) == (StorageUnavailable.public, 1)
     assert rows(sessions, Image) == 0
 
 

@@ -109,7 +109,7 @@ def test_a_batch_tells_its_progress(client: TestClient) -> None:
 
 BAD = {
     "nothing in it": (b"", "is empty (0 bytes)"),
-    "no image": (b"<!doctype html><p>Hello</p>", "no readable header"),
+    "no image": (b"<!doctype html><p>Hello</p>", "is in the format HTML"),
     "a zip bomb": (b"PK\x03\x04" + bytes(99), "archives are not unpacked"),
     "gzip": (b"\x1f\x8b\x08" + bytes(99), "archives are not unpacked"),
     "a decompression bomb": (png(40_000, 40_000, (b"IDAT", b"x")), "submit a smaller image"),

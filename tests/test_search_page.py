@@ -177,7 +177,7 @@ def test_a_model_that_cannot_be_had_is_a_sentence_and_is_tried_again(
 ) -> None:
     compass.broken = True
     answer = browser.get("/search", params={"q": "east"})
-    assert answer.status_code == 503 and "weights cannot be downloaded" in answer.text
+    assert answer.status_code == 503 and "The model cannot be loaded" in answer.text
     compass.broken = False
     assert browser.get("/search", params={"q": "east"}).status_code == 200
 

@@ -290,7 +290,7 @@ def test_the_explanation_is_told_in_words(sessions: Sessions, anna: Person) -> N
 
 def test_a_map_that_failed_its_test_is_doubted(sessions: Sessions, anna: Person) -> None:
     (item,) = items_of(sessions, "gun")
-    explained(sessions, item, proof=FAILED)
+    explained(sessions, item, proof=FAILED.model_dump(mode="json"))
     decided(sessions, anna, item)
     assert "the test did not confirm it" in one(sessions, item).document["decision_facts"]
 

@@ -197,7 +197,7 @@ def test_nobody_is_offered_the_second_look_at_their_own_decision(
 
 def appealed(world: World, page: Page, item: int, statement: str) -> APIResponse:
     """What a platform sends for its user."""
-    secret = people.add_key(world.sessions, "shop", "service")
+    secret = people.add_key(world.sessions, "shop", "service", "default")
     return page.request.post(
         f"/v1/items/{item}/appeals",
         data={"statement": statement},
@@ -350,6 +350,7 @@ def test_wrong_passwords_are_refused_and_then_slowed_down(world: World, enter: E
 def test_an_api_key_is_shown_once_and_works_until_revoked(world: World, enter: Enter) -> None:
     page = enter(Role.ADMIN, "/keys")
     page.get_by_label("Name of the new key").fill("shop")
+    page.get_by_label("Client it belongs to").fill("default")
     press(page, "Add")
     secret = page.get_by_label("The key shop").input_value()
     platform = {"Authorization": f"Bearer {secret}"}
