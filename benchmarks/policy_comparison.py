@@ -84,7 +84,8 @@ def load(owner: Engine, sessions: Sessions, count: int, dim: int) -> int:
             {"count": count},
         )
         driver: Any = connection.connection.driver_connection
-        into = f"COPY embeddings_{encoder} FROM STDIN (FORMAT BINARY)"
+        columns = "encoder_id, image_id, frame, vector, exact_vector"
+        into = f"COPY embeddings_{encoder} ({columns}) FROM STDIN (FORMAT BINARY)"
         with driver.cursor() as cursor, cursor.copy(into) as copy:
             copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8))
             for start in range(0, count, CHUNK):

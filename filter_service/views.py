@@ -8,10 +8,9 @@ from enum import StrEnum
 from typing import Any, Self
 
 # Chosen by `python -m benchmarks.views`; docs/views.md has the table.
-WIDEST = 2.0  # times as long as the input's shape: squashed into one look without missing much
-WIDEST = (
-    1.6  # likewise, of each look at what is longer: few things in one view hide each other less
-)
+# How many times as long as the input's shape one look may be: what is longer is seen in windows of
+# this shape, in which things hide each other less than where all of it is squashed.
+WIDEST = 1.6
 OVERLAP = 0.5  # of a window, at least, so that no object is cut by every window's edge
 MOST = 16  # windows of one frame: pages up to 13 times as long as wide are seen whole
 MOST_OF_ALL = 64  # views of one image, so that an animation's pixels fit into the memory

@@ -91,6 +91,11 @@ def settings() -> Iterator[Settings]:
         stop(found)
 
 
+def heeding_hangups() -> None:
+    """Also where the tests were started by something that ignores them, such as nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @contextmanager
 def running(settings: Settings, *words: str) -> Iterator[Running]:
     log = settings.data_dir / f"{words[0]}-{time.monotonic_ns()}.out"
@@ -102,6 +107,7 @@ def running(settings: Settings, *words: str) -> Iterator[Running]:
             stdout=out,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
+            preexec_fn=heeding_hangups,
         )
     try:
         yield Running(process, settings, log)

@@ -1,8 +1,6 @@
 """Webhooks: none lost, each signed, in order, and told again until the receiver takes it."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -312,7 +310,7 @@ deliver_due(sessions_of(connect(settings.database_url)), settings)
     with subprocess.Popen(command, cwd=ROOT, env=environment(settings)) as killed:
         while len(receiver.got) < 5 and killed.poll() is None:
             time.sleep(0.001)
-        os.kill(killed.pid, signal.SIGKILL)
+        killed.kill()
     later(owner, timedelta(minutes=5))
     while open_count(sessions):
         deliver(sessions)
