@@ -16,6 +16,7 @@ from torch import Tensor
 
 from filter_service.encoder import Encoder
 from filter_service.encoder.bands import glance
+from filter_service.encoder.checking import Pairs
 from filter_service.explain.counterfactual import Memory
 from filter_service.explain.explanation import Case, Explanations
 from filter_service.explain.memory import ArrayMemory
@@ -126,6 +127,7 @@ class ServedJudge:
     limits: Limits
     memories: Sequence[Memory] = ()
     coverage: Coverage = Coverage.WHOLE  # where the policy does not say
+    report: Callable[[Pairs, float], float] | None = None  # -> how wide the band is to be
 
     def prepare(
         self,
@@ -142,7 +144,11 @@ class ServedJudge:
         return self._known(digest, asked, self._again(load, asked.views), coverage)
 
     def moderate(self, subjects: Sequence[Subject], policy: Policy) -> list[Outcome]:
-        return moderate(subjects, policy, self.encoder, self.memories)
+        outcomes = moderate(subjects, policy, self.encoder, self.memories)
+        check = self.encoder.check
+        if self.report and (pairs := check.take()).count:
+            check.widen(self.report(pairs, check.widening))
+        return outcomes
 
     def _known(
         self, digest: str, known: KnownVectors, load: Callable[[], Tensor], coverage: Coverage

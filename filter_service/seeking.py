@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from filter_service.db.embeddings import register_encoder
+from filter_service.db.screening import widening_of
 from filter_service.db.session import Sessions
 from filter_service.errors import ModelUnavailable, Permanent
 from filter_service.images import Limits, decode
@@ -65,6 +66,8 @@ class EncoderSeeker:
         """Every prompt of a policy, encoded once; raises Transient as above."""
         with self._turn:
             encoder, encoder_id = self._loaded()
+            with self._sessions.begin() as session:
+                encoder.check.widen(widening_of(session, encoder_id))
             return encoder_id, replace(encoder.vectors(policy), bands=encoder.band(policy))
 
     def _loaded(self) -> "tuple[Encoder, int]":

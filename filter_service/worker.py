@@ -1,7 +1,7 @@
 """Everything that a worker process needs, built once and in one place; it knows no Celery."""
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from filter_service import moderation
@@ -12,6 +12,7 @@ from filter_service.db.embeddings import (
     register_encoder,
 )
 from filter_service.db.schema import require_current
+from filter_service.db.screening import keep_pairs, widening_of
 from filter_service.db.session import connect, sessions_of
 from filter_service.db.vectors import StoredMemory
 from filter_service.errors import InvalidSettings
@@ -62,6 +63,7 @@ class Worker:
                 session, encoder.fingerprint, encoder.name, encoder.dim, encoder.details
             )
             new_here = not has_phrases(session, encoder_id)
+            encoder.check.widen(widening_of(session, encoder_id))
         if new_here:
             bank = phrases()
             vectors = encoder.encode_texts(bank)  # (n, d)
@@ -71,7 +73,13 @@ class Worker:
         return Desk(
             sessions=self.sessions,
             storage=Storage(s.images_at),
-            judge=ServedJudge(encoder, Limits.of(s), [memory], s.coverage),
+            judge=ServedJudge(
+                encoder,
+                Limits.of(s),
+                [memory],
+                s.coverage,
+                report=partial(keep_pairs, self.sessions, encoder_id),
+            ),
             encoder_id=encoder_id,
             batch_size=s.batch_size,
             decode_threads=s.decode_threads,

@@ -3,6 +3,8 @@
 import io
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import numpy as np
 import PIL.Image
@@ -10,12 +12,17 @@ import pytest
 import torch
 
 from filter_service import load_encoder, moderate
+from filter_service.db.embeddings import register_encoder
+from filter_service.db.screening import keep_pairs, widening_of
+from filter_service.db.session import Sessions
+from filter_service.db.tables import StoredCheck
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import Encoder
 from filter_service.encoder.bands import glance
 from filter_service.encoder.checking import RECENT, ROOM, Pairs, ScreeningCheck
-from filter_service.pipeline import AUDITED, Subject, audited, prepare
+from filter_service.images import Limits
+from filter_service.pipeline import AUDITED, ServedJudge, Subject, audited, prepare
 from filter_service.policy import Policy, read_policy
 from filter_service.verdicts import Verdict
 
@@ -170,3 +177,36 @@ def test_a_fast_pass_of_no_use_leaves_everything_to_the_exact_one(
 ) -> None:
     check.observe([deviation])
     assert check.widening == 1e6
+
+
+@pytest.fixture
+def encoder_id(sessions: Sessions, fast: Encoder) -> int:
+    with sessions.begin() as session:
+        return register_encoder(session, fast.fingerprint, fast.name, fast.dim, fast.details)
+
+
+def test_what_one_worker_sees_widens_the_band_of_all(
+    sessions: Sessions, encoder_id: int, drifted: Encoder, policy: Policy
+) -> None:
+    report = partial(keep_pairs, sessions, encoder_id)
+    judge = ServedJudge(drifted, Limits(), report=report)
+    with sessions.begin() as session:
+        assert widening_of(session, encoder_id) == 1
+    judge.moderate(subjects_of(drifted, audit=True), policy)
+    with sessions.begin() as session:
+        assert widening_of(session, encoder_id) == pytest.approx(drifted.check.widening)
+    drifted.check = ScreeningCheck("another worker")
+    drifted.check.observe([0.1])
+    judge.moderate([], policy)
+    assert drifted.check.widening > ROOM
+
+
+def test_an_alarm_is_forgotten_after_a_week(sessions: Sessions, encoder_id: int) -> None:
+    keep_pairs(sessions, encoder_id, Pairs(3, 1, 5.0, 6.0, 1), 10.0)
+    with sessions.begin() as session:
+        session.get_one(StoredCheck, encoder_id).alarmed_at = datetime.now(UTC) - timedelta(days=8)
+    assert keep_pairs(sessions, encoder_id, Pairs(1, 0, 0.2, 0.2, 0), 1.0) == 1
+    with sessions.begin() as session:
+        kept = session.get_one(StoredCheck, encoder_id)
+        assert (kept.pairs, kept.outside, kept.furthest, kept.alarms) == (4, 1, 5.0, 1)
+    assert keep_pairs(sessions, encoder_id, Pairs(1, 1, 2.0, 2.0, 1), 4.0) == 4

@@ -10,8 +10,11 @@ from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 
 from filter_service import errors, submissions
+from filter_service.db.embeddings import register_encoder
 from filter_service.db.policies import store_policy
+from filter_service.db.screening import keep_pairs
 from filter_service.db.session import Sessions, connect, sessions_of
+from filter_service.encoder.checking import Pairs
 from filter_service.errors import FilterServiceError
 from filter_service.people import Role
 from filter_service.storage import Storage
@@ -254,6 +257,18 @@ def test_metrics_say_what_waits(app: FastAPI, sessions: Sessions, storage: Stora
     counted = {'method="GET"', 'route="/v1/items/{item}"', 'status="200"'}
     line = next(x for x in text.splitlines() if x.startswith("filter_service_http_requests_total{"))
     assert all(label in line for label in counted)
+
+
+def test_metrics_say_what_the_check_of_the_fast_pass_saw(app: FastAPI, sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        encoder = register_encoder(session, "ab" * 32, "vit", 8, {})
+    keep_pairs(sessions, encoder, Pairs(9, 1, 2.5, 4.0, 1), 5.0)
+    text = key_client(app, sessions).get("/metrics").text
+    label = '{encoder="vit abababababab"}'
+    assert f"filter_service_screening_pairs_total{label} 9.0" in text
+    assert f"filter_service_screening_outside_total{label} 1.0" in text
+    assert f"filter_service_screening_alarms_total{label} 1.0" in text
+    assert f"filter_service_screening_furthest{label} 2.5" in text
 
 
 def test_an_auditor_reads_metrics_too(app: FastAPI, sessions: Sessions) -> None:

@@ -231,6 +231,32 @@ class StoredEncoder(Table):
     created_at: Mapped[now]
 
 
+class StoredCheck(Table):
+    """What the running check of an encoder's fast pass has seen, in all workers together."""
+
+    __tablename__ = "screening_checks"
+    encoder_id: Mapped[int] = mapped_column(ForeignKey("encoders.id"), primary_key=True)
+    pairs: Mapped[int] = mapped_column(
+        BigInteger, server_default="0", comment="Images of which both passes were compared."
+    )
+    outside: Mapped[int] = mapped_column(
+        BigInteger,
+        server_default="0",
+        comment="Of these, with a margin outside the band as it was then.",
+    )
+    total: Mapped[float] = mapped_column(
+        server_default="0", comment="Of their largest deviations, in measured bands."
+    )
+    furthest: Mapped[float] = mapped_column(
+        server_default="0", comment="The largest of all, in measured bands."
+    )
+    alarms: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    widening: Mapped[float] = mapped_column(
+        server_default="1", comment="Times the measured band, since the last alarm."
+    )
+    alarmed_at: Mapped[datetime | None]
+
+
 class Batch(Table):
     """What a platform submitted in one go."""
 

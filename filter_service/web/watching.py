@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from filter_service.db.schema import require_current
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Delivery, Queued, Tally
+from filter_service.db.tables import Delivery, Queued, StoredCheck, StoredEncoder, Tally
 from filter_service.errors import FilterServiceError, for_clients
 from filter_service.people import Ability
 from filter_service.reviews.tallies import waiting_now
@@ -120,6 +120,7 @@ class _Stored(Collector):
             yield from _queue(session)
             yield _deliveries(session)
             yield _totals(session)
+            yield from _screening(session)
         yield from _reviews(self._sessions)
 
     def describe(self) -> Iterator[Metric]:
@@ -168,6 +169,35 @@ def _totals(session: Session) -> Metric:
     for kind, class_name, amount in session.execute(sums):
         found.add_metric((kind, class_name), amount)
     return found
+
+
+def _screening(session: Session) -> Iterator[Metric]:
+    """What confirmed images say of the fast pass, by encoder."""
+    name, labels = "filter_service_screening_", ("encoder",)
+    pairs = CounterMetricFamily(f"{name}pairs", "Images that both passes encoded.", labels=labels)
+    outside = CounterMetricFamily(
+        f"{name}outside", "Of these, with a margin outside the error band.", labels=labels
+    )
+    alarms = CounterMetricFamily(
+        f"{name}alarms", "Times the band had to be widened: look at the workers.", labels=labels
+    )
+    total = CounterMetricFamily(
+        f"{name}deviation", "Sum of their largest deviations, in measured bands.", labels=labels
+    )
+    furthest = GaugeMetricFamily(
+        f"{name}furthest", "The largest deviation ever, in measured bands.", labels=labels
+    )
+    encoders = select(StoredCheck, StoredEncoder.name, StoredEncoder.fingerprint).join(
+        StoredEncoder, StoredEncoder.id == StoredCheck.encoder_id
+    )
+    for check, encoder, fingerprint in session.execute(encoders):
+        label = (f"{encoder} {fingerprint[:12]}",)
+        pairs.add_metric(label, check.pairs)
+        outside.add_metric(label, check.outside)
+        alarms.add_metric(label, check.alarms)
+        total.add_metric(label, check.total)
+        furthest.add_metric(label, check.furthest)
+    yield from (pairs, outside, alarms, total, furthest)
 
 
 def _reviews(sessions: Sessions) -> Iterator[Metric]:
