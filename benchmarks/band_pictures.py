@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from filter_service.demo.scenes import TEST_SEEDS, render, sample_scene
 
 SIZES = ((0.6, 4.0), (4.0, 8.0), (8.2, 14.0))  # shorter sides, times the input size
-SHARES = (0.35, 0.3, 0.35)  # of the files; JPEGs of the third kind are decoded at half their size
+SHARES = (0.35, 0.3, 0.35)  # of the files
 MEGAPIXELS = 8.0
 CUTS = 8  # files from one painting, each another part of it, with another quality
 WORDS = ("the", "of", "and", "to", "in", "is", "was", "for", "Order", "2024", "Total", "Reply")

@@ -7,7 +7,7 @@ all call the same function.
 import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from filter_service.encoder import Encoder
-from filter_service.encoder.bands import glance
 from filter_service.encoder.checking import Pairs
 from filter_service.explain.counterfactual import Memory
 from filter_service.explain.explanation import Case, Explanations
@@ -53,7 +52,6 @@ class Subject:
     views: tuple[View, ...]
     load: Callable[[], Tensor]  # -> (views, 3, h, w), fully decoded
     pixels: Tensor | None = None  # (views, 3, h, w)
-    drafted: bool = False  # the pixels come from a reduced decoding
     known: KnownVectors | None = None
     coverage: Coverage = Coverage.WHOLE
     sizes: tuple[tuple[int, int], ...] = ()  # of each view's frame, pixels
@@ -75,11 +73,7 @@ def prepare(
 ) -> Subject:
     """Decode and preprocess one image, in any thread; raises ImageError."""
     with reserved(data, limits):
-        image = glance(data, encoder.input_size, limits)
-        subject = _subject(image, encoder, coverage)
-    if not image.drafted:
-        return subject
-    return replace(subject, load=lambda: _decoded(data, limits, encoder, subject.views))
+        return _subject(decode(data, limits), encoder, coverage)
 
 
 def _decoded(data: bytes, limits: Limits, encoder: Encoder, views: Sequence[View]) -> Tensor:
@@ -97,12 +91,10 @@ def moderate(
     """Judge images against a policy and explain every flag; one outcome per image, in order.
 
     Screening runs in the encoder's fast precision. Every view whose margin comes within the
-    measured error band of a threshold, or passes it, is encoded again in float32 from fully decoded
-    pixels, so that verdicts and the numbers of flagged images are always those of float32. So is a
-    small sample of all others. What both passes say is compared, and where they lie further apart
-    than they may, the band is widened for this call's images, too (`encoder.check`).
-    An `Image` is looked at as its policy says, else as a whole; what no view shows is never called
-    clear without a word: see `Outcome.seen` and `Policy.partial`.
+    measured error band of a threshold, or passes it, is encoded again in float32, so that verdicts
+    and the numbers of flagged images are always those of float32. So is a small sample of all
+    others. What both passes say is compared, and where they lie further apart than they may, the
+    band is widened for this call's images, too (`encoder.check`).
     Counterfactuals are sought in `memories` and among the images of this call. Of an image that is
     flagged for a sealed class nothing leaves but its scores.
     """
@@ -181,11 +173,6 @@ class _Track:
     changed: bool = True  # against what was known
     explanations: list[Explanation] = field(default_factory=list)
 
-    @property
-    def drafted(self) -> bool:
-        """Of a vector that was known before, nobody remembers."""
-        return self.subject.drafted or self.subject.known is not None
-
 
 @dataclass(frozen=True)
 class _Bench:
@@ -208,7 +195,7 @@ class _Bench:
         policy = self.vectors.policy
         thresholds = np.array([threshold_margin(c) for c in policy.classes])  # (classes,)
         margins = self.vectors.margins(track.vectors)  # (views, classes)
-        band = self.encoder.band(policy, track.drafted)  # (classes,)
+        band = self.encoder.band(policy)  # (classes,)
         slack = np.where(track.exact[:, None], 0.0, band)  # (views, classes)
         return ~np.asarray(margins < thresholds - slack)  # what is no number is near, too
 
@@ -237,7 +224,7 @@ class _Bench:
             if track.exact[v]:
                 continue
             fast, exact = self.vectors.margins(np.stack([track.vectors[v], z]))  # (classes,) each
-            band = self.encoder.measured_band(self.vectors.policy, track.drafted)
+            band = self.encoder.measured_band(self.vectors.policy)
             share = float(np.max(np.abs(fast - exact) / np.maximum(band, TINY)))
             share = share if math.isfinite(share) else math.inf
             digest = track.subject.digest
@@ -318,8 +305,7 @@ def _screen(tracks: Sequence[_Track], encoder: Encoder) -> None:
     ends = np.cumsum([len(p) for _, p in fresh])
     for (track, _), vectors in zip(fresh, np.split(z, ends[:-1]), strict=True):
         track.vectors = vectors.copy()
-        sure = encoder.screening_is_exact and not track.subject.drafted
-        track.exact = np.full(len(vectors), sure, dtype=np.bool_)
+        track.exact = np.full(len(vectors), encoder.screening_is_exact, dtype=np.bool_)
 
 
 def audited(digest: str) -> bool:
@@ -352,7 +338,6 @@ def _subject(image: Image, encoder: Encoder, coverage: Coverage) -> Subject:
         views=views,
         load=lambda: pixels,
         pixels=pixels,
-        drafted=image.drafted,
         coverage=coverage,
         sizes=tuple(full_size(image, image.frame(v.frame, v.reading)) for v in views),
         seen=seen_of(image, encoder, views),
@@ -374,5 +359,4 @@ def _asked(known: KnownVectors, encoder: Encoder, coverage: Coverage) -> KnownVe
 
 def _exact_pixels(track: _Track) -> Tensor:
     subject = track.subject
-    usable = subject.pixels is not None and not subject.drafted
-    return subject.pixels if usable and subject.pixels is not None else subject.load()
+    return subject.load() if subject.pixels is None else subject.pixels

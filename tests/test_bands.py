@@ -1,4 +1,4 @@
-"""The verdict never depends on the fast pass: a band for each cause, a running check, an alarm."""
+"""The verdict never depends on the fast pass: a band, a running check, an alarm."""
 
 import io
 import logging
@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 import torch
 
-from filter_service import load_encoder, moderate
+from filter_service import decode, load_encoder, moderate
 from filter_service.db.embeddings import register_encoder
 from filter_service.db.screening import keep_pairs, widening_of
 from filter_service.db.session import Sessions
@@ -19,7 +19,6 @@ from filter_service.db.tables import StoredCheck
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import Encoder
-from filter_service.encoder.bands import glance
 from filter_service.encoder.checking import RECENT, ROOM, Pairs, ScreeningCheck
 from filter_service.images import Limits
 from filter_service.pipeline import AUDITED, ServedJudge, Subject, audited, prepare
@@ -75,7 +74,7 @@ def subjects_of(encoder: Encoder, audit: bool) -> list[Subject]:
     others = [n for n in (f"{n:064x}" for n in range(2_000_000, 2_000_050)) if not audited(n)]
     digests = [chosen, *others] if audit else others
     return [
-        Subject(d, s.views, s.load, s.pixels, s.drafted)
+        Subject(d, s.views, s.load, s.pixels)
         for d, s in zip(digests, (prepare(f.read_bytes(), encoder) for f in FILES), strict=False)
     ]
 
@@ -122,12 +121,9 @@ def test_one_image_in_five_hundred_is_confirmed_at_random() -> None:
     assert share == pytest.approx(1 / AUDITED, rel=0.2)
 
 
-def test_a_band_is_the_sum_of_what_applies(fast: Encoder, policy: Policy) -> None:
+def test_where_the_fast_pass_is_the_exact_one_there_is_no_band(policy: Policy) -> None:
     exact = load_encoder("bundled", device="cpu", precision="float32")
-    drafting, precision = exact.band(policy), fast.band(policy, drafted=False)
-    assert (exact.band(policy, drafted=False) == 0).all()
-    assert (precision > 0).all() and (drafting > precision).all()
-    np.testing.assert_allclose(fast.band(policy), drafting + precision, atol=1e-5)
+    assert (exact.band(policy) == 0).all()
 
 
 def test_a_widened_band_is_as_many_times_as_wide(fast: Encoder, policy: Policy) -> None:
@@ -138,11 +134,19 @@ def test_a_widened_band_is_as_many_times_as_wide(fast: Encoder, policy: Policy) 
     np.testing.assert_array_equal(fast.measured_band(policy), before)
 
 
-@pytest.mark.parametrize(("side", "seen"), [(8, 4), (7, 7), (32, 16), (60, 30)])
-def test_the_first_look_is_at_half_the_size_at_least(side: int, seen: int) -> None:
+def test_fine_print_is_judged_as_decoded_in_full(policy: Policy) -> None:
+    rng = np.random.default_rng(1)
+    exact = load_encoder("bundled", device="cpu", precision="float32")
+    y, x = np.mgrid[0:1024, 0:1024]
+    dots = (np.cos(x / 0.6) * np.cos(y / 0.61) > 0) * 255
     file = io.BytesIO()
-    PIL.Image.new("RGB", (side * 16, side * 16)).save(file, "JPEG")
-    assert glance(file.getvalue(), 16).frames[0].picture.size == (seen * 16, seen * 16)
+    grain = rng.integers(0, 20, dots.shape)
+    PIL.Image.fromarray((dots * 0.9 + grain).astype(np.uint8)).save(file, "JPEG", quality=90)
+    subject = prepare(file.getvalue(), exact)
+    picture = decode(file.getvalue()).frames[0].picture
+    assert subject.pixels is not None
+    assert torch.equal(subject.pixels, exact.pixels(picture)[None])
+    assert exact.screening_is_exact and all(moderate([subject], policy, exact)[0].exact)
 
 
 @pytest.fixture

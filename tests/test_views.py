@@ -10,7 +10,6 @@ from typing import cast
 
 import numpy as np
 import pytest
-from PIL import Image as Pillow
 
 from filter_service.db.session import Sessions
 from filter_service.demo.kinds import TRAINED_STYLES
@@ -20,7 +19,7 @@ from filter_service.encoder import Encoder, load_encoder
 from filter_service.encoder.network import BUNDLED
 from filter_service.explain.overlay import VIEWED, map_layer, seen
 from filter_service.images import Image, Limits, decode, digest
-from filter_service.pipeline import ServedJudge, moderate, prepare
+from filter_service.pipeline import ServedJudge, moderate
 from filter_service.policy import Policy, read_policy
 from filter_service.replay.comparing import Comparison
 from filter_service.replay.recorded import OnRecord
@@ -268,15 +267,6 @@ def test_known_views_spare_the_pixels(cropping: Encoder) -> None:
     again = judge.prepare("d", unasked, known)
     assert again.pixels is None and again.views == outcome.views and again.seen == outcome.seen
     assert judge.prepare("d", lambda: data, known, Coverage.MODEL).views == (View(),)
-
-
-def test_a_drafted_picture_has_the_views_of_the_full_one(cropping: Encoder) -> None:
-    file = io.BytesIO()
-    Pillow.new("RGB", (1800, 800), "white").save(file, "JPEG")
-    subject = prepare(file.getvalue(), cropping)
-    assert subject.drafted and subject.sizes == ((1800, 800),) * 2
-    assert [v.name for v in subject.views] == ["0,0,1280,800", "520,0,1800,800"]
-    assert np.abs(subject.load().numpy() - 1).max() < 0.02
 
 
 @pytest.mark.parametrize(

@@ -115,24 +115,22 @@ class Encoder:
         """A policy in this encoder's space, computed once."""
         return self._policies(policy)
 
-    def band(self, policy: Policy, drafted: bool = True) -> npt.NDArray[np.float64]:
+    def band(self, policy: Policy) -> npt.NDArray[np.float64]:
         """How far a screened margin may lie from the served one, in logits: (classes,).
 
         As measured on the probe images (`encoder.bands`), and wider once served images were seen
-        outside of it. `drafted` is False for pixels from a full decoding, whose band is that of the
-        screening precision alone.
+        outside of it.
         """
-        return self.check.widening * self.measured_band(policy, drafted)
+        return self.check.widening * self.measured_band(policy)
 
-    def measured_band(self, policy: Policy, drafted: bool = True) -> npt.NDArray[np.float64]:
+    def measured_band(self, policy: Policy) -> npt.NDArray[np.float64]:
         """The same before any widening: what deviations are counted in."""
-        drafting, precision = self._bands(policy)
-        return precision + drafting if drafted else precision
+        return self._bands(policy)
 
-    def _measured(self, policy: Policy) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def _measured(self, policy: Policy) -> npt.NDArray[np.float64]:
         with self._probing:
             self._probed = self._probed or probe(self)
-        return self._probed.bands(self.vectors(policy))
+        return self._probed.band(self.vectors(policy))
 
     def _converted(self) -> nn.Module:
         """The image tower alone in the screening precision."""

@@ -13,13 +13,12 @@ COUNT = 32
 def probes(input_size: int) -> Iterator[bytes]:
     """JPEG files for an encoder of this input size in pixels; the same ones every time.
 
-    They are just large enough to be decoded at half their size, where that differs most: what is
-    drawn pixel by pixel loses most of all, so a part of them is. Qualities and chroma subsamplings
-    are those usual on the web.
+    Large ones become smooth where they are made as small as the input, small ones stay sharp.
+    Qualities and chroma subsamplings are those usual on the web.
     """
     for number in range(COUNT):
         rng = np.random.default_rng(number)
-        height = int(8 * input_size * rng.uniform(1, 1.3))
+        height = int(input_size * rng.uniform(1, 4))
         picture = _PAINTERS[number % len(_PAINTERS)](rng, height * 4 // 3, height)
         file = io.BytesIO()
         quality, subsampling = int(rng.integers(30, 96)), int(rng.integers(3))
@@ -46,7 +45,7 @@ def _waves(rng: np.random.Generator, width: int, height: int) -> Image.Image:
 
 
 def _grating(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Stripes of two to four pixels, around what half the size can no longer show."""
+    """Stripes of two to four pixels."""
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     turn, pitch = rng.uniform(0, np.pi), rng.uniform(2, 4)
     phase = (x * np.cos(turn) + y * np.sin(turn)) / pitch  # (h, w)
@@ -76,7 +75,7 @@ def _text(rng: np.random.Generator, width: int, height: int) -> Image.Image:
     """Lines of upright strokes, the texture of print."""
     picture = Image.new("RGB", (width, height), _colour(rng))
     draw, ink = ImageDraw.Draw(picture), _colour(rng)
-    size = int(rng.integers(height // 40, height // 12))
+    size = int(rng.integers(max(2, height // 40), max(4, height // 12)))
     for y in range(0, height, 2 * size):
         x = 0.0
         while x < width:

@@ -84,7 +84,6 @@ def decode(
     at_least: int | None = None,
     only: int | None = None,
     reading: str | None = None,
-    reduction: int = 8,
 ) -> Image:
     """Decode a still image or an animation; raises UnreadableImage or ImageTooLarge, nothing else.
 
@@ -97,9 +96,9 @@ def decode(
     viewers show a frame in several ways, there is a Frame for each.
 
     `at_least` lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, which is faster, as long as
-    both sides stay at least twice that many pixels; never at less than 1/`reduction`. `only` gives
-    the frame of this number alone, in this `reading` where one is named, for those who draw it:
-    none behind it is looked at.
+    both sides stay at least twice that many pixels: to be drawn, not to be judged, since fine print
+    turns into other patterns. `only` gives the frame of this number alone, in this `reading` where
+    one is named, for those who draw it: none behind it is looked at.
     """
     check_bytes(len(data), limits)
     hush()
@@ -108,7 +107,7 @@ def decode(
         check_pixels(width * height, limits.max_pixels)
         reader = _Reader(picture, data, limits)
         if at_least is not None and not reader.to_srgb.bends:
-            _reduce(picture, at_least, reduction)
+            picture.draft(None, (2 * at_least, 2 * at_least))  # does nothing to other formats
         drafted = picture.size != (width, height)
         frames = reader.all() if only is None else reader.one(only, reading)
         if orientation(picture) in LYING:
@@ -205,12 +204,6 @@ class _Reader:
         to_srgb, notes = conversion(stated, self._picture.mode)
         self.notes |= dict.fromkeys(notes)
         return to_srgb
-
-
-def _reduce(picture: ImageFile, at_least: int, most: int) -> None:
-    """Have a large JPEG decoded at 1/2, 1/4 or 1/8 of its size; other formats stay as they are."""
-    width, height = picture.size
-    picture.draft(None, (max(2 * at_least, width // most), max(2 * at_least, height // most)))
 
 
 def _count(picture: ImageFile) -> int:
