@@ -98,7 +98,7 @@ def _screenshot(rng: Rng, width: int, height: int) -> Image.Image:
     light = rng.random() < 0.6
     picture = Image.new("RGB", (width, height), (250, 250, 250) if light else (24, 26, 30))
     draw = ImageDraw.Draw(picture)
-    size = int(rng.uniform(9, max(10.0, min(width, height) / 12)))
+    size = min(int(rng.uniform(9, max(10.0, min(width, height) / 12))), width // 3)
     font = ImageFont.load_default(size)
     y = size // 2
     while y < height:

@@ -156,7 +156,7 @@ def check() -> ScreeningCheck:
 
 def test_deviations_as_those_of_the_probes_are_sound(check: ScreeningCheck) -> None:
     rng = np.random.default_rng(0)
-    sound = np.abs(rng.standard_normal((50, 40))) / 12  # a band is twelve times their spread
+    sound = np.abs(rng.standard_normal((50, 40))) / 20  # a band is twenty times their spread
     assert not any(check.observe(some.tolist()) for some in sound)
     assert check.take().count == 2000 and check.take() == Pairs()
 

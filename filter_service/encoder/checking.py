@@ -11,7 +11,7 @@ ROOM = 2.0
 MOST = 1e6  # with such a band every image is encoded twice
 RECENT = 64  # pairs
 # Half of the recent pairs further off than this part of the band: the fast pass is not the one that
-# was measured. Of sound ones half lie within a twelfth.
+# was measured. Of sound ones half lie within a fourteenth.
 DRIFT = 1 / 3
 
 logger = logging.getLogger(__name__)
