@@ -95,6 +95,8 @@ def moderate(
     and the numbers of flagged images are always those of float32. So is a small sample of all
     others. What both passes say is compared, and where they lie further apart than they may, the
     band is widened for this call's images, too (`encoder.check`).
+    An `Image` is looked at as its policy says, else as a whole; what no view shows is never called
+    clear without a word: see `Outcome.seen` and `Policy.partial`.
     Counterfactuals are sought in `memories` and among the images of this call. Of an image that is
     flagged for a sealed class nothing leaves but its scores.
     """
