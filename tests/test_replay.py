@@ -419,6 +419,16 @@ def test_another_screening_precision_is_said(world: World) -> None:
     assert max(always_float32(done.found.largest)) < LOGITS.size
 
 
+def test_a_clear_item_is_found_again_in_another_screening_precision(world: World) -> None:
+    other = {"float32": "bfloat16"}.get(bundled().precision, "float32")
+    another = load_encoder(device="cpu", precision=other)
+    replay = Replay(world.sessions, world.service.storage, another, Limits())
+    with world.sessions.begin() as session:
+        clear = select(Item.id).where(Item.verdict == Verdict.CLEAR).order_by(Item.id)
+        items = session.scalars(clear.limit(4)).all()
+    assert [replayed(replay, i).found.told()["differences"] for i in items] == [[]] * 4
+
+
 def test_a_sample_can_be_drawn_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     everything = list(chosen(world.sessions, Sample()))
     assert everything == sorted(everything) and len(everything) == 44

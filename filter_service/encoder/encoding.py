@@ -65,6 +65,7 @@ class Encoder:
         self._bands = lru_cache(64)(self._measured)
         self._probed: Probed | None = None
         self._probing = threading.Lock()
+        self._in_precision = lru_cache(len(DTYPES))(lambda p: Encoder(network, name, device, p))
 
     @property
     def screening_is_exact(self) -> bool:
@@ -122,6 +123,10 @@ class Encoder:
         outside of it.
         """
         return self.check.widening * self.measured_band(policy)
+
+    def screening_in(self, precision: str) -> "Encoder":
+        """The same model with another screening precision, for whoever compares with its looks."""
+        return self if precision == self.precision else self._in_precision(precision)
 
     def measured_band(self, policy: Policy) -> npt.NDArray[np.float64]:
         """The same before any widening: what deviations are counted in."""

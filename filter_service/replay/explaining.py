@@ -4,6 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from filter_service.encoder import Encoder
 from filter_service.explain.explanation import CARRYING
 from filter_service.explain.faithfulness import FirstProof, Proof
@@ -30,6 +33,7 @@ class Computed:
     outcome: Outcome
     policy: Policy
     encoder: Encoder
+    bands: npt.NDArray[np.float64]  # (classes,) logits, of fast looks
 
     def explanation(self, class_name: str) -> Explanation | None:
         return next((e for e in self.outcome.explanations if e.class_name == class_name), None)
@@ -43,8 +47,7 @@ class Computed:
         vectors = self.encoder.vectors(self.policy).classes[index]
         assert self.outcome.vectors is not None
         z = self.outcome.vectors[self.outcome.views.index(view)]  # (d,)
-        band = float(self.encoder.band(self.policy)[index])
-        return Question(self.outcome.digest, z, self.policy, vectors, band)
+        return Question(self.outcome.digest, z, self.policy, vectors, float(self.bands[index]))
 
 
 def compare_told(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
@@ -94,10 +96,17 @@ class Replay:
             return Replayed(record.item_id, found, screened)
         (outcome,) = moderate([subject], record.policy.policy, self.encoder)
         found.same("verdict", record.row["verdict"], outcome.verdict)
-        compare_scores(found, record, outcome.scores, self.encoder.band(record.policy.policy))
-        computed = Computed(subject, outcome, record.policy.policy, self.encoder)
+        bands = self._bands(record)
+        compare_scores(found, record, outcome.scores, bands)
+        computed = Computed(subject, outcome, record.policy.policy, self.encoder, bands)
         self._compare_explanations(found, record, computed)
         return Replayed(record.item_id, found, screened)
+
+    def _bands(self, record: OnRecord) -> npt.NDArray[np.float64]:
+        """How far a fast look's margins may lie apart, in its precision then or now: (classes,)."""
+        then = self.encoder.screening_in(record.precision)
+        policy = record.policy.policy
+        return np.maximum(then.band(policy), self.encoder.band(policy))
 
     def _subject(self, found: Comparison, record: OnRecord) -> Subject:
         """Seen as it was then, as the stored views tell; a note where nothing gives those here."""

@@ -47,9 +47,9 @@ SCREENED = Tolerance(
     "screened",
     1.0,
     "bands",
-    "Of images far from every threshold, and of masked ones, only a fast look is on record: in a "
-    "lower precision, or of a picture decoded at reduced size. They may lie apart as far as the "
-    "encoder's own band says, which is three times what it measured on its probe images.",
+    "Of images far from every threshold, and of masked ones, only a fast look is on record, in a "
+    "lower precision. They may lie apart as far as the encoder's own band says, of the precision "
+    "then or now, which is a multiple of what it measured on its probe images.",
 )
 SCREENED_DEGREES = Tolerance(
     "screened degrees",
