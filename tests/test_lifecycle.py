@@ -68,6 +68,11 @@ def servers(settings: Settings) -> list[psutil.Process]:
     return at_work("postgres", home / "postgres") + brokers_at_work(home / "redis")
 
 
+def gone(processes: list[psutil.Process]) -> bool:
+    """Whether all have ended: what is killed may be there a moment longer."""
+    return not psutil.wait_procs(processes, timeout=10)[1]
+
+
 def await_(true: Callable[[], object], log: Path) -> None:
     assert until(lambda: bool(true()), PATIENCE), log.read_text()
 
@@ -156,7 +161,7 @@ def test_a_signal_to_end_leaves_nothing_behind(up: Running) -> None:
     """The last of those that share it."""
     started = up.parts()
     assert up.ask(signal.SIGTERM) == 0, up.log.read_text()
-    assert [p for p in started if p.is_running()] == []
+    assert gone(started)
     assert servers(up.settings) == []
 
 
@@ -177,7 +182,7 @@ def test_every_command_that_stays_ends_so(
         await_(lambda: found.part(last) if last else found.said("Serving"), found.log)
         started = found.parts()
         assert found.ask(how) == code, found.log.read_text()
-    assert [p for p in started if p.is_running()] == []
+    assert gone(started)
     assert servers(settings) == []
 
 

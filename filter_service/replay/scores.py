@@ -70,7 +70,8 @@ def _compare_stored(found: Comparison, record: OnRecord, score: Score, band: flo
     if score.class_name not in record.scores:
         found.same(place, None, score.margin)
         return
-    margin, exact = record.scores[score.class_name]
+    margin, was_exact = record.scores[score.class_name]
+    exact = was_exact and score.exact  # here it may be a fast look's where it was none
     found.number(place, margin, score.margin, _logits(exact, band), _kind("score", exact))
 
 
