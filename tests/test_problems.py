@@ -249,7 +249,7 @@ def test_metrics_ask_for_a_key(client: TestClient) -> None:
 def test_metrics_say_what_waits(app: FastAPI, sessions: Sessions, storage: Storage) -> None:
     files = [Submission("a", b"1"), Submission("b", b"2"), Submission("c", error="gone")]
     submissions.accept(sessions, storage, lambda: None, files, POLICY)
-    client = key_client(app, sessions)
+    client = key_client(app, sessions, all_clients=True)
     client.get("/v1/items/1")
     text = client.get("/metrics").text
     assert 'filter_service_items_waiting{stage="queued"} 2.0' in text
@@ -263,12 +263,19 @@ def test_metrics_say_what_the_check_of_the_fast_pass_saw(app: FastAPI, sessions:
     with sessions.begin() as session:
         encoder = register_encoder(session, "ab" * 32, "vit", 8, {})
     keep_pairs(sessions, encoder, Pairs(9, 1, 2.5, 4.0, 1), 5.0)
-    text = key_client(app, sessions).get("/metrics").text
+    text = key_client(app, sessions, all_clients=True).get("/metrics").text
     label = '{encoder="vit abababababab"}'
     assert f"filter_service_screening_pairs_total{label} 9.0" in text
     assert f"filter_service_screening_outside_total{label} 1.0" in text
     assert f"filter_service_screening_alarms_total{label} 1.0" in text
     assert f"filter_service_screening_furthest{label} 2.5" in text
+
+
+def test_the_metrics_of_all_are_not_for_the_key_of_one_client(
+    app: FastAPI, sessions: Sessions
+) -> None:
+    answer = key_client(app, sessions).get("/metrics")
+    assert (answer.status_code, "--all-clients" in answer.json()["detail"]) == (403, True)
 
 
 def test_an_auditor_reads_metrics_too(app: FastAPI, sessions: Sessions) -> None:

@@ -22,8 +22,8 @@ def why_gone(session: Session, item_id: int, part: Part = Part.BYTES) -> str | N
         if erased is None:
             return None
         return (
-            f"Item {item_id} was erased on {erased.requested_at:%Y-%m-%d}: nothing is left of its "
-            f"image (receipt {erased.id})."
+            f"Item {item_id} was erased on {erased.requested_at:%Y-%m-%d}: nothing of its image is "
+            f"kept for it (receipt {erased.id})."
         )
     return _expired(session, item_id, part) if part in image.parts_gone else None
 

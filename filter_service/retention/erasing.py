@@ -1,5 +1,8 @@
 """Erasing an image in all its items: everything that leads to it or was made of it, at once.
 
+A client erases its own items. Where another client's are of the same image, they are given an empty
+one first, and that one is erased: the other's stay as they are, and nobody learns of them.
+
 What is left is that there were such items, how they were judged and decided, and the ledger's
 entries, whose payloads are gone. The order is: one transaction with all rows, then the bytes, then
 the receipt is complete; whatever is killed in between, the chore `erase` goes on.
@@ -7,8 +10,8 @@ the receipt is complete; whatever is killed in between, the chore `erase` goes o
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Select, delete, exists, func, insert, select, text, update
@@ -35,9 +38,10 @@ from filter_service.db.tables import (
 from filter_service.errors import Conflict, StorageUnavailable, UnknownItem
 from filter_service.ledger import Entry, Event
 from filter_service.retention.holds import standing
-from filter_service.retention.receipts import Receipt, receipt
+from filter_service.retention.receipts import NONE, Receipt, receipt
 from filter_service.retention.rules import Part
 from filter_service.retention.sweeping import forget_bytes
+from filter_service.retention.targets import Target, apart
 from filter_service.retention.words import said
 from filter_service.reviews.lists import in_turn
 from filter_service.storage import Storage
@@ -47,20 +51,6 @@ SOURCE = ""  # in place of a file's name or address
 REASON = "erased"  # in place of why an item is undetermined
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What is erased: an image with all its items, or an item that never had one."""
-
-    items: Sequence[Item]
-    image: Image | None
-    actor: str
-    asked: int  # the item that the request named
-
-    @property
-    def ids(self) -> list[int]:
-        return [item.id for item in self.items]
 
 
 Step = Callable[[Session, Target], int]  # -> how many rows were removed or blanked
@@ -84,19 +74,17 @@ def request(
     item_id: int,
     reason: str,
     actor: str,
-    check: Callable[[Session, Target], None] = lambda session, target: None,
     scope: Scope = OPERATOR,
 ) -> uuid.UUID:
-    """Erase all rows, and leave the bytes to the chore; -> the receipt's id.
+    """Erase all rows that the scope has, and leave the bytes to the chore; -> the receipt's id.
 
     Asking again gives the same receipt. Raises UnknownItem; Conflict for what is held, preserved,
-    under appeal, or just being judged or decided; and whatever `check` raises.
+    under appeal, or just being judged or decided.
     """
     reason = said(reason)
     with sessions.begin() as session:
         in_turn(session)  # before the image's row: who changes a list refers to images under it
         target, done = _lock(session, item_id, actor, scope)
-        check(session, target)
         if done is not None:
             return done
         _require_free(session, target)
@@ -119,13 +107,14 @@ def _lock(
         image = session.get_one(Image, item.image_id, with_for_update=True)
         same, before = Item.image_id == image.id, Erasure.image_id == image.id
     done = session.scalar(select(Erasure.id).where(before).order_by(Erasure.requested_at).limit(1))
-    items = select(Item).where(same).order_by(Item.id)
+    items = select(Item).where(same, scope.has(Item.client_id)).order_by(Item.id)
     if done is None:
         _take(session, items.with_only_columns(Item.id), Item)
     found = list(session.scalars(items.execution_options(populate_existing=True)))
     if done is None and image is None and any(i.image_id is not None for i in found):
         raise Conflict(f"The image of item {item_id} has just arrived: try again.")
-    return Target(found, image, actor, item_id), done
+    all_ids = session.scalars(select(Item.id).where(same)).all()
+    return Target(found, image, actor, item_id, all_ids, scope.owner), done
 
 
 def _take(session: Session, rows: Select[Any], table: type) -> None:
@@ -138,14 +127,18 @@ def _take(session: Session, rows: Select[Any], table: type) -> None:
 
 
 def _require_free(session: Session, target: Target) -> None:
-    """Raises Conflict for what may not be erased, or not now."""
+    """Raises Conflict for what may not be erased, or not now.
+
+    A hold and a time of preservation are of the image, in all its items.
+    """
     ids = target.ids
-    if (held := standing(session, ids)) is not None:
+    if (held := standing(session, target.same)) is not None:
+        item = held.item_id if held.item_id in ids else target.asked
         raise Conflict(
-            f"Item {held.item_id} is under a legal hold since {held.created_at:%Y-%m-%d}: it can "
+            f"Item {item} is under a legal hold since {held.created_at:%Y-%m-%d}: it can "
             "be erased when that is released."
         )
-    sealed = select(func.max(SealedItem.preserve_until)).where(SealedItem.item_id.in_(ids))
+    sealed = select(func.max(SealedItem.preserve_until)).where(SealedItem.item_id.in_(target.same))
     until = session.scalar(sealed.where(SealedItem.preserve_until > func.now()))
     if until is not None:
         raise Conflict(
@@ -169,7 +162,9 @@ def _require_free(session: Session, target: Target) -> None:
 def _erase(session: Session, target: Target, reason: str) -> uuid.UUID:
     """Everything that is rows; what was removed is written down in numbers."""
     erasure_id = uuid.uuid4()
-    about = {"erasure": str(erasure_id), "reason": reason}
+    about: dict[str, Any] = {"erasure": str(erasure_id), "reason": reason}
+    if target.client is not None:
+        about["client"] = target.client
     own = [Entry(Event.ERASED, target.actor, i.id, i.batch_id, about) for i in target.items]
     ledger.append(session, own)
     image = target.image
@@ -179,12 +174,16 @@ def _erase(session: Session, target: Target, reason: str) -> uuid.UUID:
         .where(LedgerRow.item_id.in_(target.ids), LedgerRow.event != Event.ERASED.value)
         .order_by(LedgerRow.id)
     ).all()
+    if image is not None and target.shared:
+        target = replace(target, image=apart(session, image, target))
     removed = {name: step(session, target) for name, step in STEPS.items()}
     told = {
         "items": target.ids,
+        "client": target.client,
+        "shared": target.shared,
         "removed": removed,
         "size": kept,
-        "bytes": "to be deleted" if digest else "there were none",
+        "bytes": "to be deleted" if digest else NONE,
         "blanked": list(blanked),
     }
     if digest is not None:
@@ -193,7 +192,7 @@ def _erase(session: Session, target: Target, reason: str) -> uuid.UUID:
         insert(Erasure).values(
             id=erasure_id,
             item_id=target.asked,
-            image_id=image and image.id,
+            image_id=target.image and target.image.id,
             digest=digest,
             reason=reason,
             requested_by=target.actor,

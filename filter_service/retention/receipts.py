@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -23,11 +23,17 @@ STAYS = (
     "Statements of reasons and the notices of them: they were checked against personal data when "
     "they were issued, and prove that somebody was told.",
     "The image's number and its size in bytes.",
+    "For a client that asked: the same image as far as others submitted it, too. It is theirs, and "
+    "no client is told whether there are such.",
     "Explanations of other images, which may name this one's digest as the nearest with the other "
     "answer; and what somebody typed who searched for the digest itself, or listed it before the "
     "image came, with their reason. It is a number that leads to nothing here.",
     "Backups and the database's own log of writes, for as long as their keeper keeps them.",
 )
+NONE = "there were none"
+ERASED = ("to be erased for this client", "erased for this client")  # not yet, done
+# What is removed with an image, but stays while others' items are of it.
+OF_THE_IMAGE = frozenset({"list entries", "embeddings", "scores", "digests and perceptual hashes"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,29 +73,61 @@ class Receipt:
 
 
 def receipt(sessions: Sessions, erasure_id: uuid.UUID, scope: Scope = OPERATOR) -> Receipt:
-    """Raises UnknownEntry."""
-    query = select(Erasure).join(Item, Item.id == Erasure.item_id)
+    """As far as it is about the scope's items; raises UnknownEntry if none is."""
     with sessions.begin() as session:
-        row = session.scalar(query.where(Erasure.id == erasure_id, scope.has(Item.client_id)))
-        if row is None:
+        row = session.get(Erasure, erasure_id)
+        told = (row.receipt if row else None) or {}
+        own = select(Item.id).where(Item.id.in_(told.get("items", ())), scope.has(Item.client_id))
+        items = tuple(session.scalars(own.order_by(Item.id)))
+        if row is None or not items:
             raise UnknownEntry(f"There is no receipt {erasure_id}: list the erasures.")
-        told = row.receipt or {}
-        return Receipt(
-            id=row.id,
-            item=row.item_id,
-            image=row.image_id,
-            items=tuple(told["items"]),
-            reason=row.reason,
-            requested_by=row.requested_by,
-            requested_at=row.requested_at,
-            done_at=row.done_at,
-            bytes=told["bytes"],
-            size=told["size"],
-            removed=told["removed"],
-            stays=STAYS,
-            mentions=_mentions(session, told["items"]),
-            blanked=tuple(told["blanked"]),
-        )
+        found = _whole(session, row, told)
+        return found if scope.everyone else _own(session, found, items, told, scope)
+
+
+def _whole(session: Session, row: Erasure, told: dict[str, Any]) -> Receipt:
+    return Receipt(
+        id=row.id,
+        item=row.item_id,
+        image=row.image_id,
+        items=tuple(told["items"]),
+        reason=row.reason,
+        requested_by=row.requested_by,
+        requested_at=row.requested_at,
+        done_at=row.done_at,
+        bytes=told["bytes"],
+        size=told["size"],
+        removed=told["removed"],
+        stays=STAYS,
+        mentions=_mentions(session, told["items"]),
+        blanked=tuple(told["blanked"]),
+    )
+
+
+def _own(
+    session: Session, found: Receipt, items: tuple[int, ...], told: dict[str, Any], scope: Scope
+) -> Receipt:
+    """What a client may know: it reads the same whether or not others had the image, too."""
+    entries = select(LedgerRow.id).where(
+        LedgerRow.id.in_(found.blanked), LedgerRow.item_id.in_(items)
+    )
+    blanked = tuple(session.scalars(entries.order_by(LedgerRow.id)))
+    counts = {"payloads of ledger entries": len(blanked), "file names": len(items)}
+    if told.get("client") == scope.client_id:
+        counts = {n: count for n, count in found.removed.items() if n not in OF_THE_IMAGE}
+    asked = found.item in items
+    return replace(
+        found,
+        item=found.item if asked else items[0],
+        image=None,
+        items=items,
+        reason=found.reason if asked else "",
+        requested_by=found.requested_by if asked else "the operator",
+        bytes=found.bytes if found.bytes == NONE else ERASED[found.done_at is not None],
+        removed=counts,
+        mentions=tuple(m for m in found.mentions if m.item in items),
+        blanked=blanked,
+    )
 
 
 def erasures(

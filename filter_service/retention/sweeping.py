@@ -7,6 +7,7 @@ same turn before it keeps them. If this is killed, the rows that ask for it are 
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
@@ -66,14 +67,18 @@ def forget_bytes(sessions: Sessions, storage: Storage, digest: str) -> bool:
 
 
 def _end_erasures(session: Session, digest: str, kept: bool) -> None:
-    """The same file may have been submitted again: what it was then is erased all the same."""
-    fate = "submitted again since, as another image" if kept else "deleted"
+    """The same file may be another client's, or have been submitted again since."""
     waiting = select(Erasure).where(Erasure.done_at.is_(None), Erasure.digest == digest)
     for erasure in session.scalars(waiting.with_for_update()):
-        session.execute(
-            update(Erasure)
-            .where(Erasure.id == erasure.id)
-            .values(
-                digest=None, done_at=func.now(), receipt=(erasure.receipt or {}) | {"bytes": fate}
-            )
-        )
+        told = erasure.receipt or {}
+        done = told | {"bytes": _fate(told, kept)}
+        ended = update(Erasure).where(Erasure.id == erasure.id)
+        session.execute(ended.values(digest=None, done_at=func.now(), receipt=done))
+
+
+def _fate(told: dict[str, Any], kept: bool) -> str:
+    if not kept:
+        return "deleted"
+    if told.get("shared"):
+        return "kept for other clients' items"
+    return "submitted again since, as another image"

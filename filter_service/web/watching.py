@@ -23,10 +23,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from filter_service.db.schema import require_current
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Delivery, Queued, StoredCheck, StoredEncoder, Tally
-from filter_service.errors import FilterServiceError, for_clients
+from filter_service.errors import FilterServiceError, NotAllowed, for_clients
 from filter_service.people import Ability
 from filter_service.reviews.tallies import waiting_now
-from filter_service.web.access import able
+from filter_service.web.access import Caller, able
 from filter_service.web.service import Service, service
 
 logger = logging.getLogger(__name__)
@@ -56,9 +56,14 @@ def ready(here: Here) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/metrics", dependencies=[Depends(able(Ability.READ))])
-def metrics(request: Request) -> Response:
-    """Everything that is counted; Prometheus brings an API key."""
+@router.get("/metrics")
+def metrics(request: Request, by: Annotated[Caller, Depends(able(Ability.READ))]) -> Response:
+    """Everything that is counted, of all clients: Prometheus brings a key that sees them all."""
+    if not by.scope.everyone:
+        raise NotAllowed(
+            f"{by.actor} sees one client, and /metrics counts for all: ask an admin for a key made "
+            "with `key add NAME --all-clients`."
+        )
     registry: CollectorRegistry = request.app.state.registry
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
