@@ -29,15 +29,17 @@ import numpy as np
 from pgvector import HalfVector, Vector
 from pgvector.psycopg import register_vector
 from psycopg.types.enum import EnumInfo, register_enum
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json
 from sqlalchemy import Engine
 
 from benchmarks.counterfactual import copy, timed
 from benchmarks.folders import temporary_folder
 from filter_service import people
+from filter_service.clients import add_client
 from filter_service.db.embeddings import index_grown, register_encoder
 from filter_service.db.policies import KnownPolicy, load_policy, store_policy
 from filter_service.db.schema import upgrade
+from filter_service.db.scope import DEFAULT
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
@@ -60,6 +62,7 @@ DAYS = 60
 NEAR = 0.6  # length of what is added to a sample's vector
 ASKED = 100  # requests for each page
 LIMIT = 150.0  # ms
+RARE = "rare"  # name of a client of one batch
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class World:
     encoder_id: int
     outcomes: Sequence[Outcome]  # of the samples
     vectors: FloatArray  # (items, d) unit; those of the samples first
+    rare: int  # the client of one batch; all others are the default one's
 
     def flags(self) -> list[Explanation]:
         return [e for o in self.outcomes for e in o.explanations]
@@ -87,10 +91,12 @@ def vectors_like(samples: FloatArray, n: int) -> FloatArray:
     return np.asarray(z / np.linalg.norm(z, axis=1, keepdims=True), dtype=np.float32)
 
 
-def world(sessions: Sessions, storage: Storage, encoder: Encoder, items: int) -> World:
-    """Judge and keep the samples, and register what judged them."""
+def world(
+    sessions: Sessions, storage: Storage, encoder: Encoder, items: int, samples: int
+) -> World:
+    """Judge and keep some samples, and register what judged them."""
     policy = read_policy(POLICY)
-    files = [f.read_bytes() for f in sorted(SAMPLES.glob("*.jpg"))]
+    files = [f.read_bytes() for f in sorted(SAMPLES.glob("*.jpg"))[:samples]]
     outcomes = moderate([decode(f) for f in files], policy, encoder)
     for outcome, file in zip(outcomes, files, strict=True):
         storage.put(outcome.digest, file)
@@ -100,8 +106,10 @@ def world(sessions: Sessions, storage: Storage, encoder: Encoder, items: int) ->
         )
         policy_id = store_policy(session, policy)
         known = load_policy(session, policy_id)
-    samples = np.concatenate([o.vectors for o in outcomes if o.vectors is not None])
-    return World(policy, known, policy_id, encoder_id, outcomes, vectors_like(samples, items))
+    rare = add_client(sessions, RARE, "benchmark").id
+    z = np.concatenate([o.vectors[:1] for o in outcomes if o.vectors is not None])
+    vectors = vectors_like(z, items)
+    return World(policy, known, policy_id, encoder_id, outcomes, vectors, rare)
 
 
 def fill(engine: Engine, w: World) -> None:
@@ -115,6 +123,9 @@ def fill(engine: Engine, w: World) -> None:
     chosen = rng.integers(len(flags), size=n)  # whose explanation a flagged item carries
     ages = np.sort(rng.random(n))[::-1] * DAYS  # days
     severities = {c.name: list(Severity).index(c.severity) for c in w.policy.classes}
+
+    def client(of_batch: int) -> int:
+        return w.rare if of_batch == len(batches) // 2 else DEFAULT
 
     def batch(i: int) -> uuid.UUID:
         return batches[(i - 1) // BATCH]
@@ -147,6 +158,7 @@ def fill(engine: Engine, w: World) -> None:
             w.known.class_ids[e.class_name] if seen else None,
             margin if seen else None,
             (e.probability if v is Verdict.FLAGGED else 0.001) if seen else None,
+            client((i - 1) // BATCH),
         )
 
     def digest(i: int) -> bytes:
@@ -157,7 +169,7 @@ def fill(engine: Engine, w: World) -> None:
     flagged = range(FLAGGED, n + 1, FLAGGED)
     waiting = [i for i in flagged if i % (FLAGGED * WAITING)]
     decided = [i for i in flagged if not i % (FLAGGED * WAITING)]
-    records = {id(e): Jsonb(e.model_dump(mode="json")) for e in flags}
+    records = {id(e): Json(e.model_dump(mode="json")) for e in flags}
     with engine.connect() as connection:
         driver: Any = connection.connection.driver_connection
         register_vector(driver)
@@ -172,15 +184,19 @@ def fill(engine: Engine, w: World) -> None:
         )
         copy(
             driver,
-            "batches (id, policy_id, label, priority, submitted_at, total, announced_at)",
-            "uuid int4 varchar int2 timestamptz int4 timestamptz",
-            ((b, w.policy_id, f"batch {k}", 0, now, BATCH, now) for k, b in enumerate(batches)),
+            "batches (id, policy_id, label, priority, submitted_at, total, announced_at, "
+            "client_id)",
+            "uuid int4 varchar int2 timestamptz int4 timestamptz int4",
+            (
+                (b, w.policy_id, f"batch {k}", 0, now, BATCH, now, client(k))
+                for k, b in enumerate(batches)
+            ),
         )
         copy(
             driver,
             "items (id, batch_id, image_id, source, verdict, reason, judged_at, encoder_id, "
-            "class_id, margin, probability)",
-            "int8 uuid int8 varchar verdict varchar timestamptz int4 int4 float8 float8",
+            "class_id, margin, probability, client_id)",
+            "int8 uuid int8 varchar verdict varchar timestamptz int4 int4 float8 float8 int4",
             (item(i) for i in numbers),
         )
         copy(
@@ -205,7 +221,7 @@ def fill(engine: Engine, w: World) -> None:
         copy(
             driver,
             "explanations (item_id, class_id, encoder_id, faithful, record)",
-            "int8 int4 int4 bool jsonb",
+            "int8 int4 int4 bool json",
             (
                 (i, w.known.class_ids[e.class_name], w.encoder_id, e.faithful, records[id(e)])
                 for i in flagged
@@ -215,8 +231,8 @@ def fill(engine: Engine, w: World) -> None:
         copy(
             driver,
             "review_cases (item_id, stage, sampled, severity, margin, class_name, policy_id, "
-            "batch_id, image_id, opened_at)",
-            "int8 varchar bool int2 float8 varchar int4 uuid int8 timestamptz",
+            "batch_id, image_id, opened_at, client_id)",
+            "int8 varchar bool int2 float8 varchar int4 uuid int8 timestamptz int4",
             (
                 (
                     i,
@@ -229,6 +245,7 @@ def fill(engine: Engine, w: World) -> None:
                     batch(i),
                     i,
                     at(i),
+                    client((i - 1) // BATCH),
                 )
                 for i in waiting
             ),
@@ -244,9 +261,9 @@ def fill(engine: Engine, w: World) -> None:
         )
         copy(
             driver,
-            "ledger (at, event, actor, item_id, batch_id, details)",
-            "timestamptz varchar varchar int8 uuid jsonb",
-            ((at(i), "judged", "worker", i, batch(i), Jsonb({})) for i in numbers),
+            "ledger (at, event, item_id, batch_id, commitment)",
+            "timestamptz varchar int8 uuid bytea",
+            ((at(i), "judged", i, batch(i), bytes(32)) for i in numbers),
         )
         copy(
             driver,
@@ -355,12 +372,19 @@ def pages(client: httpx.Client, w: World, items: int) -> dict[str, list[str]]:
         "search, like an item": [f"/search?like={rng.choice(waiting)}" for _ in range(ASKED)],
         "overview": ["/overview"] * ASKED,
         "undetermined": ["/undetermined"] * ASKED,
+        "queue, one client": ["/queue?client=default"] * ASKED,
+        "queue, a rare client": [f"/queue?client={RARE}"] * ASKED,
+        "search, a rare client": [
+            f"/search?like={rng.choice(waiting)}&client={RARE}" for _ in range(ASKED)
+        ],
+        "undetermined, a rare client": [f"/undetermined?client={RARE}"] * ASKED,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--samples", type=int, default=240, help="sample images that are judged")
     parser.add_argument("--port", type=int, default=8765)
     options = parser.parse_args()
     with temporary_folder() as folder:
@@ -370,7 +394,9 @@ def main() -> None:
             owner, engine = connect(found.database_url, role=None), connect(found.database_url)
             sessions, storage = sessions_of(engine), Storage(settings.images_at)
             with timed("samples judged"):
-                w = world(sessions, storage, load_encoder("bundled"), options.items)
+                w = world(
+                    sessions, storage, load_encoder("bundled"), options.items, options.samples
+                )
             with timed(f"{options.items:,} items stored"):
                 fill(owner, w)
             with timed("indexed"), sessions.begin() as session:

@@ -1,6 +1,7 @@
 """Clients: whose keys, and so whose batches, webhooks and policy names something is."""
 
 import re
+from collections.abc import Iterable
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -27,7 +28,19 @@ def add_client(sessions: Sessions, name: str, actor: str) -> Client:
 def client_named(sessions: Sessions, name: str) -> Client:
     """Raises UnknownEntry."""
     with sessions.begin() as session:
-        return _named(session, name)
+        return named(session, name)
+
+
+def names(session: Session, limit: int = 200) -> list[str]:
+    """The first ones by name, to choose from."""
+    return list(session.scalars(select(Client.name).order_by(Client.name).limit(limit)))
+
+
+def named_by_id(sessions: Sessions, ids: Iterable[int]) -> dict[int, str]:
+    """What some are called."""
+    with sessions.begin() as session:
+        rows = session.execute(select(Client.id, Client.name).where(Client.id.in_(set(ids))))
+        return {client: name for client, name in rows}
 
 
 def clients(sessions: Sessions, after: int = 0, limit: int = 100) -> list[Client]:
@@ -43,8 +56,8 @@ def of_key(session: Session, key: str, client: str | None, actor: str) -> Client
     The second is made where there is none: whoever forgets to say whose a key is shares nothing.
     """
     if client is not None:
-        return _named(session, client)
-    return _add(session, key, actor) or _named(session, key)
+        return named(session, client)
+    return _add(session, key, actor) or named(session, key)
 
 
 def _add(session: Session, name: str, actor: str) -> Client | None:
@@ -57,7 +70,8 @@ def _add(session: Session, name: str, actor: str) -> Client | None:
     return added
 
 
-def _named(session: Session, name: str) -> Client:
+def named(session: Session, name: str) -> Client:
+    """Raises UnknownEntry."""
     found = session.scalar(select(Client).where(Client.name == name.strip().replace("\x00", "")))
     if found is None:
         raise UnknownEntry(

@@ -20,7 +20,7 @@ from filter_service.people import Role
 from filter_service.storage import Storage
 from filter_service.web.access import Caller
 from filter_service.web.app import CONSOLE, INTERFACE, create_app
-from filter_service.web.console.search import _vector_of
+from filter_service.web.console.sightings import vector_of
 from filter_service.web.service import Sought
 from tests.console_world import World, world_over
 from tests.signed_in import NullSeeker, client_of, key_client
@@ -121,7 +121,7 @@ def watching(admin: Engine, servers: Services, judged: Path) -> Iterator[Watchin
             digest = session.scalar(
                 select(Image.digest).join(Item, Item.image_id == Image.id).where(Item.id == item)
             )
-            sought, _ = _vector_of(session, Caller("service", Role.SERVICE, None), item)
+            sought, _ = vector_of(session, Caller("service", Role.SERVICE, None), item)
         service = replace(world.service, storage=storage, seeker=Fixed(sought))
         named = {"item": item, "item_id": item, "digest": digest, "class_name": name, "n": 0}
         yield Watching(world, create_app(service), storage, item, named)

@@ -18,6 +18,7 @@ from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app
 from filter_service.web.console import search
+from filter_service.web.console.sightings import ITEMS
 from filter_service.web.service import Sought
 from tests.signed_in import NullSeeker, client_of, key_client, web_service
 from tests.some_pictures import Pictured, coloured, encoder_of, noisy, stored
@@ -156,7 +157,7 @@ def test_one_image_sent_many_times_is_one_hit_with_its_newest_items(
     same = stored(sessions, storage, *[Pictured(coloured(), vector=EAST)] * 5)
     page = browser.get("/search", params={"q": "east"}).text
     shown = {i for i in same if f">Item {i}</a>" in page}
-    assert shown == set(same[-search.ITEMS :]) and page.count("similarity <b>") == 1
+    assert shown == set(same[-ITEMS:]) and page.count("similarity <b>") == 1
 
 
 def test_while_the_model_is_loaded_the_page_says_so_and_asks_again(

@@ -305,6 +305,12 @@ class Item(Table):
         # For sums over a period: next to no space, and nothing to do when a verdict is written.
         Index("items_judged", "judged_at", postgresql_using="brin"),
         Index(
+            "items_failed_of_client",
+            "client_id",
+            "id",
+            postgresql_where=text("verdict = 'undetermined'"),
+        ),
+        Index(
             "items_that_supersede", "supersedes", postgresql_where=text("supersedes IS NOT NULL")
         ),
     )
@@ -614,6 +620,9 @@ class ReviewCase(Table):
             text("margin DESC"),
             "item_id",
         ),
+        Index(
+            "cases_of_client", "client_id", text("severity DESC"), text("margin DESC"), "item_id"
+        ),
         Index("cases_of_stage", "stage", text("severity DESC"), text("margin DESC"), "item_id"),
         Index("cases_held", "holder", postgresql_where=text("holder IS NOT NULL")),
         Index("cases_by_age", "opened_at", "item_id"),
@@ -644,6 +653,7 @@ class ReviewCase(Table):
     review_id: Mapped[int | None] = mapped_column(
         BigInteger, comment="The decision that takes effect when it can no longer be undone."
     )
+    client_id: Mapped[int] = mapped_column(server_default="1", comment="Its item's.")
 
 
 class Review(Table):

@@ -13,9 +13,9 @@ from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, t
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from filter_service import ledger
+from filter_service import clients, ledger
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Image, Item, Person, Review, ReviewCase, StoredPolicy
+from filter_service.db.tables import Client, Image, Item, Person, Review, ReviewCase, StoredPolicy
 from filter_service.errors import InvalidRequest
 from filter_service.ledger import Entry, Event
 from filter_service.people import Ability, may
@@ -43,6 +43,7 @@ class Filter:
 
     class_name: str | None = None
     policy: str | None = None  # by name, in all its versions
+    client: str | None = None  # by name
     batch: uuid.UUID | None = None
     stage: Stage | None = None
     held: Held = "free"  # "mine" holds what can still be undone, too; "all" what others hold
@@ -67,6 +68,7 @@ class Case:
     opened_at: datetime
     holder: str | None  # log-in name of whoever works on it
     pending: bool  # decided, and can still be undone
+    client: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ def open_cases(session: Session, openings: Sequence[Opening], actor: str) -> Non
             "policy_id": o.policy_id,
             "batch_id": o.batch_id,
             "image_id": o.image_id,
+            "client_id": select(Item.client_id).where(Item.id == o.item_id).scalar_subquery(),
         }
         for o in openings
     ]
@@ -209,6 +212,8 @@ def _conditions(
         # Asked beforehand: Postgres plans well only if it knows which these are.
         versions = select(StoredPolicy.id).where(StoredPolicy.name == wanted.policy)
         conditions.append(ReviewCase.policy_id.in_(session.scalars(versions).all()))
+    if wanted.client is not None:
+        conditions.append(ReviewCase.client_id == clients.named(session, wanted.client).id)
     if wanted.batch is not None:
         conditions.append(ReviewCase.batch_id == wanted.batch)
     if wanted.stage is not None:
@@ -251,7 +256,9 @@ def _cases() -> Columns:
             ReviewCase.opened_at,
             Person.login,
             ReviewCase.review_id.is_not(None),
+            Client.name,
         )
+        .join(Client, Client.id == ReviewCase.client_id)
         .join(Item, Item.id == ReviewCase.item_id)
         .join(Image, Image.id == ReviewCase.image_id)
         .outerjoin(Person, and_(Person.id == ReviewCase.holder, working))

@@ -48,6 +48,7 @@ class Endpoint:
     created_at: datetime
     failing_since: datetime | None  # no delivery has succeeded since then
     disabled_at: datetime | None  # it answered 410 Gone
+    client_id: int | None = None  # None: the operator's, told of every client
 
 
 def add_endpoint(
@@ -189,4 +190,5 @@ def _endpoint(row: WebhookEndpoint) -> Endpoint:
         row.created_at,
         row.failing_since,
         row.disabled_at,
+        row.client_id,
     )

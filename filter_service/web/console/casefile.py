@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from filter_service import custody, people, retention
+from filter_service import clients, custody, people, retention
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Appeal,
     Batch,
+    Client,
     Image,
     Item,
     Person,
@@ -41,6 +42,7 @@ class CaseFile:
     digest: str | None
     gone: str | None  # why its picture is not here any more
     batch: Batch
+    client: str  # by name
     policy: Policy
     shown: Evidence | None
     classes: tuple[str, ...]  # flagged, and this person may see them
@@ -80,7 +82,7 @@ def casefile(sessions: Sessions, person: Person, item_id: int, wanted: str | Non
     case = cases.case_of(sessions, item_id)
     with sessions.begin() as session:
         custody.require_open(session, item_id)
-        item, digest, batch, policy, worst = _item(session, item_id)
+        item, digest, batch, client, policy, worst = _item(session, item_id)
         records = _records(session, item, policy)
         flagged = tuple(name for name in records if people.sees(person, name))
         first = case.class_name if case else worst
@@ -94,6 +96,7 @@ def casefile(sessions: Sessions, person: Person, item_id: int, wanted: str | Non
             digest=digest,
             gone=retention.why_gone(session, item_id),
             batch=batch,
+            client=client,
             policy=policy,
             shown=_evidence(item, policy, chosen, records),
             classes=flagged,
@@ -167,10 +170,20 @@ def policies_in_use(sessions: Sessions) -> list[str]:
         return list(session.scalars(query))
 
 
-def _item(session: Session, item_id: int) -> tuple[Item, str | None, Batch, Policy, str | None]:
+def client_names(sessions: Sessions, chosen: str | None = None) -> list[str]:
+    """The clients that a list can be narrowed to; none where there is only one."""
+    with sessions.begin() as session:
+        names = clients.names(session)
+    return names if len(names) > 1 or chosen else []
+
+
+def _item(
+    session: Session, item_id: int
+) -> tuple[Item, str | None, Batch, str, Policy, str | None]:
     query = (
-        select(Item, Image.digest, Batch, StoredPolicy.document, PolicyClass.name)
+        select(Item, Image.digest, Batch, Client.name, StoredPolicy.document, PolicyClass.name)
         .join(Batch, Batch.id == Item.batch_id)
+        .join(Client, Client.id == Item.client_id)
         .join(StoredPolicy, StoredPolicy.id == Batch.policy_id)
         .outerjoin(Image, Image.id == Item.image_id)
         .outerjoin(PolicyClass, PolicyClass.id == Item.class_id)
@@ -179,8 +192,8 @@ def _item(session: Session, item_id: int) -> tuple[Item, str | None, Batch, Poli
     found = session.execute(query).one_or_none()
     if found is None:
         raise UnknownItem(f"There is no item {item_id}: look for it in the queue or by a search.")
-    item, digest, batch, document, worst = found
-    return item, digest, batch, Policy.model_validate(document), worst
+    item, digest, batch, client, document, worst = found
+    return item, digest, batch, client, Policy.model_validate(document), worst
 
 
 def _records(session: Session, item: Item, policy: Policy) -> dict[str, Explanation]:

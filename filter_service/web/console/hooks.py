@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from filter_service import webhooks
+from filter_service import clients, webhooks
 from filter_service.errors import InvalidRequest, UnsafeAddress
 from filter_service.people import Ability
 from filter_service.web.access import Caller, able
@@ -108,6 +108,7 @@ def _page(
         "webhooks.html",
         status,
         endpoints=found[:PAGE],
+        whose=clients.named_by_id(here.sessions, (e.client_id or 0 for e in found)),
         next=cursor(found[PAGE - 1].id) if len(found) > PAGE else None,
         events=list(EventType),
         **shown,

@@ -4,20 +4,22 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Annotated
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from sqlalchemy import Select, select
 
-from filter_service import people, submissions
+from filter_service import clients, people, submissions
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Batch, Item, Person
+from filter_service.db.tables import Batch, Client, Item, Person
 from filter_service.people import ABILITIES, Ability
 from filter_service.reviews import tallies
 from filter_service.reviews.tallies import Day, Overturned, Waiting
 from filter_service.verdicts import Verdict
 from filter_service.web import charts
 from filter_service.web.access import Caller, able
+from filter_service.web.console.casefile import client_names
 from filter_service.web.console.queue import somebody
 from filter_service.web.pages import render
 from filter_service.web.pages import span as lasting
@@ -85,6 +87,7 @@ class Failed:
 
     item: Item
     batch: Batch
+    client: str
 
     @property
     def can_retry(self) -> bool:
@@ -123,15 +126,22 @@ def overview(request: Request, here: Here, caller: Reader) -> Response:
 
 @router.get("/undetermined")
 def undetermined(
-    request: Request, here: Here, caller: Reader, after: str | None = None, retried: int = -1
+    request: Request,
+    here: Here,
+    caller: Reader,
+    after: str | None = None,
+    retried: int = -1,
+    client: Annotated[str, Query(max_length=100)] = "",
 ) -> Response:
-    """Items that could not be judged, with the reasons, newest first."""
+    """Items that could not be judged, with the reasons, newest first; of one client or all."""
     somebody(caller)
     return render(
         request,
         "undetermined.html",
-        page=failed(here.sessions, after, ROWS),
+        page=failed(here.sessions, after, ROWS, client),
         after=after or "",
+        chosen=client,
+        clients=client_names(here.sessions, client),
         may_retry=Ability.RETRY in ABILITIES[caller.role],
         retried=retried,
     )
@@ -143,11 +153,13 @@ def retry(
     caller: Annotated[Caller, Depends(able(Ability.RETRY))],
     item: Annotated[list[Annotated[int, Form(ge=1, le=LARGEST_ID)]], Form(max_length=ROWS)],
     after: Annotated[str, Form()] = "",
+    client: Annotated[str, Form(max_length=100)] = "",
 ) -> Response:
     """Judge one of them, or all that were shown, again."""
     retried = submissions.retry_items(here.sessions, here.knock, item, caller.actor)
-    place = f"&after={cursor(*key_of(after, int))}" if after else ""
-    return RedirectResponse(f"/undetermined?retried={retried}{place}", status_code=303)
+    place = {"client": client, "after": cursor(*key_of(after, int)) if after else ""}
+    query = urlencode({"retried": retried} | {k: v for k, v in place.items() if v})
+    return RedirectResponse(f"/undetermined?{query}", status_code=303)
 
 
 def figures(sessions: Sessions, person: Person) -> Figures:
@@ -179,11 +191,12 @@ def figures(sessions: Sessions, person: Person) -> Figures:
     return Figures(waiting, rows, judged, sum(failures.values()))
 
 
-def failed(sessions: Sessions, after: str | None, limit: int) -> FailedPage:
-    """Undetermined items, newest first."""
-    query: Select[Item, Batch] = (
-        select(Item, Batch)
+def failed(sessions: Sessions, after: str | None, limit: int, client: str = "") -> FailedPage:
+    """Undetermined items, of one client if it is named, newest first; raises UnknownEntry."""
+    query: Select[Item, Batch, str] = (
+        select(Item, Batch, Client.name)
         .join(Batch, Batch.id == Item.batch_id)
+        .join(Client, Client.id == Item.client_id)
         .where(Item.verdict == Verdict.UNDETERMINED)
         .order_by(Item.id.desc())
         .limit(limit + 1)
@@ -191,7 +204,9 @@ def failed(sessions: Sessions, after: str | None, limit: int) -> FailedPage:
     if after:
         query = query.where(Item.id < key_of(after, int)[0])
     with sessions.begin() as session:
-        rows = [Failed(item, batch) for item, batch in session.execute(query)]
+        if client:
+            query = query.where(Item.client_id == clients.named(session, client).id)
+        rows = [Failed(*row) for row in session.execute(query)]
     more = len(rows) > limit
     return FailedPage(rows[:limit], cursor(rows[limit - 1].item.id) if more else None)
 

@@ -17,6 +17,7 @@ from filter_service.reviews.queue import Filter, Held, Order, Stage
 from filter_service.web.access import Caller, able, caller
 from filter_service.web.console.casefile import (
     SEVERITIES,
+    client_names,
     policies_in_use,
     probabilities,
     undoable,
@@ -64,6 +65,7 @@ def queue(
         probabilities=probabilities(service.sessions, shown),
         classes=sorted(c for c in waiting.by_class if sees(person, c)),
         policies=policies_in_use(service.sessions),
+        clients=client_names(service.sessions, chosen.client),
         stages=list(Stage),
         severities=SEVERITIES,
         undo=undoable(service.sessions, person),
@@ -116,6 +118,7 @@ def filter_of(query: Mapping[str, str]) -> Filter:
         return Filter(
             class_name=query.get("class") or None,
             policy=query.get("policy") or None,
+            client=query.get("client") or None,
             batch=None if batch is None else uuid.UUID(batch.strip()),
             stage=None if stage is None else Stage(stage),
             held=_one_of(query, "held", HELD),
@@ -145,6 +148,7 @@ def query_of(chosen: Filter) -> str:
     given = {
         "class": chosen.class_name,
         "policy": chosen.policy,
+        "client": chosen.client,
         "batch": chosen.batch,
         "stage": chosen.stage,
         "held": None if chosen.held == "all" else chosen.held,
