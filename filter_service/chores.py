@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from sqlalchemy import delete, func
 
+from filter_service.closing import close_abandoned
 from filter_service.db.schema import require_current
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.db.tables import IdempotencyKey, Login, LoginFailure
@@ -53,6 +54,7 @@ class Chore:
 CHORES = {
     "settle": Chore(1, lambda p: settle(p.sessions), "%d decisions took effect."),
     "state": Chore(2, lambda p: issue_due(p.sessions), "%d statements were issued or withdrawn."),
+    "close": Chore(60, lambda p: close_abandoned(p.sessions), "%d batches were cut short."),
     "announce": Chore(1, lambda p: announce_finished(p.sessions), "%d batches are finished."),
     "deliver": Chore(
         1, lambda p: deliver_due(p.sessions, p.settings, p.stop), "%d webhooks were delivered."

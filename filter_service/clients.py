@@ -12,6 +12,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Client
 from filter_service.errors import Conflict, InvalidRequest, UnknownEntry
 from filter_service.ledger import Entry, Event
+from filter_service.names import plain
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
 
@@ -72,7 +73,7 @@ def _add(session: Session, name: str, actor: str) -> Client | None:
 
 def named(session: Session, name: str) -> Client:
     """Raises UnknownEntry."""
-    found = session.scalar(select(Client).where(Client.name == name.strip().replace("\x00", "")))
+    found = session.scalar(select(Client).where(Client.name == plain(name.strip())))
     if found is None:
         raise UnknownEntry(
             f"There is no client {name!r}: `client list` shows them all, `client add` makes one."
@@ -84,4 +85,4 @@ def _checked(name: str) -> str:
     name = name.strip()
     if not _NAME.fullmatch(name):
         raise InvalidRequest(f"The client's name {name!r} must be one line of 1 to 100 letters.")
-    return name
+    return plain(name)

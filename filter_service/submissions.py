@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Select, delete, func, insert, select, true
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
+from filter_service.closing import close
 from filter_service.db.arrivals import arrived, enqueue, expect, hold_images, keep_images
 from filter_service.db.policies import store_policy
 from filter_service.db.scope import OPERATOR, Scope
@@ -98,8 +99,8 @@ def accept(  # noqa: PLR0913  (what may be left out is a parameter, too)
 
     With `once`, the same request again gives the same batch, and takes up one that was cut short
     where it stopped; without, such a batch is closed with what it holds, and a note on the error
-    names it. Raises InvalidRequest for another request under a key that was used, and
-    Conflict while somebody else is at it.
+    names it (a chore closes that of a process that was killed). Raises InvalidRequest for another
+    request under a key that was used, and Conflict while somebody else is at it.
     """
     with _alone(sessions, once):
         batch = Batch(id=uuid.uuid4(), label=plain(label), priority=priority)
@@ -382,11 +383,9 @@ def _receive(
 
 def _close_short(sessions: Sessions, batch: uuid.UUID) -> str:
     """Close a batch that was cut short; -> the sentence that says so."""
-    counted = select(func.count()).select_from(Item).where(Item.batch_id == batch)
     try:
         with sessions.begin() as session:
-            total = session.scalar(counted) or 0
-            session.execute(update(Batch).where(Batch.id == batch).values(total=total))
+            total = close(session, batch)
     except FilterServiceError:
         return f"Batch {batch} was cut short, and could not be closed: cancel it."
     return f"Batch {batch} was cut short: it holds the first {total} files, and these are judged."

@@ -13,6 +13,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import ApiKey, Client
 from filter_service.errors import Conflict, InvalidRequest, NotSignedIn, UnknownEntry
 from filter_service.ledger import Entry, Event
+from filter_service.names import plain
 
 START = "fsk_"
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
@@ -37,6 +38,7 @@ def add_key(
     name = name.strip()
     if not _NAME.fullmatch(name):
         raise InvalidRequest(f"The key's name {name!r} must be one line of 1 to 100 letters.")
+    name = plain(name)
     secret = START + secrets.token_urlsafe(32)
     key = ApiKey(name=name, prefix=secret[:12], digest=_digest(secret), created_by=actor)
     key.all_clients = all_clients

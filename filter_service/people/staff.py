@@ -13,6 +13,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Login, Person, PolicyClass
 from filter_service.errors import Conflict, InvalidRequest, UnknownPerson
 from filter_service.ledger import Entry, Event
+from filter_service.names import plain
 from filter_service.people import passwords
 from filter_service.people.roles import Role
 
@@ -31,8 +32,8 @@ class Profile:
     reveal_cap: int | None = None  # unblurred images a day; None: as the settings say
     subject: str | None = None  # at the identity provider
 
-    def check(self) -> None:
-        """Raises InvalidRequest."""
+    def checked(self) -> "Profile":
+        """Itself, with a name in which nothing hides; raises InvalidRequest."""
         if self.role is Role.SERVICE:
             raise InvalidRequest("The role 'service' is for API keys, not people: choose another.")
         for what, text in (("name", self.name or None), ("subject", self.subject)):
@@ -45,6 +46,7 @@ class Profile:
                 raise InvalidRequest(f"{name!r} cannot be a class: give names as policies do.")
         if self.reveal_cap is not None and self.reveal_cap not in _CAP:
             raise InvalidRequest(f"The daily cap {self.reveal_cap} must be a count from 0.")
+        return replace(self, name=plain(self.name))
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -75,7 +77,7 @@ def add_person(
             f"The log-in name {login!r} must start with a letter or digit and have at most 200 "
             "letters, digits and . _ @ + - in all."
         )
-    profile.check()
+    profile = profile.checked()
     hashed = None if password is None else passwords.new(password, login)
     person = Person(login=login, password_hash=hashed, **profile.columns)
     try:
@@ -91,7 +93,7 @@ def add_person(
 
 def change_person(sessions: Sessions, login: str, profile: Profile, actor: str) -> Person:
     """Replace what is said of somebody; Conflict if nobody would be left as admin."""
-    profile.check()
+    profile = profile.checked()
     try:
         with sessions.begin() as session:
             person = _locked(session, login)
@@ -140,8 +142,7 @@ def set_password(sessions: Sessions, login: str, password: str, actor: str) -> N
 
 def link_subject(session: Session, person: Person, subject: str) -> None:
     """Remember who this is at the identity provider."""
-    profile = replace(Profile.of(person), subject=subject)
-    profile.check()
+    replace(Profile.of(person), subject=subject).checked()
     person.subject = subject
     _record_change(session, person, "service", _told(person))
 
