@@ -234,6 +234,11 @@ def parse_policy(text: str, source: str = "policy") -> Policy:
         ) from error
 
 
+def place_of(text: str, location: tuple[int | str, ...]) -> str:
+    """Line and field of a part of a policy that was parsed from this text."""
+    return f"{_line(yaml.compose(text, Loader=_Loader), location)}: {_field(location)}"
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a policy file, for editors that complete and check while typing."""
     return {

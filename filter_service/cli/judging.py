@@ -13,10 +13,13 @@ from filter_service.cli.place import workplace
 from filter_service.cli.queueing import Json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from filter_service.db.vectors import Hit
     from filter_service.encoder import Encoder
     from filter_service.policy import Policy
     from filter_service.scoring import FloatArray
+    from filter_service.soundness import Remark
 
 # A path, or one word that ends as files do: "photo.jpg", not "a red car. No people".
 _LIKE_A_FILE = re.compile(
@@ -92,16 +95,26 @@ def search(
 
 @policies.command()
 def check(file: Annotated[Path, typer.Argument(help="Policy file (YAML).")]) -> None:
-    """Say whether a policy file is sound, or name file, line and field of every fault."""
+    """Say whether a policy file is sound, or name file, line and field of every fault.
+
+    Its words are compared as the model sees them: a class that nothing tells from what is ordinary,
+    or whose threshold nothing reaches, is a fault. What is said twice, or is too long for the
+    model, is a warning.
+    """
     from filter_service.errors import InvalidPolicy
-    from filter_service.policy import read_policy
+    from filter_service.policy import place_of, read_policy
 
     policy = read_policy(file)
-    if same := _untold(policy):
-        raise InvalidPolicy(
-            f"{file}: every prompt of {', '.join(same)} is a neutral prompt, too, so that nothing "
-            "tells the class from what is ordinary: reword one of the two."
-        )
+    text = file.read_text(encoding="utf-8")
+    faults = []
+    for remark in _remarks(policy):
+        said = f"{shown(file)}:{place_of(text, remark.place)}: {remark.sentence}."
+        if remark.fatal:
+            faults.append(said)
+        else:
+            typer.echo(f"Warning: {said}", err=True)
+    if faults:
+        raise InvalidPolicy("\n".join(faults))
     typer.echo(f"{policy.name}: {len(policy.classes)} classes, digest {policy.digest}")
 
 
@@ -113,13 +126,21 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=2))
 
 
-def _untold(policy: "Policy") -> list[str]:
-    """Classes whose every prompt says what a neutral one says."""
-    return [
-        c.name
-        for c in policy.classes
-        if {p.casefold() for p in c.prompts} <= {n.casefold() for n in policy.neutral_of(c)}
-    ]
+def _remarks(policy: "Policy") -> "Iterator[Remark]":
+    """What a policy's author should know, as far as there is a model to ask."""
+    from filter_service import soundness
+    from filter_service.errors import ModelUnavailable, UnknownModel
+
+    try:
+        encoder = served_encoder()
+    except (ModelUnavailable, UnknownModel) as error:
+        typer.echo(f"Warning: no model compared the words, only their letters: {error}", err=True)
+        yield from soundness.remarks(policy, soundness.by_text(policy))
+        return
+    vectors = encoder.vectors(policy)
+    yield from soundness.remarks(policy, soundness.by_model(vectors))
+    yield from soundness.seen(policy, vectors)
+    yield from soundness.cut(policy, encoder.tokenizer)
 
 
 def _labels(given: str) -> list[str]:

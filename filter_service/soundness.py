@@ -1,0 +1,230 @@
+"""What a policy's words are worth to a model, before any image is judged.
+
+Words are compared by the cosine of their vectors: 1 where they are the same to the model. Without
+a model it is 1 for the same letters, and 0 for others.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from filter_service.policy import ForbiddenClass, Policy
+from filter_service.scoring import ClassVectors, PolicyVectors
+
+ENOUGH_NEUTRAL = 16  # prompts: fewer hardly stand for what is ordinary
+ALIKE = 0.99  # cosine, 8 degrees: "dog" and "a dog", but neither "a big dog" nor "a cat"
+THE_SAME = 1 - 1e-6  # cosine: nothing but rounding
+LONGEST = 4_096  # tokens that a text is counted to
+
+Side = tuple[int, Literal["prompts", "neutral"]]  # of which class
+Matrix = npt.NDArray[np.float64]
+Cosines = Callable[[Side, Side], Matrix]  # (texts of one, texts of the other)
+Place = tuple[int | str, ...]  # such as ("classes", 0, "prompts", 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something about a policy that its author should know; fatal: it cannot work as written."""
+
+    place: Place
+    sentence: str
+    fatal: bool = False
+
+
+def remarks(policy: Policy, cosines: Cosines) -> Iterator[Remark]:
+    """What is said twice, or on both sides."""
+    for number in range(len(policy.classes)):
+        yield from _untold(policy, number, cosines)
+        yield from _repeated(policy, (number, "prompts"), cosines)
+    yield from _neutral(policy, cosines)
+    for a, b in combinations(range(len(policy.classes)), 2):
+        yield from _shared(policy, a, b, cosines)
+
+
+def seen(policy: Policy, vectors: PolicyVectors) -> Iterator[Remark]:
+    """What only the model knows: directions that coincide, thresholds that nothing reaches."""
+    for number, (wanted, found) in enumerate(zip(policy.classes, vectors.classes, strict=True)):
+        yield from _out_of_reach(number, wanted, found)
+    directions = [_direction(c) for c in vectors.classes]
+    for a, b in combinations(range(len(directions)), 2):
+        if float(directions[a] @ directions[b]) >= ALIKE:
+            names = policy.classes[a].name, policy.classes[b].name
+            yield Remark(
+                ("classes", b),
+                f"{names[1]} looks for what {names[0]} looks for, as far as the model can tell: "
+                "both are flagged for the same images; reword one, or make them one class",
+            )
+
+
+def cut(policy: Policy, tokenizer: Any) -> Iterator[Remark]:  # noqa: ANN401  (open_clip's own)
+    """Texts whose end the model never reads."""
+    most = int(tokenizer.context_length)
+    for place, prompt, templates in _prompts(policy):
+        for template in templates:
+            text = template.replace("{}", prompt)
+            if len(text.encode()) < most - 2 or (tokens := _tokens(tokenizer, text)) <= most:
+                continue
+            yield Remark(
+                place,
+                f"{text[:60]!r} has {tokens} tokens, of which the model reads {most} only: "
+                "shorten the prompt or its template",
+            )
+            break  # one template says it
+
+
+def by_text(policy: Policy) -> Cosines:
+    """The same words, in capitals or not, or others."""
+
+    def cosines(a: Side, b: Side) -> Matrix:
+        x, y = ([text.casefold() for text in _texts(policy, side)] for side in (a, b))
+        return np.array([[float(p == q) for q in y] for p in x])
+
+    return cosines
+
+
+def by_model(vectors: PolicyVectors) -> Cosines:
+    """As the model that made these vectors takes them."""
+
+    def cosines(a: Side, b: Side) -> Matrix:
+        x, y = (getattr(vectors.classes[number], which) for number, which in (a, b))  # (n, d)
+        return _cosines(x, y)
+
+    return cosines
+
+
+def _untold(policy: Policy, number: int, cosines: Cosines) -> Iterator[Remark]:
+    """Prompts that are a neutral prompt to the model, too; if all are, nothing is left."""
+    wanted, place = policy.classes[number], ("classes", number, "prompts")
+    found = cosines((number, "prompts"), (number, "neutral"))  # (p, k)
+    near = np.flatnonzero(found.max(axis=1) >= ALIKE).tolist()
+    said = {
+        p: f"{wanted.prompts[p]!r} is all but the neutral prompt "
+        f"{policy.neutral_of(wanted)[int(found[p].argmax())]!r} (cosine {found[p].max():.3f})"
+        for p in near
+    }
+    if len(near) == len(wanted.prompts):
+        pairs = ", ".join(list(said.values())[:3])
+        what = f"nothing tells {wanted.name} from what is ordinary: {pairs}"
+        yield Remark(place, f"{what}; reword its prompts or the neutral ones", fatal=True)
+        return
+    for p, sentence in said.items():
+        yield Remark((*place, p), f"{sentence}; reword one of the two")
+
+
+def _repeated(policy: Policy, side: Side, cosines: Cosines, place: Place = ()) -> Iterator[Remark]:
+    texts = _texts(policy, side)
+    same = np.triu(cosines(side, side) >= THE_SAME, k=1)  # (n, n)
+    for second in np.flatnonzero(same.any(axis=0)).tolist():
+        first = int(same[:, second].argmax())
+        yield Remark(
+            (*(place or ("classes", *side)), second),
+            f"{texts[second]!r} says what {texts[first]!r} says already: leave one out",
+        )
+
+
+def _neutral(policy: Policy, cosines: Cosines) -> Iterator[Remark]:
+    """Each list of neutral prompts once: the policy's, and those of classes with their own."""
+    classes = list(enumerate(policy.classes))
+    lists: list[tuple[int, Place]] = [
+        (i, ("classes", i, "neutral")) for i, c in classes if c.neutral
+    ]
+    lists += [(i, ("neutral",)) for i, c in classes if not c.neutral][:1]
+    for number, place in lists:
+        yield from _repeated(policy, (number, "neutral"), cosines, place)
+        if (count := len(_texts(policy, (number, "neutral")))) < ENOUGH_NEUTRAL:
+            yield Remark(
+                place,
+                f"{count} neutral prompts hardly stand for all that is ordinary: give "
+                f"{ENOUGH_NEUTRAL} or more, of many kinds",
+            )
+
+
+def _shared(policy: Policy, a: int, b: int, cosines: Cosines) -> Iterator[Remark]:
+    first, second = policy.classes[a], policy.classes[b]
+    same = cosines((b, "prompts"), (a, "prompts")) >= THE_SAME  # (p, q)
+    for p in np.flatnonzero(same.any(axis=1)).tolist():
+        yield Remark(
+            ("classes", b, "prompts", p),
+            f"{second.prompts[p]!r} stands in {first.name}, too: an image of it is flagged for "
+            f"{second.name} and for {first.name}",
+        )
+
+
+def _out_of_reach(number: int, wanted: ForbiddenClass, found: ClassVectors) -> Iterator[Remark]:
+    """A threshold above, or below, whatever margin an image can have."""
+    low, high = _margins(found)
+    a, b = (wanted.calibration.a, wanted.calibration.b) if wanted.calibration else (1.0, 0.0)
+    needed = math.log(wanted.threshold / (1 - wanted.threshold))
+    if a * high + b < needed:
+        said = f"no image can be flagged: none reaches more than {_sigmoid(a * high + b):.4g}"
+    elif a * low + b >= needed:
+        said = f"every image is flagged: none stays under {_sigmoid(a * low + b):.4g}"
+    else:
+        return
+    yield Remark(
+        ("classes", number, "threshold"),
+        f"{said} for {wanted.name}, whose threshold is {wanted.threshold:g}; mend the threshold "
+        "or the calibration",
+        fatal=True,
+    )
+
+
+def _margins(found: ClassVectors) -> tuple[float, float]:
+    """Bounds on the margin of any image, in logits: the lowest, the highest.
+
+    The log of a mean of exponentials lies between the mean and the maximum.
+    """
+    scale, bias = found.head.scale, found.head.bias
+    if found.head.sigmoid:
+        return -scale + 2 * bias, scale + 2 * bias
+    prompts, neutral = found.prompts.astype(np.float64), found.neutral.astype(np.float64)
+    high = np.linalg.norm(prompts - neutral.mean(axis=0), axis=1).max()
+    low = np.linalg.norm(neutral - prompts.mean(axis=0), axis=1).max()
+    nearest = np.sqrt(np.clip(2 - 2 * _cosines(prompts, neutral), 0, None)).min(axis=1).max()
+    # The mean holds the nearest neutral prompt with its share.
+    return -float(scale * low), float(min(scale * high, scale * nearest + math.log(len(neutral))))
+
+
+def _cosines(x: npt.ArrayLike, y: npt.ArrayLike) -> Matrix:
+    """Of unit vectors, without the rounding of float32: (n, d), (m, d) -> (n, m)."""
+    a, b = (np.asarray(v, np.float64) for v in (x, y))
+    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (a, b))
+    return np.asarray(a @ b.T)
+
+
+def _direction(found: ClassVectors) -> Matrix:
+    """Where images of a class lie, seen from what is ordinary: (d,) unit."""
+    towards = found.prompts.mean(axis=0, dtype=np.float64)
+    if not found.head.sigmoid:
+        towards = towards - found.neutral.mean(axis=0, dtype=np.float64)
+    return np.asarray(towards / max(float(np.linalg.norm(towards)), 1e-12))
+
+
+def _prompts(policy: Policy) -> Iterator[tuple[Place, str, Sequence[str]]]:
+    """Every prompt, where it stands, and what is put around it."""
+    for i, text in enumerate(policy.neutral):
+        yield ("neutral", i), text, policy.templates
+    for number, c in enumerate(policy.classes):
+        for which, texts in (("prompts", c.prompts), ("neutral", c.neutral or ())):
+            for i, text in enumerate(texts):
+                yield ("classes", number, which, i), text, policy.templates_of(c)
+
+
+def _texts(policy: Policy, side: Side) -> Sequence[str]:
+    wanted = policy.classes[side[0]]
+    return wanted.prompts if side[1] == "prompts" else policy.neutral_of(wanted)
+
+
+def _tokens(tokenizer: Any, text: str) -> int:  # noqa: ANN401
+    """How many a text has before it is padded."""
+    ids = np.asarray(tokenizer([text], context_length=LONGEST))[0]  # (LONGEST,)
+    return int(np.flatnonzero(ids != ids[-1]).max(initial=-1)) + 1
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
