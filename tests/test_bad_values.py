@@ -1,18 +1,14 @@
 """Every command with bad values for each of its parameters: refused in a sentence, no traceback."""
 
-import inspect
 import io
-import typing
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 from sqlalchemy import select
-from typer.models import ArgumentInfo, ParameterInfo
+from typer.models import ArgumentInfo
 
 from filter_service import seeking
 from filter_service.cli import app, run
@@ -26,6 +22,7 @@ from filter_service.settings import Settings
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from tasks.__main__ import CeleryQueue
+from tests.commands import Command, Parameter, registered
 from tests.served import environment, write_model
 from tests.some_pictures import Pictured, coloured, stored
 
@@ -33,51 +30,6 @@ HUGE = "1" + "0" * 22  # 23 digits
 NO_NUMBERS = ("-1", HUGE, "one")
 ODD_TEXTS = ("", "\udcff", "x" * 2_000, "é\u202e[/x]%s{}")
 CLOSED = {"verdict", "role", "form", "by", "decision", "flags", "outcome", "part", "method"}
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """What a command takes: its name, its type, and how it is given."""
-
-    name: str
-    kind: Any
-    info: ParameterInfo
-    required: bool
-
-    def words(self, value: str) -> list[str]:
-        if isinstance(self.info, ArgumentInfo):
-            return [value]
-        long = [d for d in self.info.param_decls or () if d.startswith("--")]
-        return [f"{long[0] if long else '--' + self.name.replace('_', '-').strip('-')}={value}"]
-
-
-@dataclass(frozen=True)
-class Command:
-    """The words that call it, and what it takes."""
-
-    path: tuple[str, ...]
-    parameters: tuple[Parameter, ...]
-
-
-def registered(node: typer.Typer, *path: str) -> Iterator[Command]:
-    """Every command of the program."""
-    for found in node.registered_commands:
-        assert found.callback is not None
-        name = found.name or found.callback.__name__.replace("_", "-")
-        yield Command((*path, name), tuple(parameters(found.callback)))
-    for group in node.registered_groups:
-        assert group.typer_instance is not None
-        yield from registered(group.typer_instance, *path, str(group.name))
-
-
-def parameters(callback: Callable[..., Any]) -> Iterator[Parameter]:
-    for name, hint in typing.get_type_hints(callback, include_extras=True).items():
-        info = next(
-            (m for m in getattr(hint, "__metadata__", ()) if isinstance(m, ParameterInfo)), None
-        )
-        if info is not None:
-            default = inspect.signature(callback).parameters[name].default
-            yield Parameter(name, hint.__origin__, info, default is inspect.Parameter.empty)
 
 
 KEY = SigningKey.new("log.example").vkey
