@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from filter_service.db.unjudged import SENTENCES, Unjudged
+from filter_service.spelling import unknown
+from filter_service.strict import each_once
 from filter_service.verdicts import Verdict
 
 MEDIA_TYPE = "application/jsonl"
@@ -19,6 +21,7 @@ LONGEST_LINE = 16_384  # bytes
 SHOWN = 80  # letters of a faulty line in its message
 LABELS = "detect-moderation-labels"
 METADATA = f"{LABELS}-metadata"
+KNOWN = ("source-ref", LABELS, METADATA, "error")  # a manifest of results may be sent again
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +77,13 @@ def _line(number: int, raw: bytes, too_long: bool) -> Line:
         said = f"The line has more than {LONGEST_LINE:,} bytes; give the address alone."
         return Line(where, said)
     try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError):
-        return Line(where, f"{_shown(raw)} is not JSON; {_EXPECTED}")
-    source = document.get("source-ref") if isinstance(document, dict) else None
+        document = json.loads(raw, object_pairs_hook=each_once)
+    except (ValueError, RecursionError) as error:
+        return Line(where, f"{_shown(raw)} is not JSON ({error}); {_EXPECTED}")
+    fields = document if isinstance(document, dict) else {}
+    if other := next((name for name in fields if name not in KNOWN), None):
+        return Line(where, f"{unknown(other, KNOWN)}; {_EXPECTED}")
+    source = fields.get("source-ref")
     if not isinstance(source, str) or not source:
         return Line(where, f"{_shown(raw)} names no source-ref; {_EXPECTED}")
     if not source.isprintable():

@@ -1,6 +1,5 @@
 """One typed settings object, the only reader of the environment (`FILTER_SERVICE_*`)."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic_settings import (
 
 from filter_service.errors import InvalidSettings
 from filter_service.references import AllowList
+from filter_service.spelling import nearest
 from filter_service.views import Coverage
 
 PREFIX = "FILTER_SERVICE_"
@@ -247,13 +247,13 @@ def _ours(variables: Mapping[str, str | None]) -> list[str]:
 def _refuse_unknown(names: Iterable[str], known: Iterable[str]) -> None:
     """InvalidSettings names each unknown setting and the known one that it is nearest to."""
     settings = list(known)
-    unknown = [_nearest(name, settings) for name in dict.fromkeys(names) if name not in settings]
+    unknown = [_unknown(name, settings) for name in dict.fromkeys(names) if name not in settings]
     if unknown:
         raise InvalidSettings(
             f"{'; '.join(unknown)}. Mend it in the environment or in .env and start again."
         )
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-    return f"There is no setting {PREFIX}{name.upper()}; the nearest is {PREFIX}{near.upper()}"
+def _unknown(name: str, known: list[str]) -> str:
+    near = str(nearest(name, known)).upper()
+    return f"There is no setting {PREFIX}{name.upper()}; the nearest is {PREFIX}{near}"

@@ -172,7 +172,7 @@ REFUSED: dict[str, tuple[int, str, Callable[[TestClient], Answer]]] = {
     "no file": (
         422,
         "holds no file",
-        lambda c: c.post("/v1/batches", data={"policy": "x"}, files={"policy": (None, "x")}),
+        lambda c: c.post("/v1/batches", files={"policy": (None, "x")}),
     ),
     "no policy": (422, "#/body/policy", lambda c: c.post("/v1/batches", files=files(("a", GOOD)))),
     "unknown policy": (404, "'nothing'", lambda c: submit(c, ("a", GOOD), policy="nothing")),

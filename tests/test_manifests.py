@@ -41,8 +41,33 @@ def written(result: Result) -> dict[str, Any]:
 
 
 def test_each_line_names_an_address() -> None:
-    lines = [b'{"source-ref": "s3://b/1.jpg"}\n', b"\n", b'{"source-ref":"https://h/2", "x": 1}']
-    assert list(manifests.read(lines)) == [Line("s3://b/1.jpg"), Line("https://h/2")]
+    lines = [
+        b'{"source-ref": "s3://b/1.jpg"}\n',
+        b"\n",
+        b'{"source-ref":"https://h", "error": 1}',
+    ]
+    assert list(manifests.read(lines)) == [Line("s3://b/1.jpg"), Line("https://h")]
+
+
+def test_a_manifest_of_results_can_be_sent_again() -> None:
+    (line,) = manifests.write([FLAGGED])
+    assert list(manifests.read([line])) == [Line(FLAGGED.source)]
+
+
+@pytest.mark.parametrize(
+    ("raw", "sentence"),
+    [
+        (
+            b'{"source_ref": "s3://b/1.jpg"}',
+            "no field here; the nearest is 'source-ref'",
+        ),
+        (b'{"source-ref": "s3://b/1.jpg", "priority": 5}', "'priority' is no field here"),
+        (b'{"source-ref": "s3://b/1", "source-ref": "s3://b/2"}', "'source-ref' stands there more"),
+    ],
+)
+def test_a_line_with_a_field_that_nobody_knows_says_which(raw: bytes, sentence: str) -> None:
+    (line,) = manifests.read([raw])
+    assert line.error is not None and sentence in line.error
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ BREAKS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (SOUND, {"decision_facts": ""}, "decision_facts is missing"),
     (SOUND, {"content_type": []}, "content_type is missing"),
     (SOUND, {"url": "https://a.example"}, "url is no field of the database"),
+    (SOUND, {"categroy": ""}, "categroy is no field of the database, the nearest is category"),
     (SOUND, {"decision_visibility": GONE}, "Nothing is restricted: give one of"),
     *[
         (FULL, {name: "SOMETHING"}, f"{name} is 'SOMETHING': it has to be one of")

@@ -94,9 +94,10 @@ def check(
 ) -> None:
     """Check a file against the Transparency Database's rules; exit code 1 if one is broken."""
     from filter_service.statements import validating
+    from filter_service.strict import each_once
 
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=each_once)
     except (OSError, ValueError, RecursionError) as error:
         raise typer.BadParameter(f"{file} cannot be read: {error}") from error
     whole = isinstance(content, dict) and "statements" in content

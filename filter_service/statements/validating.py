@@ -6,11 +6,12 @@ what would be ignored there, or contradicts itself, is refused here.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
 
+from filter_service.spelling import nearest
 from filter_service.statements import personal
 from filter_service.statements.grounds import (
     EEA,
@@ -125,7 +126,7 @@ def check(document: object) -> list[str]:
         return [f"A statement is an object with fields: {document!r} is none."]
     given = {k: v for k, v in document.items() if v not in (None, "", [], {})}
     rules = (_fields, _texts, _choices, _lists, _asked, _restrictions, _days, _others)
-    return [sentence for rule in rules for sentence in rule(given)]
+    return [*_unknown(document, FIELDS), *(s for rule in rules for s in rule(given))]
 
 
 def check_file(content: object) -> list[str]:
@@ -133,7 +134,7 @@ def check_file(content: object) -> list[str]:
     if not isinstance(content, Mapping) or not isinstance(content.get("statements"), list):
         return ['A file of statements is an object {"statements": […]}: this is none.']
     statements = content["statements"]
-    found = []
+    found = _unknown(content, ("statements",))
     if not 1 <= len(statements) <= AT_ONCE:
         found.append(
             f"A file holds {len(statements)} statements: 1 to {AT_ONCE} are taken at once."
@@ -151,9 +152,15 @@ Given = Mapping[str, Any]
 
 def _fields(given: Given) -> Iterator[str]:
     yield from (f"{name} is missing: it is required." for name in REQUIRED if name not in given)
-    yield from (
-        f"{name} is no field of the database: leave it out." for name in set(given) - FIELDS
-    )
+
+
+def _unknown(given: Given, known: Collection[str]) -> list[str]:
+    """Also where they are empty: somebody meant something by them."""
+    near = {name: nearest(str(name), sorted(known)) for name in given if name not in known}
+    return [
+        f"{name} is no field of the database, the nearest is {meant}: mend it, or leave it out."
+        for name, meant in near.items()
+    ]
 
 
 def _texts(given: Given) -> Iterator[str]:

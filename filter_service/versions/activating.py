@@ -1,5 +1,6 @@
 """Which version of a policy its name means: proposed by one, activated by another if asked for."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -19,6 +20,7 @@ from filter_service.ledger import Entry, Event
 from filter_service.policy import Policy
 
 LONGEST_REASON = 1_000  # letters
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 SERVICE = "service"  # anybody who can run commands on the machine
 
 
@@ -208,10 +210,10 @@ def version_of(sessions: Sessions, digest: str, scope: Scope = OPERATOR) -> Stor
             or_(owned(None), owned(scope.client_id))
         )
     with sessions.begin() as session:
-        found = session.scalar(query.limit(1))
+        found = session.scalar(query.limit(1)) if _DIGEST.fullmatch(digest) else None
     if found is None:
         raise UnknownPolicy(
-            f"There is no stored policy {digest!r}: send the policy itself, which stores it."
+            f"There is no stored policy {digest[:80]!r}: send the policy itself, which stores it."
         )
     return _stored(found)
 

@@ -4,33 +4,37 @@ import uuid
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from filter_service.db.tables import Appeal
 from filter_service.people import Ability
 from filter_service.reviews import appeals
+from filter_service.strict import WORDS, Known
 from filter_service.web.access import Caller, able
 from filter_service.web.answers import AppealAnswer, AppealList
+from filter_service.web.described import only_described
 from filter_service.web.paging import LARGEST_ID
 from filter_service.web.problems import answers
 from filter_service.web.service import Service, service
 from filter_service.web.sight import item_for
 
-router = APIRouter(prefix="/v1", responses=answers(401, 403, 404, 422, 503))
+router = APIRouter(
+    prefix="/v1",
+    dependencies=[Depends(only_described)],
+    responses=answers(401, 403, 404, 422, 503),
+)
 Here = Annotated[Service, Depends(service)]
 Reader = Annotated[Caller, Depends(able(Ability.READ))]
 ItemId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 
 
-class Statement(BaseModel):
+class Statement(Known):
     """Why somebody disagrees."""
-
-    model_config = ConfigDict(extra="forbid")
 
     statement: str = Field(
         min_length=1,
         max_length=appeals.LONGEST_STATEMENT,
-        pattern=r"^[^\x00]*\S[^\x00]*$",
+        pattern=WORDS,
         description="In the words of whoever submitted the image; moderators read it.",
         examples=["This is a kitchen knife in an advertisement for cookware."],
     )

@@ -11,12 +11,18 @@ from filter_service import retention
 from filter_service.errors import NotAllowed
 from filter_service.people import ABILITIES, Ability
 from filter_service.retention import Receipt
+from filter_service.strict import WORDS
 from filter_service.web.access import Caller, caller
+from filter_service.web.described import only_described
 from filter_service.web.paging import LARGEST_ID
 from filter_service.web.problems import answers
 from filter_service.web.service import Service, service
 
-router = APIRouter(prefix="/v1", responses=answers(401, 403, 404, 422, 503))
+router = APIRouter(
+    prefix="/v1",
+    dependencies=[Depends(only_described)],
+    responses=answers(401, 403, 404, 422, 503),
+)
 Here = Annotated[Service, Depends(service)]
 
 
@@ -80,7 +86,8 @@ def erase(
     here: Here,
     response: Response,
     reason: Annotated[
-        str, Query(max_length=500, description="Kept for good: name nobody in it.")
+        str,
+        Query(max_length=500, pattern=WORDS, description="Kept for good: name nobody in it."),
     ] = "requested by the platform",
 ) -> ErasureAccepted:
     """In all items of the client (of all clients for the operator), with all that was computed.

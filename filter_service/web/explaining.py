@@ -23,12 +23,17 @@ from filter_service.records.stored import explanation_in
 from filter_service.retention import Part
 from filter_service.web.access import Caller, able
 from filter_service.web.answers import ExplanationAnswer
+from filter_service.web.described import only_described
 from filter_service.web.paging import LARGEST_ID
 from filter_service.web.problems import answers
 from filter_service.web.service import Service, service
 from filter_service.web.sight import item_for, may_see, visible
 
-router = APIRouter(prefix="/v1", responses=answers(401, 403, 404, 410, 422, 503))
+router = APIRouter(
+    prefix="/v1",
+    dependencies=[Depends(only_described)],
+    responses=answers(401, 403, 404, 410, 422, 503),
+)
 Here = Annotated[Service, Depends(service)]
 Reader = Annotated[Caller, Depends(able(Ability.READ))]
 ItemId = Annotated[int, Path(ge=1, le=LARGEST_ID)]

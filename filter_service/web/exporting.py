@@ -13,6 +13,7 @@ from filter_service.exports import MEDIA, Export, Format, Wanted
 from filter_service.people import Ability
 from filter_service.web.access import Caller, able
 from filter_service.web.console.queue import somebody
+from filter_service.web.described import only
 from filter_service.web.service import Service, service
 from filter_service.web.sight import visible
 
@@ -65,7 +66,10 @@ class Streamed(StreamingResponse):
             await run_in_threadpool(self._export.close)
 
 
-@router.get("/items.{form}")
+NARROWS = ("from", "to", "by", "class", "policy", "decision", "verdict", "batch")
+
+
+@router.get("/items.{form}", dependencies=[Depends(only(*NARROWS))])
 def items(
     form: Format, here: Here, caller: Exporter, narrowed: Annotated[Wanted, Depends(wanted)]
 ) -> Streamed:

@@ -1,10 +1,11 @@
 """Search over HTTP: `/v1/search`."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
+from fastapi.exceptions import RequestValidationError
 from sqlalchemy import not_, select, true
 from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
@@ -14,23 +15,27 @@ from filter_service.db.tables import Image, Item, PolicyClass
 from filter_service.db.vectors import Hit, StoredMemory
 from filter_service.ledger import Entry, Event
 from filter_service.people import Ability
+from filter_service.spelling import unknown
+from filter_service.strict import WORDS
 from filter_service.web.access import Caller, able
 from filter_service.web.answers import Found, FoundItem, Sightings
+from filter_service.web.described import fault, only_described
 from filter_service.web.intake import no_forms_of_strangers
 from filter_service.web.problems import answers
 from filter_service.web.service import Service, Sought, service
 from filter_service.web.sight import visible
-from filter_service.web.uploads import Limits, spooled
+from filter_service.web.uploads import Limits, Part, spooled
 
 router = APIRouter(
     prefix="/v1",
-    dependencies=[Depends(no_forms_of_strangers)],
+    dependencies=[Depends(no_forms_of_strangers), Depends(only_described)],
     responses=answers(401, 403, 422, 503),
 )
 Here = Annotated[Service, Depends(service)]
 Searcher = Annotated[Caller, Depends(able(Ability.SEARCH))]
 Count = Annotated[int, Query(ge=1, le=100, description="At most so many.")]
 
+FORM = "multipart/form-data"
 SHOWN = 5  # items of one image
 OVERHEAD = 64 * 1024  # bytes of a form around its image
 IMAGES = tuple(f"image/{form.lower()}" for form in images.FORMATS)
@@ -38,7 +43,7 @@ BINARY = {"type": "string", "format": "binary"}
 BODY = {
     "required": True,
     "content": {
-        "multipart/form-data": {
+        FORM: {
             "schema": {
                 "type": "object",
                 "required": ["image"],
@@ -56,7 +61,7 @@ def by_text(
     here: Here,
     text: Annotated[
         str,
-        Query(min_length=1, max_length=500, pattern=r"^[^\x00]*$", examples=["a red car"]),
+        Query(min_length=1, max_length=500, pattern=WORDS, examples=["a red car"]),
     ],
     limit: Count = 20,
 ) -> Sightings:
@@ -67,15 +72,23 @@ def by_text(
 async def sent_image(request: Request, here: Here) -> AsyncIterator[bytes]:
     """The bytes of an image, as the body or as the file of a form."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in ("multipart/form-data", *IMAGES):
+    if kind not in (FORM, *IMAGES):
         raise HTTPException(415, f"{kind or 'no type'!r} is not taken: send an image, or a form.")
     most = here.settings.max_bytes
     async for parts in spooled(request, Limits(files=1, bytes=most + OVERHEAD)):
-        files = [p for p in parts if p.filename is not None or p.name == "body"]
-        if not files:
-            raise HTTPException(422, "The form holds no file: send the image as the file `image`.")
-        images.check_bytes(files[0].size, images.Limits.of(here.settings))
-        yield files[0].read()
+        sent = _image_of(parts) if kind == FORM else parts[0]
+        images.check_bytes(sent.size, images.Limits.of(here.settings))
+        yield sent.read()
+
+
+def _image_of(parts: Iterable[Part]) -> Part:
+    """The one file of a form; raises RequestValidationError for whatever else there is."""
+    fields = [part for part in parts if part.name != "csrf_token"]
+    if others := {part.name for part in fields} - {"image"}:
+        raise RequestValidationError([fault("body", n, unknown(n, ["image"])) for n in others])
+    if [part.filename is None for part in fields] != [False]:
+        raise RequestValidationError([fault("body", "image", "is not there as one file; send it")])
+    return fields[0]
 
 
 @router.post(

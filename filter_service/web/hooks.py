@@ -5,11 +5,13 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from filter_service import webhooks
 from filter_service.people import Ability
+from filter_service.strict import Known
 from filter_service.web.access import Caller, able
+from filter_service.web.described import only_described
 from filter_service.web.paging import After, Limit, cursor, key_of
 from filter_service.web.problems import answers
 from filter_service.web.service import Service, service
@@ -17,16 +19,19 @@ from filter_service.webhooks import Delivered, Endpoint, EventType, State
 
 LARGEST = 2**31 - 1  # id of an endpoint
 
-router = APIRouter(prefix="/v1", responses=answers(401, 403, 404, 422, 503), tags=["webhooks"])
+router = APIRouter(
+    prefix="/v1",
+    dependencies=[Depends(only_described)],
+    responses=answers(401, 403, 404, 422, 503),
+    tags=["webhooks"],
+)
 Here = Annotated[Service, Depends(service)]
 By = Annotated[Caller, Depends(able(Ability.WEBHOOKS))]
 WebhookId = Annotated[int, Path(ge=1, le=LARGEST)]
 
 
-class WebhookOrder(BaseModel):
+class WebhookOrder(Known):
     """Where somebody wants to be told, and of what."""
-
-    model_config = ConfigDict(extra="forbid")
 
     url: str = Field(min_length=1, max_length=2000, examples=["https://example.org/moderation"])
     events: list[EventType] | None = Field(

@@ -45,6 +45,7 @@ from filter_service.web.answers import (
     item_answers,
     item_rows,
 )
+from filter_service.web.described import only_described
 from filter_service.web.orders import Order
 from filter_service.web.paging import LARGEST_ID, After, Limit, cursor, key_of
 from filter_service.web.problems import answers
@@ -64,7 +65,7 @@ def no_forms_of_strangers(request: Request) -> None:
 
 router = APIRouter(
     prefix="/v1",
-    dependencies=[Depends(no_forms_of_strangers)],
+    dependencies=[Depends(no_forms_of_strangers), Depends(only_described)],
     responses=answers(401, 403, 422, 503),
 )
 Here = Annotated[Service, Depends(service)]

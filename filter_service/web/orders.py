@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from fastapi import Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 from starlette.exceptions import HTTPException
 
 from filter_service import images, manifests, versions
@@ -20,7 +20,10 @@ from filter_service.errors import ImageError, InvalidPolicy, UnknownPolicy, Unsa
 from filter_service.fetching import AllowList, shown
 from filter_service.policy import Policy, parse_policy
 from filter_service.settings import Settings
+from filter_service.spelling import unknown
+from filter_service.strict import Known, each_once
 from filter_service.submissions import Submission
+from filter_service.web.described import TWICE, fault
 from filter_service.web.service import Service, service
 from filter_service.web.uploads import Limits, Part, cleaned, spooled
 
@@ -51,10 +54,8 @@ Priority = Annotated[int, Field(ge=-URGENT, le=URGENT)]
 Address = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_ADDRESS)]
 
 
-class Terms(BaseModel):
+class Terms(Known):
     """What is asked of a batch, however its images come."""
-
-    model_config = ConfigDict(extra="forbid")
 
     policy: str | dict[str, Any] = Field(
         description="A stored policy's name (its active version; the newest, where none was ever "
@@ -64,8 +65,13 @@ class Terms(BaseModel):
     priority: Priority = Field(0, description="Higher is judged sooner.")
 
 
+NAMED = (*Terms.model_fields, "manifest")  # the fields of a form, besides its files
+
+
 class Addresses(Terms):
     """A batch of images that the service fetches."""
+
+    model_config = ConfigDict(strict=True)  # true is no priority
 
     uris: list[Address] = Field(
         min_length=1,
@@ -122,6 +128,10 @@ async def order(
     if kind not in (FORM, JSON, *LINES):
         raise HTTPException(
             415, f"{kind or 'A body of no type'!r} is not taken: send {FORM}, {JSON} or {LINES[0]}."
+        )
+    if kind in (FORM, JSON) and request.query_params:
+        raise RequestValidationError(
+            [fault("query", name, "goes into the body here") for name in request.query_params]
         )
     async for parts in spooled(request, limits_of(here.settings)):
         if kind == FORM:
@@ -186,25 +196,26 @@ def _document(body: Part) -> object:
             413, f"The JSON has more than {LARGEST_DOCUMENT:,} bytes: send a manifest instead."
         )
     try:
-        found: object = json.loads(body.read())
+        found: object = json.loads(body.read(), object_pairs_hook=each_once)
     except (ValueError, RecursionError) as error:
         raise HTTPException(400, f"The body is not JSON ({error}): mend it.") from error
     return found
 
 
 def _from_form(parts: Iterable[Part]) -> Order:
-    fields: dict[str, str] = {}
-    files, lines = [], None
+    fields: dict[str, Part] = {}
+    files = []
     for part in parts:
-        if part.name in Terms.model_fields:
-            fields[part.name] = _field(part)
-        elif part.name == "manifest":
-            lines = part
+        if part.name in NAMED:
+            if part.name in fields:
+                raise _invalid(part.name, TWICE)
+            fields[part.name] = part
         elif part.filename is not None:
             files.append(part)
         elif part.name != "csrf_token":
-            raise _invalid(part.name[:100], "is no field of this form")
-    terms = _terms(Terms, fields, "body")
+            raise _invalid(part.name[:100], _no_file(part.name))
+    lines = fields.pop("manifest", None)
+    terms = _terms(Terms, {name: _field(part) for name, part in fields.items()}, "body")
     if lines is not None and files:
         raise _invalid("manifest", "comes without files: send either, in two requests if need be")
     if lines is not None:
@@ -212,6 +223,13 @@ def _from_form(parts: Iterable[Part]) -> Order:
     if not files:
         raise _invalid("files", "holds no file; send at least one, or a manifest")
     return Order(terms, files=tuple(files))
+
+
+def _no_file(name: str) -> str:
+    """What is wrong with a field that has no file name."""
+    if name == "files":
+        return "has no file name: send an image as a file, with a name"
+    return unknown(name, (*NAMED, "files"))
 
 
 def _with_lines(terms: Terms, lines: Part) -> Order:
@@ -241,7 +259,7 @@ def _terms(kind: type[T], asked: object, where: str) -> T:
 
 
 def _invalid(field: str, message: str) -> RequestValidationError:
-    return RequestValidationError([{"loc": ("body", field), "msg": message, "type": "value_error"}])
+    return RequestValidationError([fault("body", field, message)])
 
 
 def _named(line: manifests.Line, allowed: AllowList) -> Submission:

@@ -13,6 +13,7 @@ from filter_service.people import Ability
 from filter_service.web import charts
 from filter_service.web.access import Caller, able
 from filter_service.web.console.queue import somebody
+from filter_service.web.described import only
 from filter_service.web.pages import render
 from filter_service.web.pages import span as lasting
 from filter_service.web.service import Service, service
@@ -38,7 +39,7 @@ def chosen(
 ThePeriod = Annotated[Period, Depends(chosen)]
 
 
-@router.get("/figures")
+@router.get("/figures", dependencies=[Depends(only("from", "to"))])
 def page(request: Request, here: Here, caller: Exporter, period: ThePeriod) -> Response:
     """Every figure with its definition, drawn where that says more."""
     report = _report(here, caller, period)
@@ -57,7 +58,7 @@ def page(request: Request, here: Here, caller: Exporter, period: ThePeriod) -> R
     )
 
 
-@router.get("/figures.json")
+@router.get("/figures.json", dependencies=[Depends(only("from", "to"))])
 def document(here: Here, caller: Exporter, period: ThePeriod) -> dict[str, Any]:
     """The same for programs."""
     return _report(here, caller, period).document()
