@@ -23,7 +23,7 @@ from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app
 from filter_service.web.service import Sought
-from tests.signed_in import NullSeeker, web_service
+from tests.signed_in import NullSeeker, key_client, web_service
 from tests.some_cases import POLICY
 from tests.some_pictures import DIM, FINGERPRINT, Pictured, noisy, stored
 from tests.test_overlay import record
@@ -109,3 +109,26 @@ def test_every_answer_is_as_described(sessions: Sessions, storage: Storage) -> N
     assert not failed, "\n\n".join(failed)
     print(sum(statuses.values()), "requests:", dict(sorted(statuses.items())))
     assert statuses[200] and statuses[404]
+
+
+def test_every_measured_number_of_an_answer_says_its_unit(
+    sessions: Sessions, storage: Storage
+) -> None:
+    """A number that is no count and no id: in its name, or in what is said of it."""
+    units = ("seconds", "logits", "share", "Share", "Cosine", "0 to 1")
+    schemas = create_app(web_service(sessions, storage)).openapi()["components"]["schemas"]
+    unsaid = []
+    for name, schema in schemas.items():
+        for field, told in schema.get("properties", {}).items():
+            kinds = {told.get("type"), *(one.get("type") for one in told.get("anyOf", ()))}
+            said = field + told.get("description", "")
+            if "number" in kinds and not any(unit in said for unit in units):
+                unsaid.append(f"{name}.{field}")
+    assert not unsaid
+
+
+def test_a_share_is_named_so(sessions: Sessions, storage: Storage) -> None:
+    app, _ = furnished(sessions, storage)
+    told = key_client(app, sessions).get("/v1/items/1").json()
+    assert told["seen_pixels_share"] == told["seen_pixels"]
+    assert told["seen_time_share"] == told["seen_time"]

@@ -145,6 +145,8 @@ def items(
             "class": class_name,
             "probability": item.probability,
             "reason": item.reason,
+            "seen_pixels_share": item.seen_pixels,
+            "seen_time_share": item.seen_time,
             "seen_pixels": item.seen_pixels,
             "seen_time": item.seen_time,
             "partial": is_partial(item.seen_pixels, item.seen_time),

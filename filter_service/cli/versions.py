@@ -125,7 +125,7 @@ def compare(
     if json_:
         typer.echo(json.dumps(asdict(found)))
         return
-    typer.echo(f"{found.images} images, {found.vectors} frames")
+    typer.echo(f"{found.images} images, {found.vectors} views of them")
     rows = [("any class", found.total), *found.classes.items()]
     wide = max(len(name) for name, _ in rows)
     for name, count in rows:

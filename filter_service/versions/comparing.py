@@ -65,7 +65,7 @@ class Comparison:
     """What two versions answer for the same images."""
 
     images: int = 0
-    vectors: int = 0  # frames
+    vectors: int = 0  # views of frames
     total: Counts = Counts()  # flagged for any class
     classes: dict[str, Counts] = field(default_factory=dict)
     lost: tuple[Changed, ...] = ()  # flagged by the old version only, furthest over first

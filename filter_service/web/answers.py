@@ -130,13 +130,15 @@ class ItemAnswer(BaseModel):
     reason: str | None = Field(description="Why it is undetermined.")
     class_name: str | None = Field(description="The class with the worst score.")
     margin: float | None = Field(description="Of that class, in logits.")
-    probability: float | None = Field(description="Of that class.")
-    seen_pixels: float | None = Field(
+    probability: float | None = Field(description="Of that class, 0 to 1.")
+    seen_pixels_share: float | None = Field(
         description="Share of each frame that the model looked at, 0 to 1; null: not known."
     )
-    seen_time: float | None = Field(
+    seen_time_share: float | None = Field(
         description="Share of its time on the screen that the model looked at; null: not known."
     )
+    seen_pixels: float | None = Field(description="The share of before, under its older name.")
+    seen_time: float | None = Field(description="Likewise, the share of time.")
     partial: bool = Field(description="A part of the image was not looked at.")
     judged_at: datetime | None
     review: ReviewAnswer | None
@@ -233,6 +235,8 @@ def item_answers(rows: Iterable[Any]) -> list[ItemAnswer]:
             class_name=class_name,
             margin=item.margin,
             probability=item.probability,
+            seen_pixels_share=item.seen_pixels,
+            seen_time_share=item.seen_time,
             seen_pixels=item.seen_pixels,
             seen_time=item.seen_time,
             partial=is_partial(item.seen_pixels, item.seen_time),

@@ -66,9 +66,9 @@ class ReceiptAnswer(BaseModel):
     requested_by: str
     requested_at: datetime
     done_at: datetime | None = Field(description="Null: the bytes are being deleted.")
-    bytes: str
-    size: int
-    removed: dict[str, int]
+    bytes: str = Field(description="What became of the image's file.")
+    size: int = Field(description="Of that file, in bytes.")
+    removed: dict[str, int] = Field(description="Rows of each kind.")
     stays: list[str]
     mentions: list[MentionAnswer]
     blanked: list[int] = Field(description="Entries of the ledger whose payloads are gone.")

@@ -74,7 +74,7 @@ class AttemptAnswer(BaseModel):
     at: datetime
     status: int | None = Field(description="HTTP status; null: no answer.")
     problem: str | None
-    seconds: float
+    seconds: float = Field(description="Until it was over.")
 
 
 class DeliveryAnswer(BaseModel):
