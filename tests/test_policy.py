@@ -170,3 +170,11 @@ def test_the_starter_policy_asks_enough_and_says_that_it_is_uncalibrated() -> No
     assert len(policy.neutral) >= 20
     assert all(len(c.prompts) >= 3 and c.clause and c.calibration is None for c in policy.classes)
     assert "UNCALIBRATED" in PHOTOGRAPHS.read_text()
+
+
+def test_an_unknown_field_is_named_with_the_nearest_known_one() -> None:
+    with pytest.raises(InvalidPolicy) as error:
+        parse_policy(changed(treshold=0.5), source="p.yaml")
+    assert "classes[0].treshold: 'treshold' is no field here; the nearest is 'threshold'" in str(
+        error.value
+    )

@@ -206,6 +206,17 @@ def test_no_value_in_a_body_is_too_odd_for_a_sentence(operations: list[Operation
     assert not faults(found())
 
 
+def test_an_export_is_not_wider_than_what_was_meant(sessions: Sessions, storage: Storage) -> None:
+    app, _ = furnished(sessions, storage)
+    client = client_of(app, sessions, Role.AUDITOR)
+    for address, near in (
+        ("/exports/items.csv?verdit=clear", "verdict"),
+        ("/figures.json?fro=", "from"),
+    ):
+        assert not refused(client.get(address), f"nearest is '{near}'")
+    assert client.get("/exports/items.csv?verdict=clear").status_code == 200
+
+
 FORM = "application/x-www-form-urlencoded"
 TYPED = (HUGE, "é\u202e[/x]%s{}", "\x00")  # into an address or a form
 
