@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from filter_service import ledger, retention
-from filter_service.db.tables import Image, Item
+from filter_service.db.tables import Image, Item, ReviewOutcome
 from filter_service.ledger.sealing import seal
 from filter_service.ledger.signers import signer_of
 from filter_service.ledger.verifying import verify
@@ -154,3 +155,17 @@ def test_what_is_submitted_again_after_it_is_a_new_item_of_the_same_picture(
     world.work()
     assert erase(world.a, again["id"]) != first
     assert world.b.get(f"/v1/items/{theirs}").json()["verdict"] == "flagged"
+
+
+def test_what_was_decided_of_the_erased_item_speaks_of_the_others_no_more(
+    world: World, both: tuple[int, int, int]
+) -> None:
+    shared, _, theirs = both
+    with world.sessions.begin() as session:
+        image = session.get_one(Item, shared).image_id
+        told = {"class_name": "knife", "decision": "overturned", "sampled": False}
+        session.add_all(ReviewOutcome(item_id=i, image_id=image, **told) for i in (shared, theirs))
+    erase(world.a, shared)
+    outcomes = select(ReviewOutcome.item_id).where(ReviewOutcome.image_id == image)
+    with world.sessions.begin() as session:
+        assert session.scalars(outcomes).all() == [theirs]
