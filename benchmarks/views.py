@@ -39,7 +39,7 @@ SHAPES = {
     "1:4": 4.0,
     "1:10": 10.0,
 }
-OFFSET = 5_000_000  # from the first seed of a split: used for nothing else
+FIRST = {"dev": DEV_SEEDS + 5_000_000, "test": TEST_SEEDS + 150_000_000}  # for nothing else
 Looks = Sequence[Box | None]
 Scheme = Callable[[int, int, Encoder], Looks]
 
@@ -186,7 +186,8 @@ def main() -> None:
     parser.add_argument("--test", action="store_true", help="the service's own on test seeds")
     options = parser.parse_args()
     policy = read_policy(FILE)
-    schemes, start = (SERVED, TEST_SEEDS) if options.test else (SCHEMES | SERVED, DEV_SEEDS)
+    schemes = SERVED if options.test else SCHEMES | SERVED
+    first = FIRST["test" if options.test else "dev"]
     for preprocessing in options.preprocessing:
         encoder = load_encoder(device="cpu", precision="float32")
         encoder = cropping(encoder) if preprocessing == "crop" else encoder
@@ -197,7 +198,7 @@ def main() -> None:
             print("|---|---|---|---|---|")
             for shape in options.shapes:
                 drawn = [
-                    _drawn(start + OFFSET + i, forbidden, SHAPES[shape], content == "filled")
+                    _drawn(first + i, forbidden, SHAPES[shape], content == "filled")
                     for forbidden in (True, False)
                     for i in range(options.count)
                 ]

@@ -1,6 +1,7 @@
 """The bundled model: its files, its samples, and that it does on them what its card says."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from safetensors.numpy import load_file
 from filter_service.demo import bundled, samples
 from filter_service.demo.evaluate import relation, wilson
 from filter_service.demo.kinds import FORBIDDEN, KINDS, ORDINARY
-from filter_service.demo.scenes import DEV_SEEDS, a, captions, sample_scene
+from filter_service.demo.scenes import DEV_SEEDS, EMPTY, a, captions, sample_scene
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.demo.thresholds import best_threshold
 from filter_service.policy import read_policy
 from filter_service.scoring import ensemble
+from filter_service.verdicts import threshold_margin
 
 # The goals are 0.98 of a thousand scenes and 0.95 of the samples. Of a hundred scenes, one in a
 # hundred runs of a model that keeps the goal would miss 0.95.
@@ -63,7 +65,15 @@ def test_the_policy_asks_for_every_kind_once() -> None:
     policy = read_policy(POLICY)
     forbidden = {c.name: c.prompts for c in policy.classes}
     assert forbidden == {n: tuple(a(k) for k, _ in kinds) for n, kinds in FORBIDDEN.items()}
-    assert policy.neutral == tuple(a(kind) for kind, _ in ORDINARY)
+    assert policy.neutral == (*(a(kind) for kind, _ in ORDINARY), EMPTY)
+
+
+def test_an_empty_ground_is_not_flagged() -> None:
+    policy, first = read_policy(POLICY), DEV_SEEDS + 5_200_000
+    grounds = [replace(sample_scene(first + i, 1), objects=()) for i in range(100)]
+    margins = model().vectors(policy).margins(model().encode_scenes(grounds))
+    flagged = (margins >= [threshold_margin(c) for c in policy.classes]).any(1)  # (100,)
+    assert flagged.sum() <= 2
 
 
 def test_the_samples_are_judged_as_well_as_measured() -> None:

@@ -39,6 +39,9 @@ SIZES = {1: (0.30, 0.85), 2: (0.26, 0.52), 3: (0.24, 0.44), 4: (0.22, 0.40)}
 LARGE = {1: (0.50, 0.71), 2: (0.40, 0.56), 3: (0.34, 0.46), 4: (0.30, 0.40)}
 """Likewise for scenes whose objects fill up to half the picture."""
 
+EMPTY = "an empty background"
+"""The caption of a scene without any object."""
+
 Sizes = Mapping[int, tuple[float, float]]
 
 SQUARE = 1.0, 1.0
@@ -76,12 +79,13 @@ def sample_scene(
     kinds: tuple[str, ...] = KINDS,
     styles: tuple[str, ...] = TRAINED_STYLES,
     sizes: Sizes = SIZES,
+    shape: tuple[float, float] = SQUARE,
 ) -> Scene:
-    """A random scene of 1 to 4 different kinds, decided by the seed alone."""
+    """A random scene of so many different kinds, decided by the seed alone."""
     rng = np.random.default_rng((seed, n_objects))
     objects: list[Placed] = []
     for kind in rng.choice(kinds, n_objects, replace=False):
-        x, y, size = _free_place(rng, objects, sizes[n_objects])
+        x, y, size = _free_place(rng, objects, sizes[n_objects], shape)
         objects.append(
             Placed(
                 kind=str(kind),
@@ -129,6 +133,9 @@ def mask(scene: Scene, index: int, side: int) -> npt.NDArray[np.bool_]:
 
 def captions(scene: Scene) -> list[str]:
     """Every caption that is true of a scene: kinds, pairs, attributes, places and relations."""
+    if not scene.objects:
+        grounds = ("", f"{scene.colour} ", f"{scene.texture} ", f"{scene.texture} {scene.colour} ")
+        return [f"an empty {ground}background" for ground in grounds]
     true = [a(o.kind) for o in scene.objects]
     for o in scene.objects:
         true += [f"{a(o.kind)} on a {scene.colour} background"]
@@ -193,13 +200,16 @@ def _relations(o: Placed, p: Placed) -> list[str]:
 
 
 def _free_place(
-    rng: np.random.Generator, taken: list[Placed], sizes: tuple[float, float]
+    rng: np.random.Generator,
+    taken: list[Placed],
+    sizes: tuple[float, float],
+    shape: tuple[float, float],
 ) -> tuple[float, float, float]:
     """A place that overlaps no other object by much; objects shrink when the picture is full."""
     low, high = sizes
     for attempt in range(200):
         size = float(rng.uniform(low, low + (high - low) * (1 - attempt / 200)))
-        x, y = (float(v) for v in rng.uniform(size / 2, 1 - size / 2, 2))
+        x, y = (float(v) for v in rng.uniform(size / 2, [s - size / 2 for s in shape]))
         if all(max(abs(x - o.x), abs(y - o.y)) > 0.45 * (size + o.size) for o in taken):
             return x, y, size
     return x, y, low

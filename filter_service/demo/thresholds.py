@@ -17,7 +17,7 @@ import yaml
 from filter_service.demo import bundled
 from filter_service.demo.kinds import FORBIDDEN, ORDINARY
 from filter_service.demo.samples import moderation_scenes
-from filter_service.demo.scenes import DEV_SEEDS, SIZES, Sizes, a
+from filter_service.demo.scenes import DEV_SEEDS, EMPTY, SIZES, Sizes, a
 from filter_service.policy import Policy
 
 FILE = Path(__file__).parent / "policy.yaml"
@@ -61,7 +61,7 @@ def document(thresholds: dict[str, float]) -> dict[str, object]:
         "name": "demo",
         "on_failure": "hold",
         "templates": TEMPLATES,
-        "neutral": [a(kind) for kind, _ in ORDINARY],
+        "neutral": [*(a(kind) for kind, _ in ORDINARY), EMPTY],
         "classes": classes,
     }
 

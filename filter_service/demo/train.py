@@ -1,6 +1,6 @@
-"""Train the bundled model on freshly drawn scenes; one command reproduces it.
+"""Train the bundled model on freshly drawn scenes; `tune` then teaches it one more word.
 
-    python -m filter_service.demo.train --out filter_service/demo/model
+    python -m filter_service.demo.train --steps 6000 --out build/first
 
 Every step sees new scenes. The text tower encodes the captions of *all* kinds and a sample of the
 batch's own captions (pairs, colours, sizes, places, relations); every caption that is true of an
