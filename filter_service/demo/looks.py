@@ -18,7 +18,6 @@ SPARSE = 0.6  # share of pages with one thing
 LONGEST = 2.6  # pages, times as long as wide
 WIDEST = 2.0  # windows of them, which are squashed into the square
 RECOGNISED = 0.4  # share of a thing that is to be seen
-DETAIL = 1.0  # pages are drawn with a short side of so many looks
 HIDDEN = 0.15  # share of the looks with places hidden
 MOST_HIDDEN = 0.35  # of their places
 PLACES = 8  # a side
@@ -57,7 +56,7 @@ def _window(
     across = bool(rng.random() < 0.5)
     shape = (length, 1.0) if across else (1.0, length)
     page = _page(seed, shape, rng)
-    drawn = render(page, round(DETAIL * side), shape)
+    drawn = render(page, side, shape)
     ends = start / length, (start + width) / length
     left, right = (drawn.width * e for e in ends) if across else (0, drawn.width)
     top, bottom = (0, drawn.height) if across else (drawn.height * e for e in ends)
@@ -84,7 +83,7 @@ def _hidden(side: int, rng: np.random.Generator) -> Mask:
     few = Image.fromarray(rng.random((cells, cells)).astype(np.float32), "F")
     field = np.asarray(few.resize((PLACES, PLACES), Image.Resampling.BICUBIC))
     places = field > np.quantile(field, 1 - rng.uniform(0.05, MOST_HIDDEN))  # (PLACES, PLACES)
-    return places.repeat(side // PLACES, axis=0).repeat(side // PLACES, axis=1)
+    return np.asarray(places.repeat(side // PLACES, axis=0).repeat(side // PLACES, axis=1))
 
 
 def _filled(picture: Image.Image, shown: Mask, rng: np.random.Generator) -> Image.Image:
