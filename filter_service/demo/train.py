@@ -225,7 +225,7 @@ def export(model: CLIP, folder: Path, vision: dict[str, int] = VISION) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model")
+    parser.add_argument("--out", type=Path, default=Path("build/first"))
     parser.add_argument("--steps", type=int, default=6000, help="batches to train on")
     parser.add_argument("--batch", type=int, default=128, help="scenes a step")
     parser.add_argument("--lr", type=float, default=1.5e-3, help="highest learning rate")

@@ -87,7 +87,7 @@ def learn(model: CLIP, z: Tensor, truth: Tensor, steps: int, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--start", type=Path, required=True, help="folder of the first stage")
+    parser.add_argument("--start", type=Path, default=Path("build/first"), help="the first stage")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model")
     parser.add_argument("--looks", type=int, default=6144, help="drawn, seen again in many steps")
     parser.add_argument("--steps", type=int, default=200)
