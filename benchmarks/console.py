@@ -34,8 +34,9 @@ from sqlalchemy import Engine
 
 from benchmarks.counterfactual import copy, timed
 from benchmarks.folders import temporary_folder
-from filter_service import people
-from filter_service.clients import add_client
+from filter_service import accounts
+from filter_service.accounts import Profile, Role
+from filter_service.accounts.clients import add_client
 from filter_service.db.embeddings import index_grown, register_encoder
 from filter_service.db.policies import KnownPolicy, load_policy, store_policy
 from filter_service.db.schema import upgrade
@@ -44,16 +45,15 @@ from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import Encoder, load_encoder
-from filter_service.explain.record import Explanation
 from filter_service.images import decode
 from filter_service.local import services
-from filter_service.people import Profile, Role
 from filter_service.pipeline import moderate
 from filter_service.policy import Policy, Severity, read_policy
 from filter_service.scoring import FloatArray
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 from filter_service.verdicts import Outcome, Verdict
+from filter_service.verdicts.explanation import Explanation
 
 FLAGGED, UNDETERMINED = 10, 499  # one item in so many
 WAITING = 5  # all flagged items but one in so many
@@ -404,7 +404,7 @@ def main() -> None:
             with owner.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.exec_driver_sql("VACUUM ANALYZE")
             password = secrets.token_urlsafe(16)
-            people.add_person(sessions, "anna", Profile(Role.ADMIN), password, "benchmark")
+            accounts.add_person(sessions, "anna", Profile(Role.ADMIN), password, "benchmark")
             located = settings.model_copy(
                 update={"database_url": found.database_url, "broker_url": found.broker_url}
             )

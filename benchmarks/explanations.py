@@ -21,7 +21,7 @@ from benchmarks.explaining.trials import draw
 from benchmarks.explaining.wording import words
 from filter_service.demo.scenes import DEV_SEEDS, TEST_SEEDS
 from filter_service.encoder import load_encoder
-from filter_service.explain.methods import METHODS
+from filter_service.explain.study.methods import METHODS
 
 DOCS = Path(__file__).parent.parent / "docs"
 FROM_DEV, FROM_TEST = DEV_SEEDS + 40_000_000, TEST_SEEDS + 40_000_000

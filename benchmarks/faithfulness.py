@@ -23,8 +23,8 @@ from benchmarks.explaining.trials import Array
 from filter_service.demo import thresholds
 from filter_service.demo.scenes import DEV_SEEDS, LARGE, SIZES, TEST_SEEDS
 from filter_service.encoder import load_encoder
-from filter_service.explain.faithfulness import FAITHFUL, FLOOR, SPECIFIC, WEIGHTS
 from filter_service.policy import read_policy
+from filter_service.verdicts.faithfulness import FAITHFUL, FLOOR, SPECIFIC, WEIGHTS
 
 Accepted = npt.NDArray[np.bool_]  # (n, maps)
 

@@ -25,10 +25,10 @@ from filter_service.db.schema import upgrade
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.db.tables import Sealed, Unsealed
 from filter_service.ledger import Entry, Event
-from filter_service.ledger.publishing import publish, seal_and_publish
-from filter_service.ledger.sealing import seal
+from filter_service.ledger.publication import publish, seal_and_publish
+from filter_service.ledger.sealer import seal
 from filter_service.ledger.signers import signer_of
-from filter_service.ledger.verifying import verify
+from filter_service.ledger.verification import verify
 from filter_service.local import services
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.settings import Settings

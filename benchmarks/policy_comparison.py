@@ -25,9 +25,9 @@ from filter_service.db.schema import upgrade
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.local import services
 from filter_service.policy import Calibration, ForbiddenClass, Policy
+from filter_service.rollout.stored_vectors import Asked, compare
 from filter_service.scoring import ClassVectors, FloatArray, Head, PolicyVectors
 from filter_service.settings import Settings
-from filter_service.versions.stored import Asked, compare
 
 CLASSES, PROMPTS, NEUTRAL = 10, 5, 6
 HEAD = Head(100.0)

@@ -29,20 +29,20 @@ import psutil
 import torch
 
 from benchmarks.folders import temporary_folder
-from filter_service import submissions
 from filter_service.cli.supervision import ended
 from filter_service.db.schema import upgrade
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.demo.scenes import DEV_SEEDS, render, sample_scene
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.images import decode
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Submission
 from filter_service.local import services
-from filter_service.local.place import Place
+from filter_service.local.data_folder import Place
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.scoring import FloatArray
 from filter_service.settings import Settings
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
 from filter_service.verdicts import Verdict, threshold_margin
 from tasks.__main__ import CeleryQueue
 

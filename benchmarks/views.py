@@ -24,9 +24,9 @@ from filter_service.demo.samples import ALLOWED
 from filter_service.demo.scenes import DEV_SEEDS, TEST_SEEDS, Placed, Scene, render, sample_scene
 from filter_service.demo.thresholds import FILE
 from filter_service.encoder import Encoder, load_encoder
+from filter_service.images.views import Box, Coverage, windows
 from filter_service.policy import Policy, read_policy
 from filter_service.verdicts import threshold_margin
-from filter_service.views import Box, Coverage, windows
 
 SIDE = 128  # pixels of the short side
 SHAPES = {

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from filter_service.encoder import Encoder
-from filter_service.encoder.checking import Pairs
+from filter_service.encoder.screening_check import Pairs
+from filter_service.encoder.views import extent_of, full_size, pixels_of, seen_of, views_of
 from filter_service.explain.counterfactual import Memory
 from filter_service.explain.explanation import Case, Explanations
 from filter_service.explain.memory import ArrayMemory
-from filter_service.explain.record import Explanation
 from filter_service.explain.relevance import Capture, capture
 from filter_service.explain.words import Words
 from filter_service.images import Image, Limits, decode, reserved
-from filter_service.looking import extent_of, full_size, pixels_of, seen_of, views_of
-from filter_service.perceptual import pdq
+from filter_service.images.perceptual_hash import pdq
+from filter_service.images.views import Coverage, Extent, Seen, View, share_seen, windows
 from filter_service.policy import Policy
 from filter_service.scoring import FloatArray, PolicyVectors
 from filter_service.verdicts import (
@@ -35,7 +35,7 @@ from filter_service.verdicts import (
     score,
     threshold_margin,
 )
-from filter_service.views import Coverage, Extent, Seen, View, share_seen, windows
+from filter_service.verdicts.explanation import Explanation
 
 VIEWS = 64  # in one screening pass, so that a long animation cannot exhaust the memory
 STANDARD = Limits()

@@ -15,10 +15,10 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from filter_service.egress.references import AllowList
 from filter_service.errors import InvalidSettings
-from filter_service.references import AllowList
-from filter_service.spelling import nearest
-from filter_service.views import Coverage
+from filter_service.images.views import Coverage
+from filter_service.policy.spelling import nearest
 
 PREFIX = "FILTER_SERVICE_"
 YEAR, MOST = 366 * 86_400.0, 2**31 - 1  # seconds; the largest whole number

@@ -4,8 +4,8 @@ from typing import Any
 
 from celery import Celery
 
-from filter_service.chores import CHORES
 from filter_service.errors import InvalidSettings
+from filter_service.schedule import CHORES
 from filter_service.settings import Settings
 
 HANGING = 600  # seconds that a task may run on after its time before it is killed

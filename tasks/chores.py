@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from filter_service.chores import Chores
+from filter_service.schedule import Chores
 from filter_service.settings import Settings
 from tasks.celery import app
 from tasks.work import knock, stopping

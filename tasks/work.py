@@ -8,8 +8,8 @@ from multiprocessing.sharedctypes import RawValue
 from celery.signals import worker_shutting_down
 from kombu.exceptions import OperationalError
 
+from filter_service.moderation.worker import Worker
 from filter_service.settings import Settings
-from filter_service.worker import Worker
 from tasks.celery import app
 
 STALE = 60.0  # seconds after which a knock says nothing; the sweep has knocked again by then

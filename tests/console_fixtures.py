@@ -12,15 +12,15 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy import Engine, text
 
-from filter_service import submissions
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Submission
 from filter_service.local import Services
+from filter_service.moderation.worker import Worker
 from filter_service.policy import read_policy
 from filter_service.settings import Settings
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
-from filter_service.worker import Worker
 from tests.conftest import named
 from tests.console_world import JUDGED, World, copies, labelled, world_over
 

@@ -6,18 +6,18 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, insert, select, update
 
-from filter_service import people, webhooks
+from filter_service import accounts, webhooks
+from filter_service.accounts import Role
 from filter_service.db.tables import Batch, Item, Person, ReviewCase, ReviewOutcome, Tally
-from filter_service.people import Role
 from filter_service.policy import Severity
-from filter_service.reviews import cases, lists, rules
+from filter_service.reviews import cases, hash_lists, rules
 from filter_service.reviews.appeals import open_appeal
 from filter_service.reviews.cases import Opening, open_case
 from filter_service.reviews.decisions import Decision, decide, settle
-from filter_service.reviews.lists import Entered
-from filter_service.reviews.matching import Kind, Match
+from filter_service.reviews.hash_lists import Entered
+from filter_service.reviews.hash_matching import Kind, Match
 from filter_service.reviews.tallies import DAYS
-from filter_service.webhooks.delivering import deliver_due
+from filter_service.webhooks.delivery import deliver_due
 from tests.console_world import World
 from tests.signed_in import somebody
 
@@ -56,9 +56,9 @@ def furnish(world: World) -> None:
     say(world, ben, DISPUTED, Decision.ESCALATED)
     _draw(world, MISSED)
     open_appeal(world.sessions, world.item(APPEALED), STATEMENT, "key shop")
-    people.add_key(world.sessions, "shop", "person admin")
+    accounts.add_key(world.sessions, "shop", "person admin")
     moderator = somebody(world.sessions, Role.MODERATOR)
-    people.reveal(world.sessions, moderator, world.item(SEVERAL), "weapons", None)
+    accounts.reveal(world.sessions, moderator, world.item(SEVERAL), "weapons", None)
     say(world, moderator, PENDING, Decision.CONFIRMED, undo_seconds=3600)
 
 
@@ -83,11 +83,13 @@ def _make_rules(world: World, by: Person) -> None:
     rules.add_rule(world.sessions, by, rules.Kind.SECOND_LOOK, margin_below=0.5, share=0.2)
     rules.add_rule(world.sessions, by, rules.Kind.CLEAR_SAMPLE, share=0.01)
     wine = Entered(Kind.ALLOW, "alcohol", Match.PDQ, world.item("066.jpg"), reason="our sponsor")
-    lists.add_entry(world.sessions, by, wine)
+    hash_lists.add_entry(world.sessions, by, wine)
     seen = replace(wine, kind=Kind.BLOCK, class_name="gambling", match=Match.DIGEST)
-    lists.add_entry(world.sessions, by, replace(seen, reason="sent again and again"))
+    hash_lists.add_entry(world.sessions, by, replace(seen, reason="sent again and again"))
     alike = replace(seen, match=Match.RADIUS, item_id=world.item(DECIDED), within=9.0)
-    lists.add_entry(world.sessions, by, replace(alike, reason="the same machine from all sides"))
+    hash_lists.add_entry(
+        world.sessions, by, replace(alike, reason="the same machine from all sides")
+    )
 
 
 def _draw(world: World, name: str) -> None:

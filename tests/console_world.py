@@ -19,19 +19,19 @@ from playwright.sync_api import BrowserContext
 from sqlalchemy import Engine, select
 from starlette.types import Message, Receive, Scope, Send
 
+from filter_service.accounts import Role
+from filter_service.accounts.logins import open_session
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.db.tables import Item, Person
 from filter_service.demo.samples import FOLDER as SAMPLES
+from filter_service.intake.submissions import Submission
 from filter_service.local import Services
-from filter_service.people import Role
-from filter_service.people.logins import open_session
-from filter_service.seeking import EncoderSeeker
+from filter_service.query_encoder import EncoderSeeker
 from filter_service.settings import Settings
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
-from filter_service.web.access import cookie_name
 from filter_service.web.app import create_app
-from filter_service.web.service import Service
+from filter_service.web.http.access import cookie_name
+from filter_service.web.http.service import Service
 from tests.conftest import database_from
 from tests.signed_in import somebody, web_service
 

@@ -11,12 +11,12 @@ from filter_service.db.embeddings import register_encoder
 from filter_service.db.policies import load_policy, store_policy
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Item, Person, Queued
-from filter_service.moderation.consequences import Judged
-from filter_service.moderation.recording import Source, record
-from filter_service.reviews.matching import Matcher
+from filter_service.images.views import View
+from filter_service.moderation.disposition import Judged
+from filter_service.moderation.results import Source, record
+from filter_service.reviews.hash_matching import Matcher
 from filter_service.scoring import FloatArray
 from filter_service.verdicts import Outcome, Verdict, judge, score
-from filter_service.views import View
 from tests.simple_judge import POLICY, Explained
 
 DIM = 8

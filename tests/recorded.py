@@ -8,18 +8,18 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from filter_service import people, webhooks
+from filter_service import accounts, webhooks
+from filter_service.accounts import Role
+from filter_service.audit.record.item_history import Life, life_of
 from filter_service.db.session import connect
 from filter_service.db.tables import Item, Person
-from filter_service.ledger.publishing import publish
-from filter_service.ledger.sealing import seal
+from filter_service.ledger.publication import publish
+from filter_service.ledger.sealer import seal
 from filter_service.ledger.signers import signer_of
-from filter_service.people import Role
-from filter_service.records.life import Life, life_of
 from filter_service.reviews import cases
 from filter_service.reviews.appeals import open_appeal
 from filter_service.reviews.decisions import Decision, decide, settle, undo
-from filter_service.webhooks.delivering import deliver_due
+from filter_service.webhooks.delivery import deliver_due
 from tests.console_world import World
 from tests.signed_in import somebody
 
@@ -64,7 +64,7 @@ def lived(world: World, sealed: bool = True) -> int:
     with listening() as url:
         webhooks.add_endpoint(sessions, settings, url, None, "key shop")
         cases.claim(sessions, ben, item, LEASE)
-        people.reveal(sessions, ben, item, "alcohol", None)
+        accounts.reveal(sessions, ben, item, "alcohol", None)
         slip = decide(sessions, ben, item, Decision.OVERTURNED, undo_seconds=60)
         undo(sessions, ben, [d.review_id for d in slip])
         _say(world, ben, item, NOTE)

@@ -11,17 +11,18 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from filter_service import ledger, submissions
+from filter_service import ledger
 from filter_service.db.session import Sessions, connect, sessions_of
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Submission
 from filter_service.ledger import Entry, Event
-from filter_service.ledger.publishing import publish
-from filter_service.ledger.sealing import seal
+from filter_service.ledger.publication import publish
+from filter_service.ledger.sealer import seal
 from filter_service.ledger.signers import rotate, signer_of
-from filter_service.ledger.verifying import Report, verify
+from filter_service.ledger.verification import Report, verify
 from filter_service.moderation import drain
 from filter_service.settings import Settings
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
 from tests.simple_judge import POLICY, SimpleJudge, desk_of
 
 SEALED = "sealed_ledger"

@@ -10,19 +10,19 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
-from filter_service import people
+from filter_service import accounts
+from filter_service.accounts import Profile, Role
+from filter_service.accounts.logins import open_session
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Login, Person
 from filter_service.errors import ModelUnavailable, UnknownPerson
-from filter_service.people import Profile, Role
-from filter_service.people.logins import open_session
 from filter_service.policy import Policy
 from filter_service.scoring import PolicyVectors
 from filter_service.settings import Settings
 from filter_service.storage import Storage
-from filter_service.web import problems, shield
-from filter_service.web.access import cookie_name, csrf_token
-from filter_service.web.service import Seeker, Service, Sought
+from filter_service.web.http import problems, security_headers
+from filter_service.web.http.access import cookie_name, csrf_token
+from filter_service.web.http.service import Seeker, Service, Sought
 
 
 class NullSeeker:
@@ -55,7 +55,7 @@ def app_of(service: Service, *rooms: ModuleType) -> FastAPI:
     app = FastAPI()
     app.state.service = service
     problems.add_to(app)
-    shield.add_to(app)
+    security_headers.add_to(app)
     for room in rooms:
         app.include_router(room.router)
     return app
@@ -65,10 +65,10 @@ def somebody(sessions: Sessions, role: Role, login: str = "", **profile: object)
     """A person of a role, called like the role unless named; the one there is if called so."""
     login = login or role.value
     try:
-        return people.person_named(sessions, login)
+        return accounts.person_named(sessions, login)
     except UnknownPerson:
         wanted = replace(Profile(role), **profile)  # type: ignore[arg-type]
-        return people.add_person(sessions, login, wanted, None, "service")
+        return accounts.add_person(sessions, login, wanted, None, "service")
 
 
 def client_of(
@@ -93,7 +93,7 @@ def key_client(
     all_clients: bool = False,
 ) -> TestClient:
     """A platform with a new API key, of the client whose is what names none."""
-    secret = people.add_key(sessions, name, "service", client, all_clients=all_clients)
+    secret = accounts.add_key(sessions, name, "service", client, all_clients=all_clients)
     return TestClient(app, headers={"Authorization": f"Bearer {secret}"})
 
 

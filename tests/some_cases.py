@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, insert, select, update
 
-from filter_service import ledger, people
+from filter_service import accounts, ledger
+from filter_service.accounts import Profile, Role
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
@@ -23,7 +24,6 @@ from filter_service.db.tables import (
     ReviewCase,
     WebhookEndpoint,
 )
-from filter_service.people import Profile, Role
 from filter_service.policy import ForbiddenClass, Policy, Severity
 from filter_service.reviews.cases import Opening, open_cases
 from filter_service.verdicts import Verdict
@@ -56,7 +56,7 @@ def colleague(
     role: Role = Role.MODERATOR,
     classes: tuple[str, ...] | None = None,
 ) -> Person:
-    return people.add_person(sessions, login, Profile(role, classes=classes), None, "service")
+    return accounts.add_person(sessions, login, Profile(role, classes=classes), None, "service")
 
 
 def cases_of(

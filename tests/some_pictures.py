@@ -14,13 +14,13 @@ from filter_service.db.embeddings import keep_vectors, register_encoder
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Image, Item, PolicyClass, StoredExplanation
-from filter_service.explain.record import Explanation
 from filter_service.images import digest
+from filter_service.images.views import View
 from filter_service.policy import Policy
 from filter_service.scoring import FloatArray
 from filter_service.storage import Storage
 from filter_service.verdicts import KnownVectors, Verdict
-from filter_service.views import View
+from filter_service.verdicts.explanation import Explanation
 from tests.some_cases import POLICY
 
 FINGERPRINT = "cd" * 32

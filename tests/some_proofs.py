@@ -1,6 +1,6 @@
 """Proofs of every kind: passed, failed, of schema 1."""
 
-from filter_service.explain.faithfulness import Drops, FirstProof, Proof
+from filter_service.verdicts.faithfulness import Drops, FirstProof, Proof
 
 
 def drops(marked: float, *random: float, whole: float = 5.0) -> Drops:

@@ -22,12 +22,12 @@ from filter_service.db.tables import (
     StatementDue,
     StoredExplanation,
 )
-from filter_service.explain.record import Explanation
 from filter_service.policy import Policy, parse_policy
 from filter_service.reviews import cases
 from filter_service.reviews.decisions import Decision, decide, settle
 from filter_service.statements.evidence import Evidence
 from filter_service.statements.reasons import By, Reasons, Strength
+from filter_service.verdicts.explanation import Explanation
 from tests.some_cases import LEASE, Wanted, cases_of
 from tests.some_proofs import PASSED
 

@@ -10,14 +10,14 @@ from fastapi import Depends, FastAPI, Form, UploadFile
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, text
 
-from filter_service import people
+from filter_service import accounts
+from filter_service.accounts import ABILITIES, Ability, Profile, Role, login_throttle
 from filter_service.db.session import Sessions
-from filter_service.people import ABILITIES, Ability, Profile, Role, tries
 from filter_service.storage import Storage
-from filter_service.web.access import Caller, able, csrf_token
+from filter_service.web.console import accounts as people_pages
 from filter_service.web.console import login
-from filter_service.web.console import people as people_pages
 from filter_service.web.console.login import local
+from filter_service.web.http.access import Caller, able, csrf_token
 from tests.signed_in import app_of, client_of, key_client, open_logins, somebody, web_service
 
 Reader = Annotated[Caller, Depends(able(Ability.READ))]
@@ -66,7 +66,7 @@ def boss(app: FastAPI, sessions: Sessions) -> TestClient:
 @pytest.fixture
 def ada(sessions: Sessions) -> None:
     """Somebody with a password."""
-    people.add_person(sessions, "ada", Profile(Role.MODERATOR), PASSWORD, "service")
+    accounts.add_person(sessions, "ada", Profile(Role.MODERATOR), PASSWORD, "service")
 
 
 def test_a_person_is_known_by_their_cookie(app: FastAPI, sessions: Sessions) -> None:
@@ -78,7 +78,7 @@ def test_a_platform_is_known_by_its_key(app: FastAPI, sessions: Sessions) -> Non
     client = key_client(app, sessions, "shop")
     assert client.get("/probe").json() == {"actor": "key shop", "role": "service"}
     assert client.post("/probe", data={"text": "a"}).json() == "a"
-    people.revoke_key(sessions, people.keys(sessions)[0][0].id, "service")
+    accounts.revoke_key(sessions, accounts.keys(sessions)[0][0].id, "service")
     assert client.get("/probe").status_code == 401
 
 
@@ -153,8 +153,8 @@ def test_a_wrong_password_is_said_on_the_page(browser: TestClient, ada: None) ->
 
 
 def test_the_page_says_how_long_to_wait(browser: TestClient, sessions: Sessions) -> None:
-    for _ in range(tries.BY_NAME):
-        tries.count(sessions, "ada", "192.0.2.1")
+    for _ in range(login_throttle.BY_NAME):
+        login_throttle.count(sessions, "ada", "192.0.2.1")
     answer = browser.post("/login", data={"login": "ada", "password": PASSWORD})
     assert answer.status_code == 429
     assert "try again in 15 minutes" in answer.text
@@ -212,7 +212,7 @@ def form_of(fields: dict[str, str]) -> bytes:
 
 def test_a_key_beside_a_cookie_is_who_asks(app: FastAPI, sessions: Sessions) -> None:
     client = client_of(app, sessions, Role.ADMIN)
-    secret = people.add_key(sessions, "shop", "service")
+    secret = accounts.add_key(sessions, "shop", "service")
     answer = client.get("/probe", headers={"Authorization": f"Bearer {secret}"})
     assert answer.json()["actor"] == "key shop"
     del client.headers["X-CSRF-Token"]
@@ -252,7 +252,7 @@ def test_signing_out_ends_the_session(app: FastAPI, sessions: Sessions) -> None:
     answer = client.post("/logout", follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (303, "/login")
     assert "filter_service" not in client.cookies
-    assert people.person_of(sessions, token) is None
+    assert accounts.person_of(sessions, token) is None
 
 
 def test_a_role_opens_what_it_may(app: FastAPI, sessions: Sessions) -> None:
@@ -278,7 +278,7 @@ def test_an_admin_adds_somebody_who_signs_in(
     found = SECRET.search(page.text)
     assert found is not None
     assert "<b>Eve" not in page.text
-    eve = people.person_named(sessions, "eve")
+    eve = accounts.person_named(sessions, "eve")
     assert Profile.of(eve) == Profile(Role.SENIOR, "<b>Eve", ("gun", "knife"), 7)
     answer = browser.post("/login", data={"login": "eve", "password": found[1]})
     assert answer.status_code == 303
@@ -313,7 +313,7 @@ def test_an_admin_changes_and_disables_somebody(
     assert eve.get("/probe").status_code == 401
     assert "disabled 20" in boss.get("/people").text
     boss.post("/people/eve@example.org/enable")
-    assert people.person_named(sessions, "eve@example.org").disabled_at is None
+    assert accounts.person_named(sessions, "eve@example.org").disabled_at is None
     assert boss.post("/people/nobody/disable").status_code == 404
 
 
@@ -324,7 +324,7 @@ def test_an_admin_resets_a_password(
     found = SECRET.search(boss.post("/people/ada/password").text)
     assert found is not None
     assert browser.get("/probe").status_code == 303
-    assert people.authenticate(sessions, "ada", found[1], "192.0.2.1")
+    assert accounts.authenticate(sessions, "ada", found[1], "192.0.2.1")
 
 
 def test_the_last_admin_cannot_leave_by_the_page(boss: TestClient) -> None:
@@ -345,7 +345,7 @@ def test_people_change_their_own_password(
     assert browser.post("/password", data=wrong).status_code == 401
     assert browser.post("/password", data={**sent, "again": sent["new"]}).status_code == 303
     assert browser.get("/probe").json()["actor"] == "person ada"
-    assert people.person_of(sessions, before) is None
+    assert accounts.person_of(sessions, before) is None
     assert open_logins(sessions) == 1
 
 
@@ -367,7 +367,7 @@ def test_a_key_is_shown_once_and_revoked(app: FastAPI, boss: TestClient) -> None
 def test_long_lists_have_pages(boss: TestClient, sessions: Sessions) -> None:
     for n in range(51):
         somebody(sessions, Role.MODERATOR, f"m{n:02}")
-        people.add_key(sessions, f"k{n:02}", "service")
+        accounts.add_key(sessions, f"k{n:02}", "service")
     for path, last in (("/people", "m50"), ("/keys", "k50")):
         page = boss.get(path).text
         assert last not in page

@@ -10,11 +10,11 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from filter_service import people
+from filter_service import accounts
+from filter_service.accounts import Role
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Image, Item, LedgerEntry, SealedItem
 from filter_service.images import digest
-from filter_service.people import Role
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from tests.bad_files import encoded, still
@@ -118,7 +118,7 @@ def test_a_picture_shows_no_class_that_is_closed(
     both = {"gun": record(), "knife": record()}
     (item,) = stored(sessions, storage, Pictured(noisy(6), records=both))
     client = client_of(app, sessions, Role.MODERATOR, classes=("gun",))
-    people.reveal(sessions, somebody(sessions, Role.MODERATOR), item, "gun", None)
+    accounts.reveal(sessions, somebody(sessions, Role.MODERATOR), item, "gun", None)
     answer = client.get(f"/v1/items/{item}/explanations/gun/{kind}")
     assert answer.status_code == 403
     assert "shows knife, too" in answer.json()["detail"]
@@ -143,7 +143,7 @@ def test_a_person_reveals_before_a_picture_is_sent(
         f"/v1/items/1/explanations/gun/{kind}",
     )
     assert client.get(address).status_code == 403
-    people.reveal(sessions, somebody(sessions, Role.MODERATOR), 1, "gun", None)
+    accounts.reveal(sessions, somebody(sessions, Role.MODERATOR), 1, "gun", None)
     assert client.get(address).status_code == 200
 
 

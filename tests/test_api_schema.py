@@ -15,14 +15,14 @@ from schemathesis.checks import CHECKS
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.core.result import Ok
 
-from filter_service import people
+from filter_service import accounts
 from filter_service.db.embeddings import register_encoder
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app
-from filter_service.web.service import Sought
+from filter_service.web.http.service import Sought
 from tests.signed_in import NullSeeker, key_client, web_service
 from tests.some_cases import POLICY
 from tests.some_pictures import DIM, FINGERPRINT, Pictured, noisy, stored
@@ -71,7 +71,7 @@ def spoilt(case: schemathesis.Case[Any]) -> bool:
 def test_every_answer_is_as_described(sessions: Sessions, storage: Storage) -> None:
     app, batch = furnished(sessions, storage)
     ids = {"item": 1, "batch": str(batch), "class_name": "gun"}
-    key = {"Authorization": f"Bearer {people.add_key(sessions, 'schema', 'service')}"}
+    key = {"Authorization": f"Bearer {accounts.add_key(sessions, 'schema', 'service')}"}
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     excluded: list[Any] = [CHECKS.get_one(name) for name in EXCLUDED]
     statuses: Counter[int] = Counter()

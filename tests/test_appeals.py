@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import select
 
-from filter_service import custody, retention
+from filter_service import retention
+from filter_service.accounts import Role
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Image, Item, Person, ReviewOutcome
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownEntry, UnknownItem
-from filter_service.people import Role
+from filter_service.reviews import restricted
 from filter_service.reviews.appeals import appeal, appeals_of, open_appeal
 from filter_service.reviews.cases import Filter, Stage, claim, claim_next, release
 from filter_service.reviews.decisions import Decision, decide, settle
@@ -151,8 +152,8 @@ def test_what_was_erased_or_locked_away_is_not_appealed(sessions: Sessions) -> N
     with sessions.begin() as session:
         found = session.get_one(Item, locked)
         assert found.image_id is not None
-        away = custody.Sealing(locked, found.batch_id, found.image_id, "gun", 30)
-        custody.lock_away(session, [away], "worker 1")
+        away = restricted.Sealing(locked, found.batch_id, found.image_id, "gun", 30)
+        restricted.lock_away(session, [away], "worker 1")
     with pytest.raises(Conflict, match="was erased"):
         ask(sessions, erased)
     with pytest.raises(NotAllowed, match="is locked away"):

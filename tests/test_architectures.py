@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.architectures import PAGE, TITLES, fill, hold, laid_out, rows, shorten
 from filter_service.errors import NotExplainable
-from filter_service.explain.reading import Tape
+from filter_service.explain.activations import Tape
 from filter_service.explain.relevance import TOLERANCE, capture, find_explainer
 from filter_service.explain.towers import EXPLAINERS, missing
 from tests.test_relevance import directions, state

@@ -5,12 +5,13 @@ import uuid
 import pytest
 from sqlalchemy import select
 
-from filter_service import moderation, retention, submissions
+from filter_service import moderation, retention
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Erasure, RetentionRule
 from filter_service.errors import InvalidRequest
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Submission
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
 from tests.simple_judge import POLICY, SimpleJudge, desk_of
 from tests.test_cli import Line, line, settings
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from filter_service.cli import app
 from filter_service.errors import BrokenLedger, FilterServiceError, InvalidRequest, UnknownItem
-from filter_service.ledger import Entry, Event, append, proving
+from filter_service.ledger import Entry, Event, append, proofs
 from filter_service.ledger.checkpoints import parse
 from filter_service.ledger.entries import payload
 from filter_service.ledger.notes import WITNESS, SigningKey, cosign
@@ -176,7 +176,7 @@ def test_a_payload_can_be_read_one_way_only(line: Line, sealed: Ledger, tmp_path
     with sealed.sessions.begin() as session:
         append(session, [Entry(Event.REVEALED, "person ada", 3, details={"of": inner})])
     sealed.seal()
-    document = proving.prove(sealed.sessions, 3)
+    document = proofs.prove(sealed.sessions, 3)
     told = document["entries"][-1]["payload"]
     before, _, after = payload(told["actor"], told["details"]).rpartition(b'{"actor":')
     salt = told["salt"] + before.hex()
@@ -190,18 +190,18 @@ def test_a_payload_can_be_read_one_way_only(line: Line, sealed: Ledger, tmp_path
 def test_proofs_are_of_the_tree_they_came_with(
     sealed: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inclusion_of = proving.inclusion_of
+    inclusion_of = proofs.inclusion_of
 
     def and_then_sealed(
         session: Session, entry_ids: Collection[int]
-    ) -> dict[int, proving.Inclusion]:
+    ) -> dict[int, proofs.Inclusion]:
         found = inclusion_of(session, entry_ids)
         sealed.seal()
         return found
 
-    monkeypatch.setattr(proving, "inclusion_of", and_then_sealed)
-    document = proving.prove(sealed.sessions, 3)
-    proven = proving.check_proof(document, sealed.verify().keys)
+    monkeypatch.setattr(proofs, "inclusion_of", and_then_sealed)
+    document = proofs.prove(sealed.sessions, 3)
+    proven = proofs.check_proof(document, sealed.verify().keys)
     assert (proven.checkpoint.size, proven.waiting) == (590, 3)
 
 
@@ -264,7 +264,7 @@ def test_another_key_takes_over(line: Line, sealed: Ledger, vkey: str) -> None:
 def test_inclusion_is_known_of_what_is_sealed(sealed: Ledger) -> None:
     waiting = sealed.ask("SELECT max(entry_id) FROM ledger_unsealed")
     with sealed.sessions() as session:
-        found = proving.inclusion_of(session, [1, 2, waiting])
+        found = proofs.inclusion_of(session, [1, 2, waiting])
     assert {entry: (i.position, i.size) for entry, i in found.items()} == {1: (0, 590), 2: (1, 590)}
 
 

@@ -10,8 +10,8 @@ from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 from sqlalchemy import Engine
 
+from filter_service.accounts import Role
 from filter_service.local import Services
-from filter_service.people import Role
 from filter_service.web.console.search import Warm
 from tests import console_life as life
 from tests.console_world import World, world_over

@@ -8,16 +8,16 @@ from tempfile import TemporaryDirectory
 import pytest
 from sqlalchemy import make_url
 
-from filter_service import submissions
 from filter_service.db.schema import upgrade
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.errors import DatabaseOutdated
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Submission
 from filter_service.ledger import of_item
 from filter_service.local import services, stop
-from filter_service.local.place import Place
+from filter_service.local.data_folder import Place
 from filter_service.settings import Settings
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
 from tests.simple_judge import POLICY
 
 RESTORE = ("--clean", "--if-exists", "--no-owner")  # as the document says

@@ -11,8 +11,8 @@ import pytest
 
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.moderation.worker import Worker
 from filter_service.settings import Settings
-from filter_service.worker import Worker
 from tests.bad_files import make_bad_files
 from tests.served import ROOT, environment
 

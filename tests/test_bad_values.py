@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 from typer.models import ArgumentInfo
 
-from filter_service import seeking
+from filter_service import query_encoder
 from filter_service.cli import app, run
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch
@@ -113,7 +113,7 @@ def world(
     for name, value in environment(settings).items():
         if name.startswith("FILTER_SERVICE_"):
             monkeypatch.setenv(name, value)
-    monkeypatch.setattr(seeking, "load", lambda settings: encoder)  # once is enough
+    monkeypatch.setattr(query_encoder, "load", lambda settings: encoder)  # once is enough
     stored(
         sessions,
         storage,

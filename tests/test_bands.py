@@ -19,7 +19,7 @@ from filter_service.db.tables import StoredCheck
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import Encoder
-from filter_service.encoder.checking import RECENT, ROOM, Pairs, ScreeningCheck
+from filter_service.encoder.screening_check import RECENT, ROOM, Pairs, ScreeningCheck
 from filter_service.images import Limits
 from filter_service.pipeline import AUDITED, ServedJudge, Subject, audited, prepare
 from filter_service.policy import Policy, read_policy

@@ -15,11 +15,11 @@ NAMELESS = {"utils", "helpers", "common", "manager", "base", "models"}
 LIGHT = (
     "filter_service",
     "filter_service.cli",
-    "filter_service.submissions",
+    "filter_service.intake.submissions",
     "filter_service.ledger",
     "filter_service.db.tables",
     "filter_service.db.vectors",
-    "filter_service.seeking",
+    "filter_service.query_encoder",
     "filter_service.web.app",
     "tasks.work",
 )

@@ -10,10 +10,10 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
 from sqlalchemy import func, select
 
-from filter_service import people
+from filter_service import accounts
+from filter_service.accounts import Profile, Role
 from filter_service.db.tables import LedgerEntry, Review, ReviewCase
 from filter_service.ledger import Event
-from filter_service.people import Profile, Role
 
 if TYPE_CHECKING:
     from tests.console_world import World
@@ -84,7 +84,7 @@ def decisions(world: "World") -> dict[str, int]:
 def test_somebody_logs_in_and_starts_reviewing(
     world: "World", address: str, context: BrowserContext
 ) -> None:
-    people.add_person(world.sessions, "ada", Profile(Role.MODERATOR), PASSWORD, "service")
+    accounts.add_person(world.sessions, "ada", Profile(Role.MODERATOR), PASSWORD, "service")
     page = context.new_page()
     page.goto(f"{address}/queue")
     page.fill("[name=login]", "ada")

@@ -12,12 +12,12 @@ import psutil
 import pytest
 
 from filter_service import load_encoder
-from filter_service.images import Limits, budget
-from filter_service.images.budget import PixelBudget
+from filter_service.images import Limits, pixel_budget
 from filter_service.images.decoding import pixels_in
+from filter_service.images.pixel_budget import PixelBudget
 from filter_service.pipeline import prepare
+from filter_service.rendering import renditions
 from filter_service.storage import Storage
-from filter_service.web import drawing
 
 PLENTY = 10.0  # seconds
 
@@ -68,17 +68,17 @@ def test_an_image_counts_with_the_frames_that_it_may_keep(data: bytes, pixels: i
 def test_decoding_waits_for_pixels(
     who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "_shared", PixelBudget(1000))
+    monkeypatch.setattr(pixel_budget, "_shared", PixelBudget(1000))
     encoder = load_encoder("bundled", device="cpu")
     storage = Storage(f"file://{tmp_path}")
     digest = hashlib.sha256(data := png(40, 30)).hexdigest()
     storage.put(digest, data)
     work = {
         "worker": lambda: prepare(storage.get(digest), encoder),
-        "page": lambda: drawing.points(storage, digest, 0, Limits()),
+        "page": lambda: renditions.points(storage, digest, 0, Limits()),
     }[who]
     with ThreadPoolExecutor(1) as threads:
-        with budget._shared.reserved(1000):
+        with pixel_budget._shared.reserved(1000):
             waiting = threads.submit(work)
             time.sleep(0.3)
             assert not waiting.done()

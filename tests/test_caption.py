@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from filter_service.errors import NotExplainable
-from filter_service.explain.caption import Caption, caption
+from filter_service.explain.study.caption import Caption, caption
 from tests.test_relevance import pixels, state
 from tests.tiny import tiny
 

@@ -8,10 +8,10 @@ from dataclasses import fields
 import pytest
 from sqlalchemy import func, select
 
+from filter_service.accounts import Role
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Person, ReviewCase
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownItem, UnknownPerson
-from filter_service.people import Role
 from filter_service.reviews import tallies
 from filter_service.reviews.cases import (
     Case,

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import Engine, func, insert, select, text
 from sqlalchemy.orm import Session
 
-from filter_service import chores
-from filter_service.chores import CHORES, Chore, Chores, Place, forget
+from filter_service import schedule
 from filter_service.db.session import Sessions
 from filter_service.db.tables import IdempotencyKey, Login, LoginFailure, Person
 from filter_service.errors import DatabaseOutdated, InvalidSettings, StorageUnavailable
+from filter_service.schedule import CHORES, Chore, Chores, Place, forget
 from filter_service.settings import Settings
 
 DAY = timedelta(days=1)
@@ -46,7 +46,7 @@ def test_a_chore_that_fails_is_said_and_stops_no_other(
     monkeypatch.setitem(CHORES, "deliver", Chore(1, fail, "%d"))
     monkeypatch.setitem(CHORES, "fetch", Chore(1, lambda _: 1 // 0, "%d"))
     monkeypatch.setitem(CHORES, "settle", Chore(1, lambda _: 3, "%d decisions took effect."))
-    with caplog.at_level(logging.INFO, chores.__name__):
+    with caplog.at_level(logging.INFO, schedule.__name__):
         assert [those.do(name) for name in ("deliver", "fetch", "settle")] == [0, 0, 3]
     said = [record.getMessage() for record in caplog.records]
     assert said[0] == "The chore 'deliver' is put off. The store is away."

@@ -17,8 +17,8 @@ from filter_service.cli import app, run
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.errors import AnotherEncoder
+from filter_service.moderation.worker import Worker
 from filter_service.settings import Settings
-from filter_service.worker import Worker
 from tasks.__main__ import CeleryQueue
 from tests.commands import Command, registered
 from tests.served import ROOT, environment

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from filter_service import people
+from filter_service import accounts
 from filter_service.db import vectors
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
@@ -19,11 +19,11 @@ from filter_service.db.tables import Client, Delivery, Item, LedgerEntry
 from filter_service.images import digest
 from filter_service.moderation import drain
 from filter_service.policy import Policy
+from filter_service.rollout import active_policy
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
-from filter_service.versions import active_policy
 from filter_service.web.app import create_app
-from filter_service.web.service import Sought
+from filter_service.web.http.service import Sought
 from tests.bad_files import encoded, still
 from tests.signed_in import NullSeeker, key_client, web_service
 from tests.simple_judge import DIM, POLICY, SimpleJudge, Subject, desk_of
@@ -63,7 +63,7 @@ class World:
     b: TestClient
 
     def key(self, name: str, **options: Any) -> TestClient:
-        secret = people.add_key(self.sessions, name, "service", **options)
+        secret = accounts.add_key(self.sessions, name, "service", **options)
         return TestClient(self.app, headers={"Authorization": f"Bearer {secret}"})
 
     def work(self) -> None:

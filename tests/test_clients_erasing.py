@@ -8,11 +8,11 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from filter_service import ledger, retention
+from filter_service.accounts import Role
 from filter_service.db.tables import Image, Item, ReviewOutcome
-from filter_service.ledger.sealing import seal
+from filter_service.ledger.sealer import seal
 from filter_service.ledger.signers import signer_of
-from filter_service.ledger.verifying import verify
-from filter_service.people import Role
+from filter_service.ledger.verification import verify
 from filter_service.settings import Settings
 from tests.signed_in import client_of
 from tests.test_clients import World, items, picture, submit, world

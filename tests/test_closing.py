@@ -9,13 +9,13 @@ from multiprocessing import get_context
 import pytest
 from sqlalchemy import delete, func, select, update
 
-from filter_service import closing, submissions
-from filter_service.closing import close_abandoned
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.db.tables import Batch, IdempotencyKey, Item
+from filter_service.intake import abandoned_batches, submissions
+from filter_service.intake.abandoned_batches import close_abandoned
+from filter_service.intake.submissions import AT_ONCE, CHUNK, Submission
 from filter_service.storage import Storage
-from filter_service.submissions import AT_ONCE, CHUNK, Submission
 from filter_service.webhooks import announce_finished
 from tests.simple_judge import POLICY
 
@@ -63,7 +63,7 @@ def test_a_batch_whose_submitter_was_killed_is_closed_once_nothing_happens_to_it
 ) -> None:
     begun(sessions, ago=DAY)
     assert close_abandoned(sessions) == 0  # its last file came just now
-    monkeypatch.setattr(closing, "QUIET", timedelta(0))
+    monkeypatch.setattr(abandoned_batches, "QUIET", timedelta(0))
     assert not submissions.status(sessions, cut_short).finished
     assert (close_abandoned(sessions), close_abandoned(sessions)) == (1, 0)
     status = submissions.status(sessions, cut_short)
@@ -74,7 +74,7 @@ def test_a_batch_whose_submitter_was_killed_is_closed_once_nothing_happens_to_it
 def test_what_may_still_be_sent_again_under_its_key_stays_open(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(closing, "QUIET", timedelta(0))
+    monkeypatch.setattr(abandoned_batches, "QUIET", timedelta(0))
     with sessions.begin() as session:
         batch = Batch(id=uuid.uuid4(), policy_id=store_policy(session, POLICY), label="")
         batch.priority = 0

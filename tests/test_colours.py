@@ -15,9 +15,9 @@ from PIL import ImageCms
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.images import decode
+from filter_service.images.views import View
 from filter_service.policy import read_policy
 from filter_service.verdicts import Verdict, judge, score
-from filter_service.views import View
 from tests.bad_files import encoded, png, still
 from tests.console_world import labelled
 from tests.painted_files import gama, iccp, made_png

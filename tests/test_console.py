@@ -9,14 +9,14 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 
 from filter_service import ledger
+from filter_service.accounts import Role
 from filter_service.db.tables import Review, ReviewCase, StoredExplanation
-from filter_service.explain.record import Explanation
 from filter_service.ledger import Event
-from filter_service.people import Role
 from filter_service.policy import ForbiddenClass
+from filter_service.rendering.evidence import evidence
 from filter_service.reviews.cases import Filter, claim_next
-from filter_service.web.console.evidence import evidence
-from filter_service.web.pages import percent, signed, span
+from filter_service.verdicts.explanation import Explanation
+from filter_service.web.console.pages import percent, signed, span
 from tests.signed_in import client_of, somebody
 from tests.test_overlay import record
 

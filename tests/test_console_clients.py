@@ -6,9 +6,9 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 
+from filter_service.accounts import Role
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, ReviewCase
-from filter_service.people import Role
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app

@@ -11,12 +11,12 @@ import pytest
 import redis
 from sqlalchemy import func, select, text
 
-from filter_service import submissions
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, Queued, ReviewCase, StoredExplanation
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Submission
 from filter_service.settings import Settings
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
 from filter_service.verdicts import Verdict
 from tests.served import Service, kill, picture, policy_that_flags, write_model
 

@@ -8,7 +8,8 @@ from functools import cache
 import pytest
 from sqlalchemy import func, select
 
-from filter_service import custody, ledger, moderation, retention, submissions
+from filter_service import ledger, moderation, retention
+from filter_service.accounts import Role
 from filter_service.db.arrivals import hold_images, keep_images
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
@@ -28,16 +29,16 @@ from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.errors import InvalidRequest, NotAllowed
 from filter_service.explain.explanation import Explanations
 from filter_service.images import Limits, decode, digest
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Submission
 from filter_service.ledger import Event
 from filter_service.moderation import Desk
-from filter_service.people import Role
 from filter_service.pipeline import ServedJudge, moderate
 from filter_service.policy import Policy, Preserved, read_policy
-from filter_service.reviews import cases
+from filter_service.reviews import cases, restricted
 from filter_service.reviews.appeals import appeal, open_appeal
-from filter_service.submissions import Submission
 from filter_service.verdicts import Verdict
-from filter_service.web.service import Sought
+from filter_service.web.http.service import Sought
 from tests import console_life as life
 from tests.console_world import World, labelled
 from tests.precision import bundled
@@ -74,7 +75,7 @@ def guilty() -> tuple[str, str]:
     raise AssertionError("no sample is flagged")
 
 
-def with_twin(sessions: Sessions) -> tuple[Item, custody.Sealing]:
+def with_twin(sessions: Sessions) -> tuple[Item, restricted.Sealing]:
     """An item that waits for review, and another one of its image, which is to be locked away."""
     item_id = one_case(sessions)
     with sessions.begin() as session:
@@ -83,7 +84,7 @@ def with_twin(sessions: Sessions) -> tuple[Item, custody.Sealing]:
         twin = Item(batch_id=item.batch_id, image_id=item.image_id, source="b.jpg")
         session.add(twin)
         session.flush()
-        return item, custody.Sealing(twin.id, item.batch_id, item.image_id, "gun", DAYS)
+        return item, restricted.Sealing(twin.id, item.batch_id, item.image_id, "gun", DAYS)
 
 
 def judge(world: World, name: str, policy: Policy) -> int:
@@ -204,7 +205,7 @@ def test_nothing_is_added_by_a_later_verdict(world: World) -> None:
     with world.sessions.begin() as session:
         assert session.get_one(Item, later).verdict is Verdict.FLAGGED
         with pytest.raises(NotAllowed):
-            custody.require_open(session, later)
+            restricted.require_open(session, later)
 
 
 def test_a_list_locks_away_what_the_model_lets_pass(world: World) -> None:
@@ -252,16 +253,16 @@ def test_whoever_adds_to_an_image_waits_for_its_sealing(world: World) -> None:
 
     def add() -> None:
         with world.sessions.begin() as session:
-            found.append(custody.hold(session, set(), {image}))
+            found.append(restricted.hold(session, set(), {image}))
 
     with world.sessions.begin() as session:
-        custody.hold(session, {image}, set())
+        restricted.hold(session, {image}, set())
         other = threading.Thread(target=add)
         other.start()
         other.join(0.3)
         assert other.is_alive()
-        away = custody.Sealing(older.id, older.batch_id, image, "x", DAYS)
-        custody.lock_away(session, [away], "worker 1")
+        away = restricted.Sealing(older.id, older.batch_id, image, "x", DAYS)
+        restricted.lock_away(session, [away], "worker 1")
     other.join(10)
     assert found == [{image}]
 
@@ -273,8 +274,8 @@ def test_whoever_decides_is_waited_for(sessions: Sessions) -> None:
 
         def seal() -> None:
             with sessions.begin() as session:
-                custody.hold(session, {sealing.image_id}, set())
-                custody.lock_away(session, [sealing], "worker 1")
+                restricted.hold(session, {sealing.image_id}, set())
+                restricted.lock_away(session, [sealing], "worker 1")
 
         with sessions.begin() as session:
             assert cases.lock(session, item.id) is not None
@@ -296,7 +297,7 @@ def test_images_are_locked_in_their_order(sessions: Sessions, last_is_sealed: bo
     def take() -> None:
         with sessions.begin() as session:
             if last_is_sealed:
-                custody.hold(session, {last}, {first})
+                restricted.hold(session, {last}, {first})
             else:
                 keep_images(session, {"a" * 64: 1, "b" * 64: 1})
 
@@ -316,8 +317,8 @@ def test_an_appeal_about_what_is_locked_away_is_closed(sessions: Sessions) -> No
     listening(sessions)
     opened = open_appeal(sessions, item.id, "It is a toy.", "key shop")
     with sessions.begin() as session:
-        custody.hold(session, {sealing.image_id}, set())
-        custody.lock_away(session, [sealing], "worker 1")
+        restricted.hold(session, {sealing.image_id}, set())
+        restricted.lock_away(session, [sealing], "worker 1")
     closed = appeal(sessions, opened)
     assert (closed.upheld, closed.closed_at is None, closed.review_id) == (True, False, None)
     assert events_of(sessions, item.id)[-1] == Event.APPEAL_CLOSED
@@ -463,13 +464,13 @@ def test_a_custodian_sees_their_classes_only(world: World) -> None:
 
 
 def test_the_list_goes_on_page_by_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("filter_service.web.console.custody.ROWS", 1)
+    monkeypatch.setattr("filter_service.web.console.restricted.ROWS", 1)
     older, item = world.item(guilty()[0]), locked(world)
     with world.sessions.begin() as session:
         found = session.get_one(Item, older)
         assert found.image_id is not None
-        away = custody.Sealing(older, found.batch_id, found.image_id, "x", DAYS)
-        custody.lock_away(session, [away], "worker 1")
+        away = restricted.Sealing(older, found.batch_id, found.image_id, "x", DAYS)
+        restricted.lock_away(session, [away], "worker 1")
     client = client_of(world.app, world.sessions, Role.CUSTODIAN)
     first = client.get("/sealed").text
     assert f'/sealed/{item}"' in first and f'/sealed/{older}"' not in first
@@ -506,11 +507,11 @@ def test_who_asked_is_written_down_before_anything_is_read(
         return b""
 
     monkeypatch.setattr("filter_service.storage.Storage.get", get)
-    custody.original(world.sessions, world.service.storage, item, "a good reason", "person a")
+    restricted.original(world.sessions, world.service.storage, item, "a good reason", "person a")
     assert seen[0][-1] == Event.SEALED_READ
 
 
 @pytest.mark.parametrize("reason", ["", "    ", "abcd", "x" * 501])
 def test_a_reason_has_to_say_something(world: World, reason: str) -> None:
     with pytest.raises(InvalidRequest):
-        custody.original(world.sessions, world.service.storage, 1, reason, "person a")
+        restricted.original(world.sessions, world.service.storage, 1, reason, "person a")

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
+from filter_service.accounts import Role, reveal
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Image, Person, Review, ReviewOutcome, Tally
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownEntry
-from filter_service.people import Role, reveal
 from filter_service.reviews.cases import Filter, Stage, case_of, claim, claim_next, waiting
 from filter_service.reviews.decisions import Decided, Decision, decide, settle, told, undo
 from filter_service.reviews.rules import Kind, add_rule

@@ -11,19 +11,19 @@ import PIL.Image
 import pytest
 from rich.console import Console
 
-from filter_service import submissions
+from filter_service.cli.demo import Flag, _draw, _flags, _right, _table
 from filter_service.db.session import Sessions
 from filter_service.demo.samples import FOLDER as SAMPLES
-from filter_service.demo.show import Flag, _draw, _flags, _right, _table
 from filter_service.demo.thresholds import FILE as POLICY
-from filter_service.explain.record import CounterfactualText, Explanation
 from filter_service.images import digest
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Submission
+from filter_service.moderation.worker import Worker
 from filter_service.policy import read_policy
 from filter_service.settings import Settings
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
 from filter_service.verdicts import Verdict
-from filter_service.worker import Worker
+from filter_service.verdicts.explanation import CounterfactualText, Explanation
 from tests.some_proofs import FAILED
 from tests.test_overlay import SQUASH, record
 

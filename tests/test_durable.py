@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from filter_service import durable
 from filter_service.images import digest
-from filter_service.ledger.outside import Outside
-from filter_service.storage import Storage
+from filter_service.ledger.published_store import Outside
+from filter_service.storage import Storage, durable
 
 DATA = b"a picture"
 

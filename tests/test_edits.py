@@ -10,8 +10,8 @@ import torch
 from filter_service.demo.scenes import DEV_SEEDS, render, sample_scene
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import load_encoder
-from filter_service.explain.edits import PromptEdit, edits, vocabulary
 from filter_service.explain.question import Question
+from filter_service.explain.study.prompt_edits import PromptEdit, edits, vocabulary
 from filter_service.policy import read_policy
 from filter_service.scoring import FloatArray
 from filter_service.verdicts import Verdict

@@ -15,9 +15,10 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Connection, Engine, func, select, text, update
 
-from filter_service import ledger, people, retention, submissions, webhooks
-from filter_service.cli.keeping import _show
-from filter_service.clients import client_named
+from filter_service import accounts, ledger, retention, webhooks
+from filter_service.accounts import Role
+from filter_service.accounts.clients import client_named
+from filter_service.cli.retention import _show
 from filter_service.db.arrivals import expect
 from filter_service.db.scope import only
 from filter_service.db.session import Sessions, connect, sessions_of
@@ -38,22 +39,22 @@ from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.errors import Conflict, StorageUnavailable, UnknownItem
 from filter_service.images import digest
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Submission
 from filter_service.ledger import Event
-from filter_service.ledger.sealing import seal
+from filter_service.ledger.sealer import seal
 from filter_service.ledger.signers import signer_of
-from filter_service.ledger.verifying import verify
+from filter_service.ledger.verification import verify
 from filter_service.local import Services
-from filter_service.people import Role
 from filter_service.policy import read_policy
-from filter_service.retention import erasing
-from filter_service.reviews import cases, lists
+from filter_service.rendering import renditions
+from filter_service.retention import erasure
+from filter_service.reviews import cases, hash_lists
 from filter_service.reviews.appeals import open_appeal
 from filter_service.reviews.decisions import Decision, decide, settle
-from filter_service.reviews.lists import Entered
-from filter_service.reviews.matching import Kind, Match
+from filter_service.reviews.hash_lists import Entered
+from filter_service.reviews.hash_matching import Kind, Match
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
-from filter_service.web import drawing
 from filter_service.web.app import create_app
 from tests.console_world import World, world_over
 from tests.signed_in import client_of, key_client, somebody, web_service
@@ -233,10 +234,10 @@ def live(world: World, item: int) -> None:
     entered = Entered(Kind.BLOCK, "gambling", Match.RADIUS, item, within=1.0, reason="like Jane's")
     for match in Match:
         within = None if match is Match.DIGEST else 1.0
-        lists.add_entry(world.sessions, sue, replace(entered, match=match, within=within))
+        hash_lists.add_entry(world.sessions, sue, replace(entered, match=match, within=within))
     known = digest((SAMPLES / SAMPLE).read_bytes())
     by_digest = Entered(Kind.BLOCK, "gambling", Match.DIGEST, digest=known, reason="seen before")
-    lists.add_entry(world.sessions, sue, by_digest)
+    hash_lists.add_entry(world.sessions, sue, by_digest)
     for login in ("ben", "eva"):
         person = somebody(world.sessions, Role.MODERATOR, login)
         cases.claim(world.sessions, person, item, 60.0)
@@ -251,7 +252,7 @@ def look(case: Case) -> dict[str, TestClient]:
     item = case.items[0]
     browser = client_of(case.world.app, case.sessions, Role.ADMIN)
     person = somebody(case.sessions, Role.ADMIN)
-    people.reveal(case.sessions, person, item, "weapons", None)
+    accounts.reveal(case.sessions, person, item, "weapons", None)
     pages = (f"/pictures/{item}/{p}" for p in ("blurred", "thumbnail", "original", "map"))
     for path in (*pages, f"/items/{item}", f"/search?like={item}", "/lists", "/queue"):
         assert browser.get(path).status_code == 200, path
@@ -268,7 +269,7 @@ def test_after_it_nothing_is_found_and_the_ledger_says_why(case: Case) -> None:
     assert (receipt.bytes, receipt.items) == ("deleted", case.items)
     assert receipt.done_at is not None
     done = {name for name, count in receipt.removed.items() if count}
-    assert done == set(erasing.STEPS) - {"fetches", "open cases"}
+    assert done == set(erasure.STEPS) - {"fetches", "open cases"}
     with case.sessions.begin() as session:
         entries = [e for i in case.items for e in ledger.of_item(session, i)]
         erased = [e for e in entries if e.event == Event.ERASED]
@@ -315,20 +316,20 @@ FORGOTTEN = {
 def test_every_step_that_is_forgotten_is_found_out(
     kept: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = dict(erasing.STEPS)
+    steps = dict(erasure.STEPS)
     for step, expected in FORGOTTEN.items():
         left = {name: do for name, do in steps.items() if name != step}
-        monkeypatch.setattr(erasing, "STEPS", left)
+        monkeypatch.setattr(erasure, "STEPS", left)
         assert expected <= without_trace(kept), step
-    monkeypatch.setattr(erasing, "STEPS", steps)
+    monkeypatch.setattr(erasure, "STEPS", steps)
     assert without_trace(kept) == set()
 
 
 def without_trace(case: Case) -> set[str]:
     """What the tables still tell of an image whose erasure is not committed."""
     with sessions_of(case.owner)() as session:
-        target, _ = erasing._lock(session, case.items[0], "service")
-        erasing._erase(session, target, WHY)
+        target, _ = erasure._lock(session, case.items[0], "service")
+        erasure._erase(session, target, WHY)
         for told in ("DELETE FROM loose_bytes", "UPDATE erasures SET digest = NULL"):
             session.execute(text(told))  # as it is once the bytes are gone, too
         found = case.among(dumped(session.connection()))
@@ -356,12 +357,12 @@ def test_the_pages_say_that_it_was_erased(case: Case) -> None:
     browser = client_of(case.world.app, case.sessions, Role.ADMIN)
     item = case.items[0]
     etag = browser.get(f"/pictures/{item}/blurred").headers["etag"]
-    assert drawing.points.cache_info().currsize > 0
+    assert renditions.points.cache_info().currsize > 0
     case.erase()
     assert "was erased on" in browser.get(f"/items/{item}").text
     old = browser.get(f"/pictures/{item}/blurred", headers={"If-None-Match": etag})
     assert (old.status_code, old.headers["cache-control"]) == (200, "no-store")
-    assert drawing.points.cache_info().currsize == 0
+    assert renditions.points.cache_info().currsize == 0
     for path in (f"/pictures/{item}/map", f"/v1/items/{item}/explanations"):
         gone = browser.get(path)
         assert (gone.status_code, "was erased on" in gone.json()["detail"]) == (410, True), path
@@ -536,10 +537,10 @@ def test_an_image_that_arrives_meanwhile_is_not_forgotten(
 ) -> None:
     file = Submission("letter-of-jane.txt", error="letter-of-jane.txt cannot be read")
     submissions.accept(sessions, storage, lambda: None, [file], SIMPLE)
-    take = erasing._take
+    take = erasure._take
 
     def crossing(*args: Any) -> None:
-        at_once.setattr(erasing, "_take", take)
+        at_once.setattr(erasure, "_take", take)
         with sessions.begin() as other:  # as what fetches it does
             image = Image(digest="ab" * 32, bytes=1)
             other.add(image)
@@ -550,7 +551,7 @@ def test_an_image_that_arrives_meanwhile_is_not_forgotten(
     with sessions.begin() as session:
         item = session.scalars(select(Item.id)).one()
     with monkeypatch.context() as at_once:
-        at_once.setattr(erasing, "_take", crossing)
+        at_once.setattr(erasure, "_take", crossing)
         with pytest.raises(Conflict, match="has just arrived"):
             retention.erase(sessions, storage, item, WHY, "service")
     assert retention.erase(sessions, storage, item, WHY, "service").image is not None

@@ -16,16 +16,16 @@ from pyarrow import parquet as pq
 from sqlalchemy import insert, select, update
 from typer.testing import CliRunner
 
-from filter_service import exports
+from filter_service.accounts import Role
+from filter_service.audit import exports
+from filter_service.audit.exports import COLUMNS, Format, Kind, Wanted, moment, rows, writers
 from filter_service.cli import app as commands
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Image, Item, LedgerEntry, SealedItem
 from filter_service.errors import InvalidRequest, UnknownBatch, UnknownPolicy
-from filter_service.exports import COLUMNS, Format, Kind, Wanted, moment, rows, writing
-from filter_service.people import Role
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
-from filter_service.web import exporting
+from filter_service.web.console import export_files
 from tests.decided_world import START, Writer, random_world
 from tests.signed_in import app_of, client_of, key_client, web_service
 from tests.some_cases import POLICY
@@ -40,7 +40,7 @@ def writer(sessions: Sessions) -> Writer:
 
 @pytest.fixture
 def app(sessions: Sessions, storage: Storage) -> FastAPI:
-    return app_of(web_service(sessions, storage), exporting)
+    return app_of(web_service(sessions, storage), export_files)
 
 
 def exported(sessions: Sessions, form: Format = Format.JSONL, /, **narrowed: str) -> bytes:
@@ -247,7 +247,7 @@ def test_the_three_formats_hold_the_same(
 ) -> None:
     random_world(sessions, 50)
     monkeypatch.setattr(rows, "CHUNK", 8)
-    monkeypatch.setattr(writing, "GROUP", 20)
+    monkeypatch.setattr(writers, "GROUP", 20)
     expected = lines(exported(sessions))
     cells = csv.reader(io.StringIO(exported(sessions, Format.CSV).decode(), newline=""))
     assert next(cells) == [c.name for c in COLUMNS]

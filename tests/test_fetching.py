@@ -23,7 +23,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 from sqlalchemy import Engine, delete, func, select, text
 
-from filter_service import ledger, retention, submissions
+from filter_service import ledger, retention
 from filter_service.db.arrivals import enqueue
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Fetch, Image, Item, LedgerEntry, Queued
@@ -34,13 +34,14 @@ from filter_service.errors import (
     UnreadableImage,
     UnsafeAddress,
 )
-from filter_service.fetching import Internet, fetch_due, get
-from filter_service.fetching.due import ATTEMPTS
 from filter_service.images import digest
+from filter_service.intake import submissions
+from filter_service.intake.fetching import Internet, fetch_due, get
+from filter_service.intake.fetching.fetch_queue import ATTEMPTS
+from filter_service.intake.submissions import Submission
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.settings import Settings
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
 from filter_service.verdicts import Verdict
 from tests.foreign import HERE, WIRE, Foreign, Names, body, nearby, raw, redirect, serving
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import pytest
 from sqlalchemy import func, select
 
+from filter_service.accounts import Role
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.db.tables import LedgerEntry, Person, Review, ReviewCase, ReviewOutcome
 from filter_service.errors import Conflict, NotAllowed
 from filter_service.ledger import Event
-from filter_service.people import Role
 from filter_service.reviews import tallies
 from filter_service.reviews.cases import (
     Case,

@@ -10,16 +10,16 @@ from fastapi import FastAPI
 from scipy.stats import binomtest
 from sqlalchemy import insert
 
-from filter_service import figures
+from filter_service.accounts import Role
+from filter_service.audit import transparency
+from filter_service.audit.transparency import Period, Report
+from filter_service.audit.transparency.intervals import Stratum, stratified, wilson
 from filter_service.db.session import Sessions
 from filter_service.db.tables import ReviewRule
 from filter_service.errors import InvalidRequest
-from filter_service.figures import Period, Report
-from filter_service.figures.intervals import Stratum, stratified, wilson
-from filter_service.people import Role
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
-from filter_service.web.console import figures as pages
+from filter_service.web.console import transparency as pages
 from tests.decided_world import AUTHOR, START, Told, Writer, random_world
 from tests.signed_in import app_of, client_of, key_client, web_service
 
@@ -144,7 +144,7 @@ def values(report: Report) -> dict[str, float | None]:
 def test_figures_are_as_counted_by_hand(sessions: Sessions, period: Period) -> None:
     world = random_world(sessions, 250)
     rule(sessions, 0.5)
-    report = figures.report(sessions, period)
+    report = transparency.report(sessions, period)
     assert values(report) == pytest.approx(by_hand(world, period))
     flagged = [t for t in world if t.verdict is Verdict.FLAGGED and within(t.judged_at, period)]
     for row in report.classes:
@@ -158,7 +158,7 @@ def test_figures_are_as_counted_by_hand(sessions: Sessions, period: Period) -> N
 def test_every_figure_says_what_it_means_and_rates_how_sure(sessions: Sessions) -> None:
     random_world(sessions, 80)
     rule(sessions, 0.5)
-    document = figures.report(sessions, FOREVER).document()
+    document = transparency.report(sessions, FOREVER).document()
     assert json.loads(json.dumps(document)) == document
     for key, figure in document["figures"].items():
         assert figure["definition"].endswith("."), key
@@ -167,7 +167,7 @@ def test_every_figure_says_what_it_means_and_rates_how_sure(sessions: Sessions) 
 
 
 def test_an_empty_period_has_no_rates_and_says_why(sessions: Sessions) -> None:
-    report = figures.report(sessions, FOREVER)
+    report = transparency.report(sessions, FOREVER)
     assert values(report)["judged"] == 0
     for figure in (f for s in report.sections for f in s.figures if f.unit != "items"):
         assert figure.value is None
@@ -186,7 +186,7 @@ def some_clear(writer: Writer, count: int, at: Any, seen: int, missed: int) -> N
 
 def test_where_no_sample_is_drawn_there_is_no_estimate(sessions: Sessions) -> None:
     some_clear(Writer(sessions), 5, START, 0, 0)
-    found = figures.report(sessions, FOREVER)["missed_share"]
+    found = transparency.report(sessions, FOREVER)["missed_share"]
     assert found.value is None
     assert "No estimate is possible: no clear item could be drawn" in found.note
 
@@ -194,7 +194,7 @@ def test_where_no_sample_is_drawn_there_is_no_estimate(sessions: Sessions) -> No
 def test_a_sample_that_nobody_has_looked_at_is_no_estimate(sessions: Sessions) -> None:
     some_clear(Writer(sessions), 5, START, 0, 0)
     rule(sessions, 0.5)
-    found = figures.report(sessions, FOREVER)["missed_share"]
+    found = transparency.report(sessions, FOREVER)["missed_share"]
     assert found.value is None
     assert "nobody has decided" in found.note
 
@@ -206,7 +206,7 @@ def test_unequal_shares_are_weighted(sessions: Sessions) -> None:
     rule(sessions, 0.1, created_at=START + DAY)
     some_clear(writer, 10, START, 8, 0)
     some_clear(writer, 20, START + 2 * DAY, 2, 1)
-    report = figures.report(sessions, FOREVER)
+    report = transparency.report(sessions, FOREVER)
     share = report["missed_share"]
     assert share.value == pytest.approx(20 * 0.5 / 30)
     assert report["missed"].value == pytest.approx(10)
@@ -221,7 +221,7 @@ def test_what_no_rule_could_draw_is_not_spoken_for(sessions: Sessions) -> None:
     rule(sessions, 0.5, class_name="another", created_at=START - DAY)
     some_clear(writer, 7, START, 0, 0)
     some_clear(writer, 4, START + 2 * DAY, 2, 1)
-    share = figures.report(sessions, FOREVER)["missed_share"]
+    share = transparency.report(sessions, FOREVER)["missed_share"]
     assert (share.value, share.of) == (0.5, 4)
     assert "7 clear items" in share.note
 
@@ -230,7 +230,7 @@ def test_undone_decisions_and_second_looks_do_not_count_as_first(sessions: Sessi
     writer = Writer(sessions)
     item = writer.item(writer.batch())
     writer.decided(item, "confirmed", START + timedelta(hours=1))
-    assert figures.report(sessions, FOREVER)["decision_seconds"].value == 3600
+    assert transparency.report(sessions, FOREVER)["decision_seconds"].value == 3600
 
 
 def test_what_was_judged_anew_is_estimated_once_and_not_timed(sessions: Sessions) -> None:
@@ -241,7 +241,7 @@ def test_what_was_judged_anew_is_estimated_once_and_not_timed(sessions: Sessions
     batch = writer.batch()
     writer.item(batch, Verdict.FLAGGED, judged_at=START + DAY, supersedes=old)
     some_clear(writer, 4, START + timedelta(minutes=1), 2, 0)
-    report = figures.report(sessions, FOREVER)
+    report = transparency.report(sessions, FOREVER)
     assert report["judged"].value == 6
     assert (report["sample"].value, report["missed"].value) == (2, 0)
     assert report["verdict_seconds"].value == 60

@@ -18,7 +18,8 @@ from filter_service.demo.samples import SIDE, moderation_scene
 from filter_service.demo.scenes import DEV_SEEDS, mask, render, sample_scene, without
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.errors import NotExplainable
-from filter_service.explain.inside import (
+from filter_service.explain.regions import Suspect
+from filter_service.explain.study.inside import (
     Neurons,
     Patch,
     Trace,
@@ -29,9 +30,14 @@ from filter_service.explain.inside import (
     removed,
     trace,
 )
-from filter_service.explain.inside.stream import Pass, check, hidden, replaced, states
-from filter_service.explain.inside.tracing import _ranks
-from filter_service.explain.regions import Suspect
+from filter_service.explain.study.inside.causal_tracing import _ranks
+from filter_service.explain.study.inside.residual_stream import (
+    Pass,
+    check,
+    hidden,
+    replaced,
+    states,
+)
 from filter_service.policy import read_policy
 from filter_service.scoring import ClassVectors, FloatArray, Head
 from tests.precision import bundled

@@ -21,17 +21,17 @@ import yaml
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select, text
 
-from filter_service import people
+from filter_service import accounts
+from filter_service.accounts import Role
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Fetch, IdempotencyKey, Item, Queued
-from filter_service.people import Role
+from filter_service.intake.submissions import CHUNK
 from filter_service.settings import Settings
 from filter_service.storage import Storage
-from filter_service.submissions import CHUNK
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app
-from filter_service.web.uploads import cleaned
+from filter_service.web.http.uploads import cleaned
 from tests.bad_files import encoded, png, still
 from tests.served import ROOT, environment
 from tests.signed_in import client_of, key_client, web_service
@@ -417,7 +417,7 @@ def test_a_killed_server_loses_and_doubles_no_batch(
         broker_url=broker_url,
         storage_url=(tmp_path / "images").as_uri(),
     )
-    secret = people.add_key(sessions, "platform", "service")
+    secret = accounts.add_key(sessions, "platform", "service")
     with sessions.begin() as session:
         store_policy(session, POLICY)
     keys = [str(uuid.uuid4()) for _ in range(2)]

@@ -12,14 +12,14 @@ from pathlib import Path
 import httpx
 from sqlalchemy import func, select
 
+from filter_service.accounts import Role
+from filter_service.accounts.logins import open_session
 from filter_service.db.session import Sessions
 from filter_service.db.tables import LedgerEntry, Review, ReviewCase, ReviewOutcome
 from filter_service.ledger import Event
-from filter_service.people import Role
-from filter_service.people.logins import open_session
 from filter_service.reviews.decisions import settle
 from filter_service.settings import Settings
-from filter_service.web.access import cookie_name, csrf_token
+from filter_service.web.http.access import cookie_name, csrf_token
 from tests.signed_in import somebody
 from tests.some_cases import Wanted, cases_of
 from tests.test_intake import serving

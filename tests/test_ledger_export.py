@@ -15,8 +15,8 @@ from filter_service.cli import app
 from filter_service.db.session import Sessions
 from filter_service.ledger import Entry, Event
 from filter_service.ledger.entries import payload
-from filter_service.ledger.exporting import write_export
-from filter_service.ledger.verifying import verify_export
+from filter_service.ledger.export import write_export
+from filter_service.ledger.verification import verify_export
 from filter_service.local import Services
 from tests.conftest import named
 from tests.sealed_ledger import CHUNK, SEALED, Ledger, opened

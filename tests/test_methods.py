@@ -14,9 +14,9 @@ from filter_service.demo.samples import as_submitted
 from filter_service.demo.scenes import DEV_SEEDS, mask, sample_scene
 from filter_service.encoder import Encoder
 from filter_service.errors import NotExplainable
-from filter_service.explain.methods import METHODS, OFFERED, ByMasking, Method
-from filter_service.explain.perturbation import MaskedAnswers, fitted, kernel_shap, lime, rise
 from filter_service.explain.relevance import RelevanceMap
+from filter_service.explain.study.methods import METHODS, OFFERED, ByMasking, Method
+from filter_service.explain.study.perturbation import MaskedAnswers, fitted, kernel_shap, lime, rise
 from filter_service.scoring import FloatArray
 from tests.precision import bundled
 from tests.test_relevance import directions, pixels, state

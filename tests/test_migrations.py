@@ -11,17 +11,17 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, Text, cast, make_url, select, text
 
 import filter_service
-from filter_service import people
+from filter_service import accounts
+from filter_service.accounts import Profile, Role
 from filter_service.db import schema
 from filter_service.db.scope import DEFAULT, only
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.db.tables import LedgerPayload, LedgerRow, Table, Unsealed
 from filter_service.errors import DatabaseOutdated, DatabaseUnavailable
 from filter_service.ledger.entries import commitment, payload
-from filter_service.people import Profile, Role
 from filter_service.reviews import cases
 from filter_service.reviews.cases import Case, Filter
-from filter_service.versions import stored
+from filter_service.rollout import stored_vectors
 from filter_service.webhooks.endpoints import endpoints
 
 DETAILS = cast(LedgerPayload.details, Text)
@@ -55,7 +55,7 @@ def test_an_owner_who_is_no_superuser_can_migrate(admin: Engine, empty_database_
     schema.upgrade(plain)
     engine = connect(plain)
     assert schema.version(engine) == schema.head()
-    assert stored._quickest(sessions_of(engine)) is stored._SENT
+    assert stored_vectors._quickest(sessions_of(engine)) is stored_vectors._SENT
     engine.dispose()
 
 
@@ -202,5 +202,5 @@ def test_what_was_here_before_clients_is_the_default_clients_and_policies_the_op
 
 
 def _read_cases(sessions: Sessions) -> list[Case]:
-    admin = people.add_person(sessions, "admin", Profile(Role.ADMIN), None, "service")
+    admin = accounts.add_person(sessions, "admin", Profile(Role.ADMIN), None, "service")
     return cases.waiting(sessions, admin, Filter(client="default")).cases

@@ -3,11 +3,12 @@
 import pytest
 from sqlalchemy import Engine, text
 
-from filter_service import moderation, retention, submissions
+from filter_service import moderation, retention
 from filter_service.db.session import Sessions
-from filter_service.reviews.missing import open_missing
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Submission
+from filter_service.reviews.missing_cases import open_missing
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
 from tests.simple_judge import POLICY, SimpleJudge, desk_of
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import func, select, text
 
-from filter_service import ledger, submissions
+from filter_service import ledger
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Embedding,
@@ -20,11 +20,12 @@ from filter_service.db.tables import (
 )
 from filter_service.errors import StorageUnavailable
 from filter_service.images import digest
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Submission
 from filter_service.moderation import Desk, Leases, drain, has_work
 from filter_service.moderation.leases import HOPELESS, SUSPECT
 from filter_service.policy import Policy
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
 from filter_service.verdicts import Verdict
 from tests.simple_judge import POLICY, SimpleJudge, Subject, desk_of
 

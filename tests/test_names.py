@@ -2,14 +2,15 @@
 
 import pytest
 
-from filter_service import clients, people, submissions
+from filter_service import accounts
+from filter_service.accounts import Profile, Role, clients
 from filter_service.cli.cells import cells
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
-from filter_service.names import plain
-from filter_service.people import Profile, Role
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Submission
+from filter_service.rendering.plain_names import plain
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
 from filter_service.web.app import create_app
 from tests.signed_in import key_client, web_service
 from tests.simple_judge import POLICY
@@ -84,10 +85,10 @@ def test_cells_show_markup_letter_by_letter() -> None:
 def test_names_of_people_keys_and_clients_hide_nothing(sessions: Sessions) -> None:
     name, shown = "eve\u202egnp", r"eve\u202egnp"
     profile = Profile(Role.ADMIN, name=name)
-    assert people.add_person(sessions, "eve", profile, None, "service").name == shown
+    assert accounts.add_person(sessions, "eve", profile, None, "service").name == shown
     other = Profile(Role.ADMIN, name=f"{name}\u200b")
-    assert people.change_person(sessions, "eve", other, "service").name == rf"{shown}\u200b"
-    people.add_key(sessions, name, "service")
-    assert [(key.name, client) for key, client in people.keys(sessions)] == [(shown, shown)]
-    people.add_key(sessions, "second", "service", client=name)  # as it was typed before
+    assert accounts.change_person(sessions, "eve", other, "service").name == rf"{shown}\u200b"
+    accounts.add_key(sessions, name, "service")
+    assert [(key.name, client) for key, client in accounts.keys(sessions)] == [(shown, shown)]
+    accounts.add_key(sessions, "second", "service", client=name)  # as it was typed before
     assert clients.add_client(sessions, "half\ud800", "service").name == r"half\ud800"

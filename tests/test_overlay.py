@@ -8,9 +8,9 @@ import pytest
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image, ImageDraw
 
-from filter_service.explain.faithfulness import Proof
-from filter_service.explain.overlay import GAP, PANEL, PAPER, card, overlay, seen
-from filter_service.explain.record import (
+from filter_service.images.views import Box
+from filter_service.rendering.overlay import GAP, PANEL, PAPER, card, overlay, seen
+from filter_service.verdicts.explanation import (
     CounterfactualImage,
     Explanation,
     FlipRegion,
@@ -19,7 +19,7 @@ from filter_service.explain.record import (
     Provenance,
     Word,
 )
-from filter_service.views import Box
+from filter_service.verdicts.faithfulness import Proof
 from tests.some_proofs import FAILED, PASSED
 
 SQUASH = {"size": [64, 64], "resize_mode": "squash"}

@@ -8,13 +8,13 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import insert, select, update
 
-from filter_service import ledger, people
+from filter_service import accounts, ledger
+from filter_service.accounts import Role
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Item, Queued, Tally, WebhookEndpoint
-from filter_service.people import Role
+from filter_service.rendering import charts
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
-from filter_service.web import charts
 from filter_service.web.app import create_app
 from filter_service.web.console import overview
 from tests.signed_in import client_of, somebody, web_service
@@ -111,8 +111,8 @@ def test_ones_own_reveals_of_today_are_shown_with_their_cap(
     browser = client_of(app, sessions, Role.MODERATOR, reveal_cap=20)
     first, second = stored(sessions, storage, *[Pictured(coloured())] * 2)
     person = somebody(sessions, Role.MODERATOR)
-    people.reveal(sessions, person, first, "gun", None)
-    people.reveal(sessions, person, second, "knife", None)
+    accounts.reveal(sessions, person, first, "gun", None)
+    accounts.reveal(sessions, person, second, "knife", None)
     page = words(browser.get("/overview").text)
     assert "2 of at most 20 images" in page and "gun 1 knife 1" in page
 

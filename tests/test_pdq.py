@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from filter_service.pdq import compute
+from filter_service.images.pdq import compute
 
 Picture = npt.NDArray[np.uint8]
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from filter_service import people
+from filter_service import accounts
+from filter_service.accounts import Profile, Role
 from filter_service.cli import app
 from filter_service.db.session import Sessions
 from filter_service.errors import InvalidRequest, NotSignedIn
-from filter_service.people import Profile, Role
 
 PASSWORD = "correct horse battery staple"
 
@@ -44,7 +44,7 @@ def line(
 
 def knows(sessions: Sessions, login: str, password: str) -> bool:
     try:
-        people.authenticate(sessions, login, password, "192.0.2.1")
+        accounts.authenticate(sessions, login, password, "192.0.2.1")
     except NotSignedIn:
         return False
     return True
@@ -97,18 +97,18 @@ def test_wrong_words_are_refused_with_a_sentence(line: Line, sessions: Sessions)
         assert sentence in " ".join(result.output.replace("│", "").split())
     weak = line.result("user", "add", "ada", "--role", "admin", "--password-stdin", typed="short\n")
     assert isinstance(weak.exception, InvalidRequest)
-    assert people.everybody(sessions) == []
+    assert accounts.everybody(sessions) == []
 
 
 def test_the_last_admin_is_not_disabled(line: Line, sessions: Sessions) -> None:
-    people.add_person(sessions, "ada", Profile(Role.ADMIN), None, "service")
+    accounts.add_person(sessions, "ada", Profile(Role.ADMIN), None, "service")
     assert "is the last admin" in str(line.result("user", "disable", "ada").exception)
 
 
 def test_a_key_is_printed_once_and_revoked(line: Line, sessions: Sessions) -> None:
     assert line("key", "list") == ""
     secret = line("key", "add", "shop").strip()
-    key = people.key_of(sessions, secret)
+    key = accounts.key_of(sessions, secret)
     assert secret not in line("key", "list")
     assert "is revoked" in line("key", "revoke", str(key.id))
     (row,) = line.rows("key", "list")

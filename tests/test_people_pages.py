@@ -7,9 +7,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from filter_service import people
+from filter_service import accounts
+from filter_service.accounts import Profile, Role
 from filter_service.db.session import Sessions
-from filter_service.people import Profile, Role
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
 from tests.console_world import World
@@ -24,11 +24,11 @@ SCREENS: tuple[tuple[int, Literal["light", "dark"]], ...] = ((1280, "light"), (3
 @pytest.fixture
 def page(browser: Browser, sessions: Sessions, storage: Storage) -> Iterator[Page]:
     """A window before a console where Ada is the admin; whatever its scripts say is an error."""
-    people.add_person(sessions, "ada", Profile(Role.ADMIN, "Ada"), PASSWORD, "service")
+    accounts.add_person(sessions, "ada", Profile(Role.ADMIN, "Ada"), PASSWORD, "service")
     somebody(sessions, Role.MODERATOR, "a-rather-long-name.of-somebody@department.example.org")
     somebody(sessions, Role.SENIOR, "eve", classes=("gun", "knife"), reveal_cap=20)
-    people.disable_person(sessions, "eve", "service")
-    people.add_key(sessions, "shop", "service")
+    accounts.disable_person(sessions, "eve", "service")
+    accounts.add_key(sessions, "shop", "service")
     service = web_service(sessions, storage, oidc_issuer="https://id.example", oidc_client_id="us")
     said: list[str] = []
     with World(create_app(service), service).served() as address:

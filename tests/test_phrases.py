@@ -12,8 +12,8 @@ from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import load_encoder
 from filter_service.explain.counterfactual import search_images
 from filter_service.explain.memory import ArrayMemory
-from filter_service.explain.phrases import ENOUGH, FEWEST, MOST, Difference, difference
 from filter_service.explain.question import Question
+from filter_service.explain.study.phrases import ENOUGH, FEWEST, MOST, Difference, difference
 from filter_service.policy import read_policy
 from filter_service.scoring import FloatArray, Head
 from tests.asked import BANK, HEAD, SIGMOID, encode, world

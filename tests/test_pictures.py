@@ -9,14 +9,14 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from filter_service import people
+from filter_service import accounts
+from filter_service.accounts import Role
 from filter_service.db.session import Sessions
-from filter_service.explain.record import FlipRegion
 from filter_service.images import Limits, digest
-from filter_service.people import Role
+from filter_service.rendering import renditions
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
-from filter_service.web import drawing
+from filter_service.verdicts.explanation import FlipRegion
 from filter_service.web.app import create_app
 from tests.signed_in import client_of, key_client, somebody, web_service
 from tests.some_pictures import Pictured, coloured, noisy, stored
@@ -68,14 +68,14 @@ def test_points_are_not_remembered_for_long(
 ) -> None:
     data = noisy(0)
     storage.put(digest(data), data)
-    monkeypatch.setattr(drawing, "FORGOTTEN_AFTER", 1e12)
-    drawing.forget_erased("the same")
-    drawing.points(storage, digest(data), 0, Limits())
-    drawing.forget_erased("the same")
-    assert drawing.points.cache_info().currsize == 1
-    monkeypatch.setattr(drawing, "FORGOTTEN_AFTER", 1e-6)
-    drawing.forget_erased("the same")  # as some time later
-    assert drawing.points.cache_info().currsize == 0
+    monkeypatch.setattr(renditions, "FORGOTTEN_AFTER", 1e12)
+    renditions.forget_erased("the same")
+    renditions.points(storage, digest(data), 0, Limits())
+    renditions.forget_erased("the same")
+    assert renditions.points.cache_info().currsize == 1
+    monkeypatch.setattr(renditions, "FORGOTTEN_AFTER", 1e-6)
+    renditions.forget_erased("the same")  # as some time later
+    assert renditions.points.cache_info().currsize == 0
 
 
 def test_a_blurred_picture_is_made_from_its_points_and_nothing_else(storage: Storage) -> None:
@@ -85,9 +85,9 @@ def test_a_blurred_picture_is_made_from_its_points_and_nothing_else(storage: Sto
         file = io.BytesIO()
         Image.fromarray(fine.astype(np.uint8)).save(file, "PNG")
         storage.put(digest(file.getvalue()), file.getvalue())
-        known = drawing.points(storage, digest(file.getvalue()), 0, Limits())
-        assert max(known.grey.size) == drawing.POINTS <= 24
-        pictures.append(drawing.blurred(known))
+        known = renditions.points(storage, digest(file.getvalue()), 0, Limits())
+        assert max(known.grey.size) == renditions.POINTS <= 24
+        pictures.append(renditions.blurred(known))
     assert pictures[0] == pictures[1]
 
 
@@ -99,7 +99,7 @@ def test_nothing_that_the_file_says_about_itself_is_passed_on(
     exif[0x0112] = 6  # lies on its side
     data = coloured(exif=exif.tobytes(), comment=b"a secret", icc_profile=b"a profile" * 20)
     item = only(sessions, storage, data)
-    people.reveal(sessions, somebody(sessions, Role.MODERATOR), item, "gun", None)
+    accounts.reveal(sessions, somebody(sessions, Role.MODERATOR), item, "gun", None)
     for kind in ("blurred", "thumbnail", "original"):
         sent = browser.get(f"/pictures/{item}/{kind}").content
         assert not any(w in sent for w in (b"taken at home", b"a secret", b"a profile", b"Exif"))
@@ -137,10 +137,10 @@ def test_the_original_is_sent_to_who_revealed_it_and_is_not_kept(
     data = noisy(1, (2000, 500))
     item = only(sessions, storage, data)
     assert browser.get(f"/pictures/{item}/original").status_code == 403
-    people.reveal(sessions, somebody(sessions, Role.MODERATOR), item, "gun", None)
+    accounts.reveal(sessions, somebody(sessions, Role.MODERATOR), item, "gun", None)
     answer = browser.get(f"/pictures/{item}/original")
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
-    assert opened(answer.content).size == (drawing.LARGEST, 400)
+    assert opened(answer.content).size == (renditions.LARGEST, 400)
     other = client_of(app, sessions, Role.MODERATOR, "other")
     assert other.get(f"/pictures/{item}/original").status_code == 403
     assert key_client(app, sessions).get(f"/pictures/{item}/original").status_code == 403
@@ -152,7 +152,7 @@ def test_the_original_stays_closed_when_it_shows_a_closed_class_too(
     both = {name: record(class_name=name) for name in ("gun", "knife")}
     (item,) = stored(sessions, storage, Pictured(coloured(), records=both))
     browser = client_of(app, sessions, Role.MODERATOR, "guns", classes=("gun",))
-    people.reveal(sessions, people.person_named(sessions, "guns"), item, "gun", None)
+    accounts.reveal(sessions, accounts.person_named(sessions, "guns"), item, "gun", None)
     assert browser.get(f"/pictures/{item}/blurred").status_code == 200
     assert browser.get(f"/pictures/{item}/original").status_code == 403
 
@@ -171,7 +171,7 @@ def test_what_cannot_be_drawn_is_a_plain_picture_with_a_sentence(
     browser: TestClient, sessions: Sessions, storage: Storage, picture: Pictured
 ) -> None:
     item, _ = stored(sessions, storage, picture, Pictured(noisy(9)))  # the store itself is there
-    people.reveal(sessions, somebody(sessions, Role.MODERATOR), item, "gun", None)
+    accounts.reveal(sessions, somebody(sessions, Role.MODERATOR), item, "gun", None)
     for kind in ("blurred", "thumbnail", "original"):
         answer = browser.get(f"/pictures/{item}/{kind}")
         assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
@@ -287,4 +287,4 @@ def test_pictures_of_every_shape_are_drawn(
         opened(browser.get(f"/pictures/{item}/{kind}").content).size
         for kind in ("blurred", "map", "region")
     }
-    assert shapes == {drawing.fitted(size, drawing.SHOWN)}  # one lies exactly on the other
+    assert shapes == {renditions.fitted(size, renditions.SHOWN)}  # one lies exactly on the other

@@ -10,13 +10,13 @@ from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import Encoder
 from filter_service.explain.question import Question, boundary, degrees
-from filter_service.explain.record import Explanation
 from filter_service.explain.relevance import capture
-from filter_service.explain.rules import EXACT
+from filter_service.explain.relevance_rules import EXACT
 from filter_service.explain.words import Words
 from filter_service.pipeline import Subject, prepare
 from filter_service.policy import Policy, read_policy
 from filter_service.verdicts import KnownVectors, threshold_margin
+from filter_service.verdicts.explanation import Explanation
 
 FILES = sorted(SAMPLES.glob("*.jpg"))[:40]
 

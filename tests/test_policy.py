@@ -143,7 +143,7 @@ def test_a_policy_survives_its_journey_through_json() -> None:
 
 
 def test_the_published_schema_is_that_of_the_code() -> None:
-    """If not: `filter-service policy schema > filter_service/policies/policy.schema.json`."""
+    """If not: `filter-service policy schema > filter_service/policy/starter/policy.schema.json`."""
     assert json.loads(SCHEMA.read_text()) == json_schema()
 
 

@@ -9,19 +9,20 @@ import pytest
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 
-from filter_service import errors, submissions
+from filter_service import errors
+from filter_service.accounts import Role
 from filter_service.db.embeddings import register_encoder
 from filter_service.db.policies import store_policy
 from filter_service.db.screening import keep_pairs
 from filter_service.db.session import Sessions, connect, sessions_of
-from filter_service.encoder.checking import Pairs
+from filter_service.encoder.screening_check import Pairs
 from filter_service.errors import FilterServiceError
-from filter_service.people import Role
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Submission
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
-from filter_service.web import problems
-from filter_service.web.access import caller
 from filter_service.web.app import create_app
+from filter_service.web.http import problems
+from filter_service.web.http.access import caller
 from tests.served import picture
 from tests.signed_in import client_of, key_client, web_service
 from tests.simple_judge import POLICY

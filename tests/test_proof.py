@@ -13,16 +13,16 @@ from filter_service.demo.scenes import TEST_SEEDS
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import Encoder
 from filter_service.explain.explanation import Case, Explanations
-from filter_service.explain.faithfulness import Drops, Proof
 from filter_service.explain.memory import ArrayMemory
 from filter_service.explain.question import degrees
-from filter_service.explain.record import Explanation
 from filter_service.explain.relevance import Capture, RelevanceMap, capture
 from filter_service.explain.words import Words
+from filter_service.images.views import View
 from filter_service.policy import read_policy
 from filter_service.scoring import PolicyVectors
 from filter_service.verdicts import score, threshold_margin
-from filter_service.views import View
+from filter_service.verdicts.explanation import Explanation
+from filter_service.verdicts.faithfulness import Drops, Proof
 from tests.precision import bundled
 
 FIRST = TEST_SEEDS + 120_000_000  # scenes that guided no choice

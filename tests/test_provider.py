@@ -11,13 +11,13 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from filter_service import people
+from filter_service import accounts
+from filter_service.accounts import Profile, Role
 from filter_service.db.session import Sessions
 from filter_service.db.tables import LedgerEntry
-from filter_service.people import Profile, Role
 from filter_service.storage import Storage
+from filter_service.web.console import accounts as people_pages
 from filter_service.web.console import login
-from filter_service.web.console import people as people_pages
 from tests.identity_provider import ANOTHER, CLIENT, SECRET, Faking, provider, shared_secret
 from tests.signed_in import app_of, open_logins, somebody, web_service
 
@@ -76,7 +76,7 @@ def test_a_verified_address_comes_in_and_is_known_by_its_subject(
     somebody(sessions, Role.ADMIN, "ada@example.org")
     faking.wrong = {"claims": {"email": "Ada@Example.org", "email_verified": True}}
     assert back(browser, at_provider(browser)).headers["location"] == "/people"
-    assert people.person_named(sessions, "ada@example.org").subject == "sub-1"
+    assert accounts.person_named(sessions, "ada@example.org").subject == "sub-1"
     verified = {"email": "ada@example.org", "email_verified": True}
     faking.wrong = {"claims": {"sub": "sub-2", **verified}}
     assert back(browser, at_provider(browser)).status_code == 403
@@ -107,8 +107,8 @@ def test_only_people_whom_an_admin_added_come_in(
 
 
 def test_disabled_people_stay_out(browser: TestClient, sessions: Sessions) -> None:
-    people.add_person(sessions, "ada", Profile(Role.SENIOR, subject="sub-1"), None, "service")
-    people.disable_person(sessions, "ada", "service")
+    accounts.add_person(sessions, "ada", Profile(Role.SENIOR, subject="sub-1"), None, "service")
+    accounts.disable_person(sessions, "ada", "service")
     assert back(browser, at_provider(browser)).status_code == 403
 
 

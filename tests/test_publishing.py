@@ -17,8 +17,8 @@ from filter_service.errors import BrokenLedger, InvalidSettings, StorageUnavaila
 from filter_service.ledger.checkpoints import Checkpoint
 from filter_service.ledger.merkle import EMPTY
 from filter_service.ledger.notes import WITNESS, SigningKey, cosign, open_note
-from filter_service.ledger.publishing import publish, seal_and_publish, seal_next
-from filter_service.ledger.sealing import seal
+from filter_service.ledger.publication import publish, seal_and_publish, seal_next
+from filter_service.ledger.sealer import seal
 from filter_service.ledger.signers import Signer, rotate, signer_of
 from filter_service.settings import Settings
 from tests.some_entries import append, root_over, sealed_leaves
@@ -333,7 +333,7 @@ def test_a_key_that_is_changed_meanwhile_signs_on(
             changed.append(rotate(sessions, settings))
         return done
 
-    monkeypatch.setattr("filter_service.ledger.publishing.publish", published_then_rotated)
+    monkeypatch.setattr("filter_service.ledger.publication.publish", published_then_rotated)
     assert seal_and_publish(sessions, at_once) == 2
     note = Path(settings.ledger_at, "checkpoint").read_text()
     assert open_note(note, [changed[0].vkey]).verified == (changed[0].vkey,)

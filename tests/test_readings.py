@@ -6,8 +6,8 @@ import pytest
 
 from filter_service.errors import UnreadableImage
 from filter_service.images import BACKGROUND, Image, Limits, decode, digest
+from filter_service.rendering import renditions
 from filter_service.storage import Storage
-from filter_service.web import drawing
 from tests.bad_files import encoded, still
 from tests.painted_files import bmp, translucent
 
@@ -131,11 +131,13 @@ def test_what_a_moderator_is_shown_is_the_reading_that_was_judged(tmp_path: obje
     data = with_hole(64)
     storage.put(digest(data), data)
     shown = {
-        reading: drawing.points(storage, digest(data), 0, Limits(), reading).grey.getpixel((0, 0))
+        reading: renditions.points(storage, digest(data), 0, Limits(), reading).grey.getpixel(
+            (0, 0)
+        )
         for reading in ("", "over dark")
     }
     assert shown == {"": 255, "over dark": 18}
     light, dark = (
-        drawing.original(storage, digest(data), 0, Limits(), reading) for reading in shown
+        renditions.original(storage, digest(data), 0, Limits(), reading) for reading in shown
     )
     assert len({light, dark}) == 2

@@ -13,15 +13,17 @@ from sqlalchemy import Engine, Text, cast, exists, func, or_, select
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Message, Receive, Scope, Send
 
+from filter_service.accounts import Role
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Image, Item, LedgerEntry, LedgerPayload, StoredExplanation
 from filter_service.local import Services
-from filter_service.people import Role
 from filter_service.storage import Storage
-from filter_service.web.access import Caller
-from filter_service.web.app import CONSOLE, INTERFACE, create_app
+from filter_service.web.api.routes import RESOURCES
+from filter_service.web.app import create_app
+from filter_service.web.console.routes import PAGES
 from filter_service.web.console.sightings import vector_of
-from filter_service.web.service import Sought
+from filter_service.web.http.access import Caller
+from filter_service.web.http.service import Sought
 from tests.console_world import World, world_over
 from tests.signed_in import NullSeeker, client_of, key_client
 
@@ -129,7 +131,7 @@ def watching(admin: Engine, servers: Services, judged: Path) -> Iterator[Watchin
 
 def addresses(watching: Watching) -> list[str]:
     """Everything that can be fetched, with the item for whatever a path names."""
-    routes = [r for room in (*INTERFACE, *CONSOLE) for r in room.router.routes]
+    routes = [r for room in (*RESOURCES, *PAGES) for r in room.router.routes]
     found = []
     for route in routes:
         if isinstance(route, APIRoute) and "GET" in (route.methods or ()):

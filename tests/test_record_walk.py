@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import Engine
 
+from filter_service.accounts import Role
 from filter_service.local import Services
-from filter_service.people import Role
 from tests import recorded
 from tests.console_world import World, world_over
 from tests.test_axe import COLOURS, MOVING, beyond, violations

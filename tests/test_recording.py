@@ -16,8 +16,8 @@ from filter_service.db.tables import (
     Tally,
     WebhookEndpoint,
 )
-from filter_service.moderation.consequences import Judged
-from filter_service.moderation.recording import Failed, fail
+from filter_service.moderation.disposition import Judged
+from filter_service.moderation.results import Failed, fail
 from filter_service.verdicts import Verdict
 from tests.listed import Desk, bits, desk_of, outcome, pictures
 

@@ -14,21 +14,10 @@ from sqlalchemy import Engine, insert, select, text
 from typer.testing import CliRunner
 
 from filter_service import ledger
-from filter_service.canonical import canonical
-from filter_service.cli import app
-from filter_service.db.tables import LedgerEntry, Statement, StoredExplanation
-from filter_service.errors import InvalidRequest, UnknownItem
-from filter_service.images import Limits
-from filter_service.ledger import Event
-from filter_service.ledger.proving import check_proof
-from filter_service.local import Services
-from filter_service.people import Role
-from filter_service.records import read
-from filter_service.records.document import proofs_in, written_down
-from filter_service.records.headline import headline
-from filter_service.records.page import Record
-from filter_service.records.stored import explanation_in
-from filter_service.records.telling import (
+from filter_service.accounts import Role
+from filter_service.audit.record import read
+from filter_service.audit.record.document import proofs_in, written_down
+from filter_service.audit.record.event_descriptions import (
     ERASED,
     SENTENCES,
     Chapter,
@@ -37,6 +26,17 @@ from filter_service.records.telling import (
     told,
     who,
 )
+from filter_service.audit.record.headline import headline
+from filter_service.audit.record.page import Record
+from filter_service.audit.record.stored_json import explanation_in
+from filter_service.canonical import canonical
+from filter_service.cli import app
+from filter_service.db.tables import LedgerEntry, Statement, StoredExplanation
+from filter_service.errors import InvalidRequest, UnknownItem
+from filter_service.images import Limits
+from filter_service.ledger import Event
+from filter_service.ledger.proofs import check_proof
+from filter_service.local import Services
 from tests import recorded
 from tests.console_world import World, world_over
 from tests.signed_in import client_of, key_client

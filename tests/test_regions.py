@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from filter_service.explain import proof
-from filter_service.explain.faithfulness import FAITHFUL, Drops
+from filter_service.explain import faithfulness_test
 from filter_service.explain.regions import Suspect, flip_regions, margins, sufficient_regions
 from filter_service.scoring import ClassVectors, FloatArray, Head
+from filter_service.verdicts.faithfulness import FAITHFUL, Drops
 
 SIDE, GRID = 32, 4  # 16 places of 8 x 8 pixels
 GUILTY = (5, 6)  # places that are red
@@ -162,16 +162,16 @@ def test_what_is_enough_by_itself_is_kept() -> None:
     assert [found.margin, found.blurred_margin] == again
 
 
-def trial(case: Suspect) -> proof.Trial:
-    return proof.Trial(case, RedFinder()(case.pixels[None])[0], case.vectors)
+def trial(case: Suspect) -> faithfulness_test.Trial:
+    return faithfulness_test.Trial(case, RedFinder()(case.pixels[None])[0], case.vectors)
 
 
 def test_a_right_map_beats_random_places() -> None:
     case = suspect(red_image(*GUILTY), GUILTY, 0.5 / 16)
-    (found,) = proof.put_to_test(RedFinder(), [trial(case)])
+    (found,) = faithfulness_test.put_to_test(RedFinder(), [trial(case)])
     assert found.drops.marked == pytest.approx((100 * 2 / 16,) * 2)  # both guilty ones are gone
     assert found.drops.whole == pytest.approx(100 * 2 / 16)
-    assert len(found.drops.random) == proof.RANDOM
+    assert len(found.drops.random) == faithfulness_test.RANDOM
     assert found.drops.marked[0] > max(tenth for tenth, _ in found.drops.random)
     assert found.drops.least == pytest.approx((0.0, 0.0), abs=1e-5)
     assert found.drops.deviation > FAITHFUL
@@ -180,14 +180,16 @@ def test_a_right_map_beats_random_places() -> None:
 
 def test_a_wrong_map_does_not() -> None:
     case = suspect(red_image(*GUILTY), (0, 1, 2), 0.5 / 16)
-    (found,) = proof.put_to_test(RedFinder(), [trial(case)])
+    (found,) = faithfulness_test.put_to_test(RedFinder(), [trial(case)])
     assert found.drops.marked == pytest.approx((0.0, 0.0), abs=1e-5)
     assert found.drops.deviation < FAITHFUL
 
 
 def test_a_map_upside_down_loses_the_most_with_its_weakest_places() -> None:
     order = (*(p for p in range(16) if p not in GUILTY), *GUILTY)
-    (found,) = proof.put_to_test(RedFinder(), [trial(suspect(red_image(*GUILTY), order, 0.5 / 16))])
+    (found,) = faithfulness_test.put_to_test(
+        RedFinder(), [trial(suspect(red_image(*GUILTY), order, 0.5 / 16))]
+    )
     assert found.drops.least == pytest.approx((100 * 2 / 16,) * 2)
     assert found.drops.deviation < 0
 
@@ -210,13 +212,13 @@ def test_the_deviation_is_in_spreads_of_random_drops(
 
 def test_the_random_places_are_the_same_again() -> None:
     case = suspect(red_image(*GUILTY), GUILTY, 0.5 / 16)
-    first, second = (proof.put_to_test(RedFinder(), [trial(case)]) for _ in range(2))
+    first, second = (faithfulness_test.put_to_test(RedFinder(), [trial(case)]) for _ in range(2))
     assert first == second
 
 
 def test_another_classs_drops_come_from_the_same_images() -> None:
     case = suspect(red_image(*GUILTY), GUILTY, 0.5 / 16)
     model = RedFinder()
-    (found,) = proof.put_to_test(model, [trial(case)])
+    (found,) = faithfulness_test.put_to_test(model, [trial(case)])
     assert found.next_drops == found.drops  # the next class is the same one
-    assert sum(model.images) == 2 * (2 + proof.RANDOM) + 1
+    assert sum(model.images) == 2 * (2 + faithfulness_test.RANDOM) + 1

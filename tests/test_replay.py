@@ -19,6 +19,14 @@ from sqlalchemy import Connection, select, text
 from typer.testing import CliRunner
 
 from filter_service import ledger
+from filter_service.audit.replay import sampling
+from filter_service.audit.replay.comparison import Comparison
+from filter_service.audit.replay.recorded import Apart, NotReplayed, OnRecord, on_record
+from filter_service.audit.replay.replay import Replay, Replayed, Result, Total
+from filter_service.audit.replay.report import lines
+from filter_service.audit.replay.sampling import Sample, chosen, share_of
+from filter_service.audit.replay.scores import compare_scores
+from filter_service.audit.replay.tolerances import LOGITS
 from filter_service.cli import app
 from filter_service.db.session import connect
 from filter_service.db.tables import Image, Item, SealedItem, StoredExplanation
@@ -27,19 +35,11 @@ from filter_service.encoder import load_encoder
 from filter_service.encoder.network import BUNDLED
 from filter_service.errors import AnotherEncoder, InvalidRequest, UnknownItem
 from filter_service.images import Limits
+from filter_service.images.views import View
 from filter_service.ledger import Entry, Event
 from filter_service.policy import read_policy
-from filter_service.replay import choosing
-from filter_service.replay.choosing import Sample, chosen, share_of
-from filter_service.replay.comparing import Comparison
-from filter_service.replay.recorded import Apart, NotReplayed, OnRecord, on_record
-from filter_service.replay.replaying import Replay, Replayed, Result, Total
-from filter_service.replay.report import lines
-from filter_service.replay.scores import compare_scores
-from filter_service.replay.tolerances import LOGITS
 from filter_service.settings import Settings
 from filter_service.verdicts import Verdict, score, threshold_margin
-from filter_service.views import View
 from tasks.__main__ import CeleryQueue
 from tests.console_world import World, labelled
 from tests.precision import bundled
@@ -433,7 +433,7 @@ def test_a_sample_can_be_drawn_again(world: World, monkeypatch: pytest.MonkeyPat
     everything = list(chosen(world.sessions, Sample()))
     assert everything == sorted(everything) and len(everything) == 44
     some = list(chosen(world.sessions, Sample(0.5, seed=1)))
-    monkeypatch.setattr(choosing, "PAGE", 3)
+    monkeypatch.setattr(sampling, "PAGE", 3)
     assert list(chosen(world.sessions, Sample(0.5, seed=1))) == some
     assert list(chosen(world.sessions, Sample(0.5, seed=2))) != some
     assert 10 < len(some) < 34 and set(some) < set(everything)

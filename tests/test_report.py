@@ -22,10 +22,10 @@ from filter_service.demo.samples import jpeg
 from filter_service.demo.scenes import DEV_SEEDS, mask, sample_scene
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import Encoder, load_encoder
-from filter_service.explain.audit import PARTS, Audit, audit
 from filter_service.explain.memory import ArrayMemory
-from filter_service.explain.methods import OFFERED
-from filter_service.explain.report import charts, page, tell
+from filter_service.explain.study.audit import PARTS, Audit, audit
+from filter_service.explain.study.methods import OFFERED
+from filter_service.explain.study.report import charts, page, tell
 from filter_service.images import Image, decode
 from filter_service.policy import ForbiddenClass, Policy, read_policy
 from tests.some_proofs import FAILED

@@ -9,8 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine, func, insert, select, text, update
 
-from filter_service import ledger, retention, submissions
-from filter_service.chores import CHORES
+from filter_service import ledger, retention
 from filter_service.db.arrivals import arrived, enqueue, expect, keep_images
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
@@ -28,14 +27,16 @@ from filter_service.db.tables import (
 )
 from filter_service.errors import Conflict, InvalidRequest, StorageUnavailable, UnknownEntry
 from filter_service.images import digest
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Submission
 from filter_service.ledger import Event
 from filter_service.moderation import drain
 from filter_service.retention import Outcome, Part, Terms, expire, sweep
-from filter_service.retention import sweeping as room
-from filter_service.retention.expiring import Facts, over
+from filter_service.retention import orphaned_bytes as room
+from filter_service.retention.expiry import Facts, over
 from filter_service.retention.rules import Rule, winning
+from filter_service.schedule import CHORES
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
 from filter_service.verdicts import Verdict
 from tests.simple_judge import POLICY, SimpleJudge, desk_of
 from tests.some_cases import colleague, one_case

@@ -7,9 +7,9 @@ from playwright.sync_api import Browser, Page
 from typer.testing import CliRunner
 
 from filter_service import retention
+from filter_service.accounts import Role
 from filter_service.cli import app as commands
 from filter_service.db.session import Sessions
-from filter_service.people import Role
 from filter_service.retention import Outcome, Part, Terms
 from filter_service.storage import Storage
 from filter_service.web.app import create_app

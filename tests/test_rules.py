@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import select
 
+from filter_service.accounts import Role
 from filter_service.db.session import Sessions
 from filter_service.db.tables import LedgerEntry
 from filter_service.errors import InvalidRequest, NotAllowed, UnknownEntry
-from filter_service.people import Role
 from filter_service.reviews.rules import (
     Kind,
     Rule,

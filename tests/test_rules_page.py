@@ -6,10 +6,10 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from filter_service.accounts import Role
 from filter_service.db.session import Sessions
-from filter_service.people import Role
-from filter_service.reviews import lists, rules
-from filter_service.reviews.matching import Kind, Match
+from filter_service.reviews import hash_lists, rules
+from filter_service.reviews.hash_matching import Kind, Match
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
 from filter_service.web.console import rules as page_of_rules
@@ -35,7 +35,7 @@ def test_a_preview_shows_what_would_be_decided_and_changes_nothing(
     item = one_case(sessions)
     page = browser.get("/lists/preview", params={**ENTRY, "item": item}).text
     assert "1 waiting case matches" in page and f"/pictures/{item}/thumbnail" in page
-    assert lists.entries(sessions) == [] and stage_of(sessions, item) == "first"
+    assert hash_lists.entries(sessions) == [] and stage_of(sessions, item) == "first"
 
 
 def test_an_entry_decides_what_waits_if_that_is_asked_for(
@@ -46,7 +46,7 @@ def test_an_entry_decides_what_waits_if_that_is_asked_for(
     page = browser.post("/lists", data={**ENTRY, "item": decided, "decide_waiting": "true"}).text
     assert "It decided 1 that waited" in page
     assert (stage_of(sessions, kept), stage_of(sessions, decided)) == ("first", None)
-    entries = lists.entries(sessions)
+    entries = hash_lists.entries(sessions)
     assert [(e.kind, e.match, e.created_by) for e in entries] == [
         (Kind.ALLOW, Match.DIGEST, "person policy_editor")
     ] * 2
@@ -60,9 +60,9 @@ def test_a_listed_image_is_shown_with_what_it_matches_and_can_be_removed(
     assert f"/pictures/{item}/thumbnail" in page and "our own poster" in page
     matches = re.search(r'href="(/lists/preview\?[^"]+)"', page)
     assert matches and "1 waiting case" in browser.get(matches[1].replace("&amp;", "&")).text
-    (entry,) = lists.entries(sessions)
+    (entry,) = hash_lists.entries(sessions)
     assert "is removed" in browser.post("/lists/remove", data={"entry": entry.id}).text
-    assert lists.entries(sessions) == []
+    assert hash_lists.entries(sessions) == []
     assert browser.post("/lists/remove", data={"entry": entry.id}).status_code == 404
 
 
@@ -94,7 +94,7 @@ def test_a_wrong_entry_is_refused_with_a_sentence_and_kept_in_the_form(
     for answer in (browser.get("/lists/preview", params=form), browser.post("/lists", data=form)):
         assert answer.status_code == 422 and said in answer.text
         assert f'name="class_name" list="classes" value="{form["class_name"]}"' in answer.text
-    assert lists.entries(sessions) == []
+    assert hash_lists.entries(sessions) == []
 
 
 def test_entries_of_closed_classes_are_not_shown(app: FastAPI, sessions: Sessions) -> None:

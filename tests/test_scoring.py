@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from filter_service.images.views import View
 from filter_service.policy import Calibration, ForbiddenClass, Policy
 from filter_service.scoring import ClassVectors, FloatArray, Head, ensemble, policy_vectors
 from filter_service.verdicts import (
@@ -17,7 +18,6 @@ from filter_service.verdicts import (
     score,
     threshold_margin,
 )
-from filter_service.views import View
 
 SOFTMAX = Head(scale=10.0)
 SIGMOID = Head(scale=10.0, bias=-4.0, sigmoid=True)

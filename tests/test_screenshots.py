@@ -14,9 +14,9 @@ import pytest
 from playwright.sync_api import Browser, Page, ViewportSize
 from sqlalchemy import Engine
 
-from filter_service import people
+from filter_service import accounts
+from filter_service.accounts import Role
 from filter_service.local import Services
-from filter_service.people import Role
 from filter_service.web.console.search import Warm
 from tests import console_life as life
 from tests.console_world import World, world_over
@@ -35,7 +35,7 @@ def world(admin: Engine, servers: Services, judged: Path) -> Iterator[World]:
         life.hold(found, somebody(found.sessions, Role.MODERATOR, "ada"), "015.jpg", "075.jpg")
         maria = somebody(found.sessions, Role.MODERATOR, "maria", reveal_cap=100)
         for name, seen in (("042.jpg", "gambling"), ("060.jpg", "tobacco-and-drugs")):
-            people.reveal(found.sessions, maria, found.item(name), seen, None)
+            accounts.reveal(found.sessions, maria, found.item(name), seen, None)
         life.month(found)
         life.age(found)
         yield found

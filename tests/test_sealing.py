@@ -15,7 +15,7 @@ from filter_service.db.tables import LedgerEntry, Sealed, StoredCheckpoint, Unse
 from filter_service.errors import BrokenLedger
 from filter_service.ledger import Entry, Event
 from filter_service.ledger.notes import SigningKey
-from filter_service.ledger.sealing import is_due, seal
+from filter_service.ledger.sealer import is_due, seal
 from filter_service.ledger.signers import Signer, signer_of
 from filter_service.settings import Settings
 from tests.some_entries import append, check_tree, root_over, sealed_leaves

@@ -12,7 +12,7 @@ from filter_service.errors import InvalidSettings
 from filter_service.ledger import Event
 from filter_service.ledger.checkpoints import open_checkpoint
 from filter_service.ledger.notes import SigningKey
-from filter_service.ledger.sealing import seal
+from filter_service.ledger.sealer import seal
 from filter_service.ledger.signers import Known, known, rotate, signer_of, who_signs
 from filter_service.settings import Settings
 from tests.some_entries import append, check_tree

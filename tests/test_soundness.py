@@ -7,7 +7,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from filter_service import seeking
+from filter_service import query_encoder
 from filter_service.cli import app
 from filter_service.demo.thresholds import FILE as DEMO
 from filter_service.encoder import Encoder, load_encoder
@@ -47,7 +47,7 @@ class Checked:
 
 @pytest.fixture
 def checked(bundled: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checked:
-    monkeypatch.setattr(seeking, "load", lambda settings: bundled)
+    monkeypatch.setattr(query_encoder, "load", lambda settings: bundled)
     return Checked(tmp_path / "policy.yaml")
 
 
@@ -128,7 +128,7 @@ def test_without_a_model_the_letters_are_compared(
     def fails(settings: object) -> None:
         raise ModelUnavailable("It cannot be downloaded.")
 
-    monkeypatch.setattr(seeking, "load", fails)
+    monkeypatch.setattr(query_encoder, "load", fails)
     (fault,), (note,) = checked({"prompts": ["A dog"]})
     assert "nothing tells class-0" in fault and "It cannot be downloaded." in note
 
@@ -136,6 +136,6 @@ def test_without_a_model_the_letters_are_compared(
 def test_the_policies_that_come_with_the_service_are_sound(
     bundled: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seeking, "load", lambda settings: bundled)
+    monkeypatch.setattr(query_encoder, "load", lambda settings: bundled)
     result = CliRunner().invoke(app, ["policy", "check", str(DEMO)])
     assert (result.exit_code, result.stderr) == (0, "")

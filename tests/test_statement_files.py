@@ -11,16 +11,16 @@ from fastapi import FastAPI
 from sqlalchemy import Engine, insert, select, text
 from typer.testing import CliRunner, Result
 
+from filter_service.accounts import Role
 from filter_service.cli import app
 from filter_service.db.session import Sessions
 from filter_service.db.tables import LedgerEntry, Person, Statement
 from filter_service.errors import InvalidStatement
-from filter_service.people import Role
 from filter_service.policy import parse_policy
-from filter_service.statements import exporting
-from filter_service.statements.issuing import issue_due
+from filter_service.statements import database_files
+from filter_service.statements.issuance import issue_due
 from filter_service.statements.payload import document
-from filter_service.statements.validating import check_file
+from filter_service.statements.validation import check_file
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
 from tests.signed_in import client_of, web_service
@@ -61,12 +61,12 @@ def many(sessions: Sessions) -> None:
 def test_files_hold_a_hundred_each_and_all_once(
     sessions: Sessions, many: None, tmp_path: Path
 ) -> None:
-    written = list(exporting.export(sessions, tmp_path / "out"))
+    written = list(database_files.export(sessions, tmp_path / "out"))
     assert [w.count for w in written] == [100, 100, 30]
     contents = [json.loads(w.path.read_text()) for w in written]
     assert [check_file(c) for c in contents] == [[], [], []]
     assert len({s["puid"] for c in contents for s in c["statements"]}) == 230
-    assert list(exporting.export(sessions, tmp_path / "out")) == []
+    assert list(database_files.export(sessions, tmp_path / "out")) == []
     with sessions.begin() as session:
         told = session.scalars(select(LedgerEntry).where(LedgerEntry.event == "exported")).all()
     assert [e.details["digest"] for e in told] == [
@@ -75,8 +75,8 @@ def test_files_hold_a_hundred_each_and_all_once(
 
 
 def test_an_export_that_was_killed_goes_on(sessions: Sessions, many: None, tmp_path: Path) -> None:
-    first = next(exporting.export(sessions, tmp_path))
-    rest = list(exporting.export(sessions, tmp_path))
+    first = next(database_files.export(sessions, tmp_path))
+    rest = list(database_files.export(sessions, tmp_path))
     assert [first.count, *(w.count for w in rest)] == [100, 100, 30]
     assert len({first.path, *(w.path for w in rest)}) == 3
 
@@ -84,11 +84,11 @@ def test_an_export_that_was_killed_goes_on(sessions: Sessions, many: None, tmp_p
 def test_a_period_is_exported_again_on_demand(
     sessions: Sessions, many: None, tmp_path: Path
 ) -> None:
-    list(exporting.export(sessions, tmp_path))
+    list(database_files.export(sessions, tmp_path))
     long_ago, now = datetime(2020, 1, 1, tzinfo=UTC), datetime.now(UTC)
-    again = list(exporting.export(sessions, tmp_path, since=long_ago, until=now))
+    again = list(database_files.export(sessions, tmp_path, since=long_ago, until=now))
     assert sum(w.count for w in again) == 230
-    assert list(exporting.export(sessions, tmp_path, since=now)) == []
+    assert list(database_files.export(sessions, tmp_path, since=now)) == []
 
 
 def test_what_breaks_a_rule_is_not_exported(
@@ -98,7 +98,7 @@ def test_what_breaks_a_rule_is_not_exported(
         spoilt = """UPDATE statements SET document = '{"puid": "a b"}'"""
         connection.execute(text(spoilt))
     with pytest.raises(InvalidStatement, match="puid is 'a b'"):
-        list(exporting.export(sessions, tmp_path))
+        list(database_files.export(sessions, tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,9 +6,9 @@ import pytest
 from playwright.sync_api import Browser, Page
 from sqlalchemy import insert
 
+from filter_service.accounts import Role
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Statement
-from filter_service.people import Role
 from filter_service.statements import wording
 from filter_service.statements.payload import document
 from filter_service.storage import Storage

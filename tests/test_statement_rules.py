@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from filter_service.cli import app
-from filter_service.statements import personal
-from filter_service.statements.validating import check, check_file
+from filter_service.statements import personal_data
+from filter_service.statements.validation import check, check_file
 
 SOUND: dict[str, Any] = {
     "puid": "76ea38a4-5782-5a29-8a45-2161d3a16f77",
@@ -271,7 +271,7 @@ def test_every_fault_of_a_file_is_said(content: object, said: str) -> None:
     ],
 )
 def test_personal_data_is_found(text: str, what: str) -> None:
-    assert [f.split(" (")[0] for f in personal.found(text)] == [what]
+    assert [f.split(" (")[0] for f in personal_data.found(text)] == [what]
 
 
 @pytest.mark.parametrize(
@@ -286,20 +286,22 @@ def test_personal_data_is_found(text: str, what: str) -> None:
     ],
 )
 def test_ordinary_sentences_name_nobody(text: str) -> None:
-    assert list(personal.found(text)) == []
+    assert list(personal_data.found(text)) == []
 
 
 def test_names_are_found_unless_they_are_words_of_ours() -> None:
     text = "The picture beer-with-anna shows a beer; Ben Meier decided."
     names = ("beer-with-anna", "beer", "ben", "Ben Meier", "picture", "al", "")
-    found = list(personal.named(text, names, "The picture shows beer."))
+    found = list(personal_data.named(text, names, "The picture shows beer."))
     assert sorted(found) == ["a name (beer with anna)", "a name (ben meier)", "a name (ben)"]
 
 
 def test_a_users_own_words_are_found() -> None:
     theirs = "This is my grandfather's old hunting rifle, which hangs in our museum."
-    assert list(personal.quoted("It shows an old hunting rifle which hangs there.", theirs, ""))
-    assert not list(personal.quoted("It shows an old hunting rifle.", theirs, ""))
+    assert list(
+        personal_data.quoted("It shows an old hunting rifle which hangs there.", theirs, "")
+    )
+    assert not list(personal_data.quoted("It shows an old hunting rifle.", theirs, ""))
 
 
 def test_the_command_names_every_fault(tmp_path: Path) -> None:

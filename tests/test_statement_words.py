@@ -9,10 +9,7 @@ import yaml
 from filter_service.canonical import canonical
 from filter_service.errors import InvalidPolicy
 from filter_service.policy import Policy, parse_policy
-from filter_service.reviews.matching import Match
-from filter_service.statements import wording
-from filter_service.statements.evidence import PLACES, Evidence
-from filter_service.statements.grounds import (
+from filter_service.policy.statement_grounds import (
     Account,
     Monetary,
     Provision,
@@ -20,9 +17,12 @@ from filter_service.statements.grounds import (
     Visibility,
     Word,
 )
+from filter_service.reviews.hash_matching import Match
+from filter_service.statements import wording
+from filter_service.statements.evidence import PLACES, Evidence
 from filter_service.statements.payload import document
 from filter_service.statements.reasons import By, Strength
-from filter_service.statements.validating import check
+from filter_service.statements.validation import check
 from tests.some_statements import (
     POLICY,
     policy,

@@ -9,20 +9,20 @@ import pytest
 from sqlalchemy import update
 
 from filter_service import ledger, retention
+from filter_service.accounts import Role
 from filter_service.canonical import canonical
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, Person, ReviewOutcome, Statement
 from filter_service.errors import InvalidStatement, UnknownItem
-from filter_service.people import Role
 from filter_service.policy import Policy, parse_policy
-from filter_service.reviews import lists, rules
+from filter_service.reviews import hash_lists, rules
 from filter_service.reviews.appeals import open_appeal
 from filter_service.reviews.decisions import Decision
-from filter_service.reviews.lists import Entered
-from filter_service.reviews.matching import Kind, Match
-from filter_service.statements.due import note
-from filter_service.statements.issuing import issue, issue_due, problems, statements_of
-from filter_service.statements.validating import check
+from filter_service.reviews.hash_lists import Entered
+from filter_service.reviews.hash_matching import Kind, Match
+from filter_service.statements.issuance import issue, issue_due, problems, statements_of
+from filter_service.statements.issue_queue import note
+from filter_service.statements.validation import check
 from tests.some_cases import colleague, events_of
 from tests.some_proofs import FAILED
 from tests.some_statements import (
@@ -59,7 +59,7 @@ def listed(sessions: Sessions, match: Match = Match.DIGEST, of: Policy | None = 
     (item,) = items_of(sessions, "gun", of=of)
     sue = colleague(sessions, f"sue-{match}", Role.SENIOR)
     entered = Entered(Kind.BLOCK, "gun", match, item, reason="seen before")
-    assert lists.add_entry(sessions, sue, entered, decide_waiting=True).decided == 1
+    assert hash_lists.add_entry(sessions, sue, entered, decide_waiting=True).decided == 1
     return item
 
 

@@ -7,14 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import func, select, update
 
-from filter_service import ledger, submissions
+from filter_service import ledger
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Image, Item, Queued, StoredPolicy
 from filter_service.errors import UnknownBatch
+from filter_service.intake import submissions
+from filter_service.intake.submissions import CHUNK, Submission
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.reviews.tallies import undetermined_by_day
 from filter_service.storage import Storage
-from filter_service.submissions import CHUNK, Submission
 from filter_service.verdicts import Verdict
 from tests.some_cases import listening, told_to_platforms
 

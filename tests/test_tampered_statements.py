@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import text
 
 from filter_service import ledger
+from filter_service.accounts import Role
 from filter_service.ledger import Entry, Event
-from filter_service.people import Role
 from filter_service.reviews.appeals import open_appeal
 from filter_service.reviews.decisions import Decision
-from filter_service.statements.issuing import issue_due
+from filter_service.statements.issuance import issue_due
 from tests.sealed_ledger import Ledger, opened
 from tests.some_cases import colleague
 from tests.some_statements import decided, items_of, statements

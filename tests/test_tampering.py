@@ -23,9 +23,9 @@ from filter_service.db.tables import (
 from filter_service.errors import InvalidRequest
 from filter_service.ledger import Entry, Event
 from filter_service.ledger.notes import SigningKey, sign, split
-from filter_service.ledger.sealing import seal
+from filter_service.ledger.sealer import seal
 from filter_service.ledger.signers import signer_of
-from filter_service.ledger.verifying import verify
+from filter_service.ledger.verification import verify
 from tests.sealed_ledger import CHUNK, Ledger
 
 pytest_plugins = ["tests.sealed_fixtures"]

@@ -10,15 +10,16 @@ import psutil
 import pytest
 from sqlalchemy import func, select, text
 
-from filter_service import submissions, webhooks
+from filter_service import webhooks
 from filter_service.cli.supervision import ended
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item
 from filter_service.errors import InvalidSettings
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Submission
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.settings import Settings
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
 from tasks.__main__ import CeleryQueue
 from tasks.celery import configuration
 from tests.served import ROOT, Service, environment, picture, write_model

@@ -8,12 +8,13 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import delete, select
 
-from filter_service import retention, submissions, webhooks
+from filter_service import retention, webhooks
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Item, Queued
 from filter_service.errors import StorageUnavailable
+from filter_service.intake import submissions
+from filter_service.intake.submissions import CHUNK, Submission
 from filter_service.storage import Storage
-from filter_service.submissions import CHUNK, Submission
 from filter_service.web.app import create_app
 from tests.signed_in import key_client, web_service
 from tests.simple_judge import POLICY

@@ -11,10 +11,10 @@ import pytest
 from fastapi.testclient import TestClient
 from jsonschema import Draft202012Validator
 
+from filter_service.accounts import Role
 from filter_service.db.session import Sessions
-from filter_service.people import Role
 from filter_service.storage import Storage
-from filter_service.web.app import CONSOLE
+from filter_service.web.console.routes import PAGES
 from tests.every_operation import ASKED, SENT, Two, two_clients
 from tests.signed_in import app_of, client_of
 from tests.test_api_schema import furnished
@@ -225,7 +225,7 @@ def test_no_page_of_the_console_fails_for_what_is_typed(
     sessions: Sessions, storage: Storage
 ) -> None:
     app, batch = furnished(sessions, storage)
-    described = app_of(app.state.service, *CONSOLE).openapi()
+    described = app_of(app.state.service, *PAGES).openapi()
     clients = {
         role: TestClient(
             app,

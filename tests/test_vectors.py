@@ -20,10 +20,10 @@ from filter_service.db.tables import Image, StoredScore
 from filter_service.db.vectors import StoredMemory
 from filter_service.explain.counterfactual import Memory
 from filter_service.explain.memory import ArrayMemory
+from filter_service.images.views import View
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.scoring import ClassVectors, FloatArray, Head, PolicyVectors
 from filter_service.verdicts import KnownVectors, Verdict
-from filter_service.views import View
 
 DIM = 32
 NUMBER = 3_000

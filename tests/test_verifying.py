@@ -14,8 +14,8 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import LedgerEntry
 from filter_service.ledger import Entry, Event
 from filter_service.ledger.entries import leaf, payload
-from filter_service.ledger.reading import between, leaf_of, payload_of, waiting
-from filter_service.ledger.verifying import verify
+from filter_service.ledger.entry_stream import between, leaf_of, payload_of, waiting
+from filter_service.ledger.verification import verify
 from tests.sealed_ledger import ERASED, Ledger
 
 pytest_plugins = ["tests.sealed_fixtures"]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sqlalchemy import delete, func, select, update
 
-from filter_service import ledger, submissions, versions
+from filter_service import ledger, rollout
+from filter_service.accounts import Role
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Activation,
@@ -24,20 +25,20 @@ from filter_service.db.tables import (
 )
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownEntry, UnknownPolicy
 from filter_service.images import digest
+from filter_service.images.views import View
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Submission
 from filter_service.ledger import Entry, Event
 from filter_service.moderation import drain
-from filter_service.people import Role
 from filter_service.policy import Policy
 from filter_service.reviews.cases import claim
 from filter_service.reviews.decisions import Decision, decide, settle
+from filter_service.rollout import Flags, backfill, reevaluation
+from filter_service.rollout.backfill import reconsider_with
 from filter_service.scoring import ClassVectors, Head, PolicyVectors
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
 from filter_service.verdicts import Outcome, Verdict, judge, score, threshold_margin
-from filter_service.versions import Flags, consequences, effects
-from filter_service.versions.consequences import reconsider_with
-from filter_service.views import View
-from filter_service.web.orders import policy_for
+from filter_service.web.api.submission_requests import policy_for
 from tests.simple_judge import DIM, POLICY, SimpleJudge, Subject, desk_of, vector
 from tests.some_cases import colleague, events_of, stage_of
 
@@ -56,7 +57,7 @@ STRICT, MILD = with_threshold(0.1), with_threshold(0.9)
 def proposed(
     sessions: Sessions, policy: Policy, flags: Flags = Flags.KEEP, four_eyes: bool = False
 ) -> Activation:
-    return versions.propose(sessions, policy, flags, "as we said", ANNA, four_eyes=four_eyes)
+    return rollout.propose(sessions, policy, flags, "as we said", ANNA, four_eyes=four_eyes)
 
 
 def events(sessions: Sessions) -> list[str]:
@@ -79,10 +80,10 @@ def test_with_four_eyes_somebody_else_activates(sessions: Sessions) -> None:
     with pytest.raises(UnknownPolicy):  # what is only proposed means nothing yet
         policy_for(sessions, "shop")
     with pytest.raises(NotAllowed, match="somebody else"):
-        versions.activate(sessions, "shop", ANNA, made.id, four_eyes=True)
+        rollout.activate(sessions, "shop", ANNA, made.id, four_eyes=True)
     with pytest.raises(NotAllowed, match="/policies/shop"):  # a shell has no two pairs of eyes
-        versions.activate(sessions, "shop", "service", made.id, four_eyes=True)
-    made = versions.activate(sessions, "shop", BERT, made.id, four_eyes=True)
+        rollout.activate(sessions, "shop", "service", made.id, four_eyes=True)
+    made = rollout.activate(sessions, "shop", BERT, made.id, four_eyes=True)
     assert made.activated_by == BERT
     assert policy_for(sessions, "shop") == STRICT
     assert events(sessions) == ["policy proposed", "policy activated"]
@@ -92,22 +93,22 @@ def test_a_name_has_one_proposal_at_a_time(sessions: Sessions) -> None:
     made = proposed(sessions, STRICT, four_eyes=True)
     with pytest.raises(Conflict, match="Another version"):
         proposed(sessions, MILD, four_eyes=True)
-    assert versions.withdraw(sessions, "shop", ANNA, made.id).withdrawn_by == ANNA
+    assert rollout.withdraw(sessions, "shop", ANNA, made.id).withdrawn_by == ANNA
     assert proposed(sessions, MILD, four_eyes=True).id
     with pytest.raises(UnknownEntry):
-        versions.withdraw(sessions, "other", ANNA, made.id)
+        rollout.withdraw(sessions, "other", ANNA, made.id)
     assert events(sessions) == ["policy proposed", "policy withdrawn", "policy proposed"]
 
 
 def test_only_what_somebody_has_seen_is_activated(sessions: Sessions) -> None:
     seen = proposed(sessions, STRICT, four_eyes=True).id
-    versions.withdraw(sessions, "shop", ANNA, seen)
+    rollout.withdraw(sessions, "shop", ANNA, seen)
     other = proposed(sessions, MILD, four_eyes=True).id
     with pytest.raises(Conflict, match="Something else"):
-        versions.activate(sessions, "shop", BERT, seen, four_eyes=True)
+        rollout.activate(sessions, "shop", BERT, seen, four_eyes=True)
     with pytest.raises(Conflict, match="Something else"):
-        versions.withdraw(sessions, "shop", BERT, seen)
-    versions.activate(sessions, "shop", BERT, other, four_eyes=True)
+        rollout.withdraw(sessions, "shop", BERT, seen)
+    rollout.activate(sessions, "shop", BERT, other, four_eyes=True)
     assert policy_for(sessions, "shop") == MILD
 
 
@@ -123,7 +124,7 @@ def test_what_is_active_is_not_proposed_again(sessions: Sessions) -> None:
 @pytest.mark.parametrize("reason", ["", "   ", "a" * 1_001, "a\x00b"])
 def test_a_proposal_needs_a_reason(sessions: Sessions, reason: str) -> None:
     with pytest.raises(InvalidRequest, match="reason"):
-        versions.propose(sessions, STRICT, Flags.KEEP, reason, ANNA, four_eyes=False)
+        rollout.propose(sessions, STRICT, Flags.KEEP, reason, ANNA, four_eyes=False)
 
 
 def submitted(
@@ -141,13 +142,13 @@ def test_a_name_means_its_newest_version_until_one_is_activated(
     assert policy_for(sessions, "shop") == MILD
     made = proposed(sessions, STRICT, four_eyes=True)
     assert policy_for(sessions, "shop") == MILD
-    versions.activate(sessions, "shop", BERT, made.id, four_eyes=True)
+    rollout.activate(sessions, "shop", BERT, made.id, four_eyes=True)
     submitted(sessions, storage, with_threshold(0.7))
     assert policy_for(sessions, "shop") == STRICT
     assert policy_for(sessions, MILD.digest) == MILD
-    (found,) = versions.names(sessions)
+    (found,) = rollout.names(sessions)
     assert (found.digest, found.versions) == (STRICT.digest, 4)
-    history = versions.history(sessions, "shop")
+    history = rollout.history(sessions, "shop")
     assert [v.stored.policy for v in history if v.active] == [STRICT]
 
 
@@ -194,7 +195,7 @@ def verdicts(sessions: Sessions, policy: Policy) -> dict[str, Verdict | None]:
     """By file."""
     query = select(Item.source, Item.verdict).join(Batch).order_by(Item.id)
     with sessions.begin() as session:
-        policy_id = versions.version_of(sessions, policy.digest).id
+        policy_id = rollout.version_of(sessions, policy.digest).id
         return dict(session.execute(query.where(Batch.policy_id == policy_id)).all())
 
 
@@ -227,7 +228,7 @@ def test_what_would_change_is_judged_anew_once(
     monkeypatch: pytest.MonkeyPatch,
     killed: bool,
 ) -> None:
-    monkeypatch.setattr(consequences, "STEP", 5)
+    monkeypatch.setattr(backfill, "STEP", 5)
     submitted(sessions, storage, ONE, HOUSE)
     work()
     proposed(sessions, ONE_STRICT, Flags.REEVALUATE)
@@ -264,7 +265,7 @@ def of_item(sessions: Sessions, item: int) -> list[LedgerEntry]:
 def interrupt(sessions: Sessions, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Begin, and be killed in the midst of the step that comes after so many."""
     steps = iter(range(after))
-    write = effects._entries
+    write = reevaluation._entries
 
     def dying(*given: object) -> object:
         if next(steps, None) is None:
@@ -272,7 +273,7 @@ def interrupt(sessions: Sessions, monkeypatch: pytest.MonkeyPatch, after: int) -
         return write(*given)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(effects, "_entries", dying)
+        patch.setattr(reevaluation, "_entries", dying)
         with pytest.raises(KeyboardInterrupt):
             reconsider_with(sessions, Seeker(), lambda: None)
     assert latest(sessions).done_at is None
@@ -405,7 +406,7 @@ def test_confirmed_flags_go_before_somebody_else(
     proposed(sessions, ONE_MILD, Flags.REOPEN)
     if killed:
         with monkeypatch.context() as patch:
-            patch.setattr(effects, "open_cases", lambda *_: 1 / 0)
+            patch.setattr(reevaluation, "open_cases", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 reconsider_with(sessions, Seeker(), lambda: None)
     mild = expected(ONE_MILD)

@@ -12,13 +12,13 @@ from sqlalchemy import Engine, insert, select, text
 from filter_service.db.embeddings import known_vectors, register_encoder
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Embedding, Image
+from filter_service.images.views import View
 from filter_service.policy import Calibration, ForbiddenClass, Policy, Preserved
+from filter_service.rollout import stored_vectors
+from filter_service.rollout.comparison import EXAMPLES, Comparison, Counts
+from filter_service.rollout.stored_vectors import Asked, compare
 from filter_service.scoring import ClassVectors, FloatArray, Head, PolicyVectors
 from filter_service.verdicts import Verdict, judge, score
-from filter_service.versions import stored
-from filter_service.versions.comparing import EXAMPLES, Comparison, Counts
-from filter_service.versions.stored import Asked, compare
-from filter_service.views import View
 
 DIM, COUNT = 32, 3_000
 HEADS = {"softmax": Head(100.0), "sigmoid": Head(100.0, bias=-10.0, sigmoid=True)}
@@ -118,7 +118,7 @@ def test_the_counts_are_those_of_the_judge(
     anywhere = unit(np.random.default_rng(3).standard_normal((COUNT, DIM)))
     vectors = np.concatenate([near_thresholds(sides, 200), anywhere.astype(np.float32)])
     encoder = keep(sessions, vectors, every=every)
-    monkeypatch.setattr(stored, "PIECE", 500)  # several pieces, for both threads
+    monkeypatch.setattr(stored_vectors, "PIECE", 500)  # several pieces, for both threads
     found, expected = compare(sessions, Asked(encoder, *sides)), judged(sessions, encoder, sides)
     assert (found.images, found.vectors) == (expected.images, expected.vectors)
     assert found.total == expected.total
@@ -135,7 +135,7 @@ def test_an_image_is_what_its_worst_frame_is(
     frames = [1 + i % 4 for i in range(400)]
     vectors = unit(np.random.default_rng(3).standard_normal((sum(frames), DIM)).astype(np.float32))
     encoder = keep(sessions, vectors, frames)
-    monkeypatch.setattr(stored, "PIECE", 7)  # so that images end in the midst of pieces
+    monkeypatch.setattr(stored_vectors, "PIECE", 7)  # so that images end in the midst of pieces
     found, expected = compare(sessions, Asked(encoder, *sides)), judged(sessions, encoder, sides)
     assert (found.images, found.vectors) == (400, sum(frames))
     assert (found.total, found.classes) == (expected.total, expected.classes)
@@ -216,9 +216,9 @@ def test_every_half_is_widened_as_numpy_would(order: str) -> None:
     assert np.array_equal(widened(halves), finite.astype(np.float32))
 
 
-@pytest.mark.parametrize("form", [stored._RAW, stored._SENT])
+@pytest.mark.parametrize("form", [stored_vectors._RAW, stored_vectors._SENT])
 def test_halves_come_from_the_database_as_they_were_written(
-    sessions: Sessions, form: stored._Form
+    sessions: Sessions, form: stored_vectors._Form
 ) -> None:
     query = f"SELECT {form.vector} FROM (SELECT '[0.333,-2]'::halfvec AS vector)"
     with sessions.begin() as session:
@@ -230,13 +230,13 @@ def test_halves_come_from_the_database_as_they_were_written(
 def test_the_quickest_form_is_taken_only_where_the_server_casts_so(
     sessions: Sessions, owner: Engine
 ) -> None:
-    assert stored._quickest(sessions) is stored._RAW
+    assert stored_vectors._quickest(sessions) is stored_vectors._RAW
     with owner.begin() as connection:
         connection.execute(text("DROP CAST (halfvec AS bytea)"))
-    assert stored._quickest(sessions) is stored._SENT
+    assert stored_vectors._quickest(sessions) is stored_vectors._SENT
 
 
 def widened(halves: np.ndarray[Any, np.dtype[np.int16]]) -> FloatArray:
     into = np.empty(halves.shape, np.int32)
-    stored._widen(halves, into)
+    stored_vectors._widen(halves, into)
     return into.view(np.float32)

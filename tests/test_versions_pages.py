@@ -14,18 +14,18 @@ from playwright.sync_api import Browser, Page
 from sqlalchemy import Engine, select
 from typer.testing import CliRunner
 
-from filter_service import versions
-from filter_service.cli import versions as commands
+from filter_service import rollout
+from filter_service.accounts import Role
+from filter_service.cli import policy_versions as commands
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Activation, StoredPolicy
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.local import Services
-from filter_service.people import Role
 from filter_service.policy import Policy, Preserved, read_policy
+from filter_service.rollout import Flags
 from filter_service.storage import Storage
-from filter_service.versions import Flags
 from filter_service.web.app import create_app
-from filter_service.web.console import changes
+from filter_service.web.console import policy_changes
 from tests.console_world import World, world_over
 from tests.signed_in import client_of, key_client, web_service
 from tests.test_axe import COLOURS, WIDTHS, beyond, violations
@@ -151,7 +151,7 @@ def test_a_comparison_is_for_people_and_one_at_a_time(
     platform = key_client(create_app(web_service(sessions, storage)), sessions)
     assert platform.get(path).status_code == 403
     began = time.monotonic()
-    with changes._one_at_a_time:
+    with policy_changes._one_at_a_time:
         assert four_eyed[AUDITOR].get(path).status_code == 409
     assert time.monotonic() - began < 10
 
@@ -162,14 +162,14 @@ def furnished(admin: Engine, servers: Services, judged: Path) -> Iterator[tuple[
     with world_over(admin, servers, judged, four_eyes=True) as world, world.served() as address:
         old = read_policy(POLICY)
         made = propose(world, old, Flags.KEEP, "person ada")
-        versions.activate(world.sessions, old.name, "person bert", made.id, four_eyes=True)
+        rollout.activate(world.sessions, old.name, "person bert", made.id, four_eyes=True)
         propose(world, stricter(old), Flags.REEVALUATE, "person ada")
         yield world, address
 
 
 def propose(world: World, policy: Policy, flags: Flags, actor: str) -> Activation:
     reason = "Too much was missed in the sample of October."
-    return versions.propose(world.sessions, policy, flags, reason, actor, four_eyes=True)
+    return rollout.propose(world.sessions, policy, flags, reason, actor, four_eyes=True)
 
 
 def stricter(policy: Policy) -> Policy:
@@ -231,7 +231,7 @@ def test_an_editor_walks_from_a_text_to_a_proposal(
     window.get_by_label("Why?").fill("A policy of our own.")
     window.get_by_role("button", name="Propose").click()
     window.get_by_text("The version is proposed").wait_for()
-    assert versions.waiting_of(world.sessions, "mine") is not None
+    assert rollout.waiting_of(world.sessions, "mine") is not None
     window.get_by_role("button", name="Withdraw").click()
     window.get_by_text("The proposal is withdrawn.").wait_for()
     window.goto(f"/policies/version/{read_policy(POLICY).digest}")
@@ -264,7 +264,7 @@ def test_the_command_line_does_the_same(
         assert len(session.scalars(select(StoredPolicy)).all()) == 2
     for command in ("activate", "withdraw"):
         assert run(app, [command, "shop", MILD.digest]).exit_code == 1
-    versions.propose(sessions, STRICT, Flags.KEEP, "as we said", "person ada", four_eyes=True)
+    rollout.propose(sessions, STRICT, Flags.KEEP, "as we said", "person ada", four_eyes=True)
     for command in ("activate", "withdraw"):  # not what is proposed
         assert run(app, [command, "shop", MILD.digest]).exit_code == 1
     done = run(app, ["activate", "shop", STRICT.digest[:12]])

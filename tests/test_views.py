@@ -11,22 +11,17 @@ from typing import cast
 import numpy as np
 import pytest
 
+from filter_service.audit.replay.comparison import Comparison
+from filter_service.audit.replay.recorded import OnRecord
+from filter_service.audit.replay.replay import Replay
 from filter_service.db.session import Sessions
 from filter_service.demo.kinds import TRAINED_STYLES
 from filter_service.demo.scenes import Placed, Scene, render
 from filter_service.demo.thresholds import FILE
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.encoder.network import BUNDLED
-from filter_service.explain.overlay import VIEWED, map_layer, seen
 from filter_service.images import Image, Limits, decode, digest
-from filter_service.pipeline import ServedJudge, moderate
-from filter_service.policy import Policy, read_policy
-from filter_service.replay.comparing import Comparison
-from filter_service.replay.recorded import OnRecord
-from filter_service.replay.replaying import Replay
-from filter_service.storage import Storage
-from filter_service.verdicts import KnownVectors, Outcome, Verdict
-from filter_service.views import (
+from filter_service.images.views import (
     MOST,
     MOST_OF_ALL,
     NEARLY,
@@ -39,6 +34,11 @@ from filter_service.views import (
     share_seen,
     windows,
 )
+from filter_service.pipeline import ServedJudge, moderate
+from filter_service.policy import Policy, read_policy
+from filter_service.rendering.overlay import VIEWED, map_layer, seen
+from filter_service.storage import Storage
+from filter_service.verdicts import KnownVectors, Outcome, Verdict
 
 CLIP = {"size": [224, 224], "resize_mode": "shortest"}
 SQUASH = {"size": 64, "resize_mode": "squash"}

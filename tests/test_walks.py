@@ -10,7 +10,8 @@ import pytest
 from playwright.sync_api import APIResponse, Browser, Page, expect
 from sqlalchemy import Engine, func, select
 
-from filter_service import people
+from filter_service import accounts
+from filter_service.accounts import Profile, Role
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     ApiKey,
@@ -30,11 +31,10 @@ from filter_service.db.tables import (
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.ledger import Event
 from filter_service.local import Services
-from filter_service.people import Profile, Role
 from filter_service.reviews.decisions import settle
-from filter_service.reviews.lists import entries
+from filter_service.reviews.hash_lists import entries
 from filter_service.reviews.rules import active_rules
-from filter_service.webhooks.delivering import deliver_due
+from filter_service.webhooks.delivery import deliver_due
 from tests.console_world import World, world_over
 from tests.some_cases import stage_of
 
@@ -197,7 +197,7 @@ def test_nobody_is_offered_the_second_look_at_their_own_decision(
 
 def appealed(world: World, page: Page, item: int, statement: str) -> APIResponse:
     """What a platform sends for its user."""
-    secret = people.add_key(world.sessions, "shop", "service", "default")
+    secret = accounts.add_key(world.sessions, "shop", "service", "default")
     return page.request.post(
         f"/v1/items/{item}/appeals",
         data={"statement": statement},
@@ -330,7 +330,7 @@ def test_an_auditor_reads_everything_and_decides_nothing(world: World, enter: En
 
 
 def test_wrong_passwords_are_refused_and_then_slowed_down(world: World, enter: Enter) -> None:
-    people.add_person(world.sessions, "ada", Profile(Role.MODERATOR), PASSWORD, "service")
+    accounts.add_person(world.sessions, "ada", Profile(Role.MODERATOR), PASSWORD, "service")
     page = enter(None, "/queue")
     for n in range(11):
         page.get_by_label("Log-in name").fill("ada")

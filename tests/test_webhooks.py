@@ -18,6 +18,7 @@ from sqlalchemy import Engine, func, insert, select, text, update
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from filter_service import webhooks
+from filter_service.accounts import Role
 from filter_service.db.arrivals import enqueue
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
@@ -31,13 +32,12 @@ from filter_service.db.tables import (
     WebhookEndpoint,
 )
 from filter_service.errors import Conflict, InvalidRequest, UnknownEntry, UnsafeAddress
-from filter_service.people import Role
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app
 from filter_service.webhooks import EventType, State
-from filter_service.webhooks.delivering import WAITS, deliver_due, pause
+from filter_service.webhooks.delivery import WAITS, deliver_due, pause
 from tests.served import ROOT, environment
 from tests.signed_in import client_of, key_client, web_service
 
@@ -301,7 +301,7 @@ def test_a_killed_deliverer_repeats_at_most_under_the_same_id(
 from filter_service.settings import Settings
 from filter_service.db.arrivals import enqueue
 from filter_service.db.session import connect, sessions_of
-from filter_service.webhooks.delivering import deliver_due
+from filter_service.webhooks.delivery import deliver_due
 settings = Settings.load()
 deliver_due(sessions_of(connect(settings.database_url)), settings)
 """

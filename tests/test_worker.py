@@ -8,23 +8,23 @@ import PIL.Image
 import pytest
 from sqlalchemy import func, select
 
-from filter_service import submissions
+from filter_service.audit.record.event_descriptions import sentence
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, LedgerEntry, StoredExplanation, StoredPhrase
 from filter_service.demo.samples import FOLDER as SAMPLES
 from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import phrases
 from filter_service.errors import InvalidSettings
-from filter_service.explain.record import Explanation
 from filter_service.images import decode
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Submission
 from filter_service.ledger import Event
+from filter_service.moderation.worker import Worker
 from filter_service.policy import read_policy
-from filter_service.records.telling import sentence
 from filter_service.settings import Settings
 from filter_service.storage import Storage
-from filter_service.submissions import Submission
 from filter_service.verdicts import Verdict, threshold_margin
-from filter_service.worker import Worker
+from filter_service.verdicts.explanation import Explanation
 from tests.precision import bundled
 
 FILES = sorted(SAMPLES.glob("*.jpg"))[:24]

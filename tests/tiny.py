@@ -22,9 +22,9 @@ from timm.models.vision_transformer import ResPostBlock, VisionTransformer
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor
 
+from filter_service.images.views import Box
 from filter_service.policy import Policy
 from filter_service.scoring import FloatArray, Head, PolicyVectors, policy_vectors
-from filter_service.views import Box
 
 TEXT = CLIPTextCfg(context_length=16, width=64, heads=2, layers=2)
 SIGLIP = CLIPVisionCfg(

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from benchmarks.explaining.trials import Array, Pair, Trials
 from filter_service.encoder import Encoder
-from filter_service.explain.methods import METHODS, ByMasking, Method, OnePass
-from filter_service.explain.perturbation import MaskedAnswers
-from filter_service.explain.rules import Kernel, alike, evenly
+from filter_service.explain.relevance_rules import Kernel, alike, evenly
+from filter_service.explain.study.methods import METHODS, ByMasking, Method, OnePass
+from filter_service.explain.study.perturbation import MaskedAnswers
 from filter_service.scoring import FloatArray
 
 BATCH = 32  # images whose maps are made together

@@ -16,7 +16,7 @@ from benchmarks.explaining.sanity import Sanity
 from benchmarks.explaining.study import FILLS, Figures, Gap, Study
 from benchmarks.explaining.trials import DELTA
 from benchmarks.explaining.wording import Found
-from filter_service.explain.methods import METHODS, OnePass
+from filter_service.explain.study.methods import METHODS, OnePass
 
 ONE_PASS = tuple(name for name, method in METHODS.items() if isinstance(method, OnePass))
 DEFAULT = "decomposition"

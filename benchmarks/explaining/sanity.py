@@ -12,7 +12,7 @@ from benchmarks.explaining.measures import masses, spearman
 from benchmarks.explaining.trials import Array, Namer, Trials
 from filter_service.demo.kinds import KINDS
 from filter_service.encoder import Encoder
-from filter_service.explain.methods import Method
+from filter_service.explain.study.methods import Method
 
 ABSENT = 3  # kinds asked for that a scene does not show
 

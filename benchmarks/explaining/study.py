@@ -20,7 +20,7 @@ from benchmarks.explaining.measures import (
 from benchmarks.explaining.statistics import Interval, Rows, interval, resamples
 from benchmarks.explaining.trials import Array, Pair, Trials
 from filter_service.encoder import Encoder
-from filter_service.explain.methods import Method
+from filter_service.explain.study.methods import Method
 
 FILLS = ("mean", "blur", "drop")
 ORACLE = 100  # pairs for which the best order is sought, by trying

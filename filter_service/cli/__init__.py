@@ -6,23 +6,23 @@ from typing import NoReturn
 import typer
 
 from filter_service.cli import (
-    auditing,
+    accounts,
+    audit,
+    batches,
+    classification,
     doctor,
-    explaining,
-    exporting,
-    judging,
-    keeping,
-    operating,
-    people,
-    queueing,
-    recording,
-    replaying,
-    serving,
-    stating,
-    versions,
+    explain,
+    exports,
+    operations,
+    policy_versions,
+    record,
+    replay,
+    retention,
+    serve,
+    statements,
 )
-from filter_service.cli.interrupting import interruptible
-from filter_service.cli.place import Queue
+from filter_service.cli.context import Queue
+from filter_service.cli.interruption import interruptible
 from filter_service.errors import FilterServiceError, InvalidRequest
 
 app = typer.Typer(
@@ -31,20 +31,20 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-queueing.add_to(app)
-judging.add_to(app)
-versions.add_to(judging.policies)
-explaining.add_to(app)
-operating.add_to(app)
-serving.add_to(app)
+batches.add_to(app)
+classification.add_to(app)
+policy_versions.add_to(classification.policies)
+explain.add_to(app)
+operations.add_to(app)
+serve.add_to(app)
 doctor.add_to(app)
-people.add_to(app)
-auditing.add_to(app)
-keeping.add_to(app)
-stating.add_to(app)
-exporting.add_to(app)
-replaying.add_to(auditing.audits)
-recording.add_to(auditing.audits)
+accounts.add_to(app)
+audit.add_to(app)
+retention.add_to(app)
+statements.add_to(app)
+exports.add_to(app)
+replay.add_to(audit.audits)
+record.add_to(audit.audits)
 
 
 def run(queue: Queue) -> None:

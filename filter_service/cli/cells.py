@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from filter_service.names import plain
+from filter_service.rendering.plain_names import plain
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from filter_service.cli.place import Queue
-from filter_service.cli.queueing import Json
+from filter_service.cli.batches import Json
+from filter_service.cli.context import Queue
 from filter_service.errors import FilterServiceError
 
 if TYPE_CHECKING:

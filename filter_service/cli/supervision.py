@@ -12,7 +12,7 @@ from subprocess import Popen
 
 import typer
 
-from filter_service.cli.interrupting import hurried
+from filter_service.cli.interruption import hurried
 from filter_service.errors import ProcessFailed
 
 TIMES, WITHIN = 3, 60.0  # a process that ends so often in so many seconds will not stay

@@ -10,9 +10,9 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
 from filter_service.db.tables import Digest, Embedding, Image, StoredEncoder, StoredPhrase
+from filter_service.images.views import Extent, View
 from filter_service.scoring import FloatArray
 from filter_service.verdicts import KnownVectors
-from filter_service.views import Extent, View
 
 INDEXED_FROM = 20_000  # vectors; fewer are read one by one, which takes a few milliseconds
 

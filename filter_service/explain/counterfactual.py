@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from filter_service.explain.question import Question, along, degrees
-from filter_service.explain.record import CounterfactualImage, CounterfactualText
 from filter_service.policy import Policy
 from filter_service.scoring import EncodeTexts, FloatArray
 from filter_service.verdicts import Verdict
+from filter_service.verdicts.explanation import CounterfactualImage, CounterfactualText
 
 ASKED = 20  # candidates asked of each memory
 FURTHER = 500  # likewise, where those were too alike or did not hold

@@ -10,25 +10,25 @@ from torch import Tensor
 
 from filter_service import __version__
 from filter_service.errors import NotExplainable
-from filter_service.explain import proof, regions
+from filter_service.explain import faithfulness_test, regions
 from filter_service.explain.counterfactual import Memory, search_images, search_texts
-from filter_service.explain.faithfulness import Proof
-from filter_service.explain.proof import Tested, Trial
+from filter_service.explain.faithfulness_test import Tested, Trial
 from filter_service.explain.question import Question, boundary, degrees
-from filter_service.explain.record import (
+from filter_service.explain.regions import Suspect
+from filter_service.explain.relevance import Capture, RelevanceMap
+from filter_service.explain.relevance_rules import EXACT
+from filter_service.explain.words import Words
+from filter_service.policy import Policy
+from filter_service.scoring import ClassVectors, FloatArray, PolicyVectors
+from filter_service.verdicts import Score, threshold_margin
+from filter_service.verdicts.explanation import (
     Explanation,
     FlipRegion,
     Map,
     PromptWords,
     Provenance,
 )
-from filter_service.explain.regions import Suspect
-from filter_service.explain.relevance import Capture, RelevanceMap
-from filter_service.explain.rules import EXACT
-from filter_service.explain.words import Words
-from filter_service.policy import Policy
-from filter_service.scoring import ClassVectors, FloatArray, PolicyVectors
-from filter_service.verdicts import Score, threshold_margin
+from filter_service.verdicts.faithfulness import Proof
 
 if TYPE_CHECKING:
     from filter_service.encoder import Encoder
@@ -65,7 +65,7 @@ class Explanations:
             for case, found in zip(cases, maps, strict=True)
             if found is not None
         ]
-        tested = proof.put_to_test(self.encoder.screen, trials)
+        tested = faithfulness_test.put_to_test(self.encoder.screen, trials)
         flips = regions.flip_regions(
             self.encoder.screen, [t.suspect for t in trials], [t.known for t in tested]
         )
@@ -164,7 +164,7 @@ class Explanations:
             policy=policy.name,
             policy_digest=policy.digest,
             code=__version__,
-            seed=proof.SEED,
+            seed=faithfulness_test.SEED,
         )
 
 
@@ -197,7 +197,7 @@ def _proof(found: RelevanceMap, trial: Trial, tested: Tested) -> Proof:
     return Proof(
         explained_error=abs(float(found.explained[0]) - served),
         sum_error=abs(account - float(found.explained[0])),
-        shares=proof.SHARES,
+        shares=faithfulness_test.SHARES,
         drops=tested.drops,
         next_class=trial.next.name if trial.next else None,
         next_drops=tested.next_drops,

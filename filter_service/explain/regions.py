@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from filter_service.explain.record import FlipRegion
 from filter_service.scoring import ClassVectors, FloatArray
+from filter_service.verdicts.explanation import FlipRegion
 
 Places = npt.NDArray[np.intp]
 Known = Mapping[int, float]  # places gone, in map order -> margin

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from filter_service.errors import NotExplainable
+from filter_service.explain.activations import Explainer, Reading, Tape
 from filter_service.explain.attention import pull_back
-from filter_service.explain.reading import Explainer, Reading, Tape
-from filter_service.explain.rules import DEFAULT, Rule
+from filter_service.explain.relevance_rules import DEFAULT, Rule
 from filter_service.explain.towers import EXPLAINERS, missing
 from filter_service.scoring import FloatArray
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from filter_service.explain.activations import Explainer, Keep, Reading
 from filter_service.explain.attention import (
     AttentionSite,
     MeanSite,
@@ -16,7 +17,6 @@ from filter_service.explain.attention import (
     frozen_norm,
     plain_norm,
 )
-from filter_service.explain.reading import Explainer, Keep, Reading
 from filter_service.explain.trunks import (
     AverageMap,
     AverageTrunk,

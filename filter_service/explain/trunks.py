@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from filter_service.explain.activations import Keep, Reading
 from filter_service.explain.attention import (
     AttentionSite,
     MeanSite,
@@ -16,7 +17,6 @@ from filter_service.explain.attention import (
     plain_norm,
 )
 from filter_service.explain.blocks import addressed, inner_norm, readable, rotation, site_of
-from filter_service.explain.reading import Keep, Reading
 
 # The trunk's attributes are those of timm's classes, which carry no types.
 Tower = Any

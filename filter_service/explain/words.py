@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from filter_service.explain.record import PromptWords, Word
 from filter_service.scoring import EncodeTexts, FloatArray, ensemble
+from filter_service.verdicts.explanation import PromptWords, Word
 
 EXACT_UP_TO = 10  # units; 2 ** 10 sub-prompts
 PERMUTATIONS = 128  # of a longer prompt

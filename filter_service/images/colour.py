@@ -10,9 +10,9 @@ import PIL.Image
 from PIL import ImageCms
 from PIL.ImageCms import ImageCmsProfile, ImageCmsTransform, Intent
 
-from filter_service.images.foreign import FOREIGN, said
+from filter_service.images.colour_statements import Statement
+from filter_service.images.decoder_errors import FOREIGN, said
 from filter_service.images.profiles import srgb
-from filter_service.images.stated import Statement
 
 REMEMBERED = 16  # conversions; each holds its profile
 NOTHING = 2  # levels of 255: a conversion that changes less is none

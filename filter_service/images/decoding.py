@@ -9,9 +9,11 @@ from PIL.ImageFile import ImageFile
 from filter_service.errors import ImageTooLarge, UnreadableImage
 from filter_service.images.animation import chosen, glance, seen_time
 from filter_service.images.colour import Conversion, conversion
+from filter_service.images.colour_statements import statements
+from filter_service.images.decoder_errors import hush, translated
 from filter_service.images.fax import check_fax
 from filter_service.images.files import digest
-from filter_service.images.foreign import hush, translated
+from filter_service.images.headers import opened
 from filter_service.images.layers import layers, over_pages
 from filter_service.images.limits import (
     MOST_FRAMES,
@@ -21,9 +23,7 @@ from filter_service.images.limits import (
     check_bytes,
     check_pixels,
 )
-from filter_service.images.opening import opened
-from filter_service.images.stated import statements
-from filter_service.images.turning import LYING, orientation, ways
+from filter_service.images.orientation import LYING, orientation, ways
 
 # Blocks that glibc always maps afresh and gives back when they are freed. Pillow's own, of 16 MiB,
 # stay with each thread that ever decoded a large image: over a gigabyte for 100 megapixels.

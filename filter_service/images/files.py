@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from filter_service.errors import UnreadableImage
-from filter_service.images.foreign import translated
+from filter_service.images.decoder_errors import translated
 from filter_service.images.limits import STANDARD, Limits, check_bytes
 
 _KINDS = {

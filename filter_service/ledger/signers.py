@@ -20,7 +20,6 @@ from pathlib import Path
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from filter_service import durable
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Sealed
 from filter_service.db.tables import Signer as Row
@@ -28,6 +27,7 @@ from filter_service.errors import InvalidRequest, InvalidSettings
 from filter_service.ledger.entries import Entry, Event, append
 from filter_service.ledger.notes import SigningKey
 from filter_service.settings import Settings
+from filter_service.storage import durable
 
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtext('filter_service.ledger.signers'))")
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from filter_service.errors import FilterServiceError
-from filter_service.local.place import Place
+from filter_service.local.data_folder import Place
 from filter_service.local.postgres import Postgres
 from filter_service.local.redis import Redis
 from filter_service.settings import Settings

@@ -13,10 +13,10 @@ import psutil
 import psycopg
 from sqlalchemy import URL
 
-from filter_service.durable import rename
 from filter_service.errors import DatabaseUnavailable, InvalidSettings
-from filter_service.local.place import Place
+from filter_service.local.data_folder import Place
 from filter_service.local.processes import at_work, end, is_at_work, until
+from filter_service.storage.durable import rename
 
 _NAME = "filter_service"  # of the database and of its owner
 _RECOVERY_SECONDS = 300  # a crash in the middle of a large write takes a while to replay

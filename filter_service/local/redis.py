@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from filter_service.errors import BrokerUnavailable, InvalidSettings
-from filter_service.local.place import Place
+from filter_service.local.data_folder import Place
 from filter_service.local.processes import brokers_at_work, end, until
 
 _START_SECONDS = 10.0

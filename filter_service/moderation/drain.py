@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from filter_service.db.embeddings import known_vectors
-from filter_service.moderation.judging import Desk, Ready, judge
+from filter_service.moderation.classification import Desk, Ready, judge
 from filter_service.moderation.leases import Leases
 
 S = TypeVar("S")

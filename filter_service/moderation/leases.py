@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Image, Item, Queued
 from filter_service.errors import DatabaseUnavailable
-from filter_service.moderation.recording import Failed, fail
+from filter_service.moderation.results import Failed, fail
 
 SUSPECT = 3  # claims that came to nothing; from then on an item is claimed alone
 HOPELESS = 6  # claims that came to nothing; then it is undetermined

@@ -1,10 +1,11 @@
 """Retention: how long what is kept, what may not be deleted, and what is erased when asked for."""
 
 from filter_service.retention.absence import require_here, why_gone
-from filter_service.retention.erasing import erase, request
-from filter_service.retention.expiring import expire
+from filter_service.retention.erasure import erase, request
+from filter_service.retention.expiry import expire
 from filter_service.retention.holds import hold, holds, release
-from filter_service.retention.previewing import would_erase, would_expire
+from filter_service.retention.orphaned_bytes import sweep
+from filter_service.retention.preview import would_erase, would_expire
 from filter_service.retention.receipts import Mention, Receipt, as_text, erasures, receipt
 from filter_service.retention.rules import (
     COMPLAINTS,
@@ -16,7 +17,6 @@ from filter_service.retention.rules import (
     remove_rule,
     rules,
 )
-from filter_service.retention.sweeping import sweep
 
 __all__ = [
     "COMPLAINTS",

@@ -6,12 +6,13 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from filter_service import custody, ledger
+from filter_service import ledger
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Erasure, Image, Item, LegalHold
 from filter_service.errors import Conflict, UnknownEntry, UnknownItem
 from filter_service.ledger import Entry, Event
-from filter_service.retention.words import said
+from filter_service.retention.remarks import said
+from filter_service.reviews import restricted
 
 
 def hold(sessions: Sessions, item_id: int, reason: str, actor: str) -> LegalHold:
@@ -50,7 +51,7 @@ def release(sessions: Sessions, item_id: int, reason: str, actor: str) -> LegalH
         about = {"hold": held.id, "reason": reason}
         ledger.append(session, [Entry(Event.HOLD_RELEASED, actor, item_id, batch, about)])
         if image_id is not None:
-            custody.hold_released(session, image_id, actor)
+            restricted.hold_released(session, image_id, actor)
     return held
 
 

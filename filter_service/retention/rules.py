@@ -14,7 +14,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import RetentionRule
 from filter_service.errors import InvalidRequest, UnknownEntry
 from filter_service.ledger import Entry, Event
-from filter_service.strict import Name
+from filter_service.policy.strict import Name
 
 COMPLAINTS = 183  # days: for six months a user may complain of a decision (DSA, article 20)
 LONGEST = 36_500  # days

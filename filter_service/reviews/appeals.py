@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from filter_service import custody, ledger
+from filter_service import ledger
 from filter_service.db.arrivals import hold_images
 from filter_service.db.policies import load_policy
 from filter_service.db.scope import OPERATOR, Scope
@@ -26,6 +26,7 @@ from filter_service.db.tables import (
 from filter_service.errors import Conflict, InvalidRequest, UnknownEntry, UnknownItem
 from filter_service.ledger import Entry, Event
 from filter_service.policy import Severity
+from filter_service.reviews import restricted
 from filter_service.reviews.cases import Opening, Stage, is_free, lock, open_case
 from filter_service.reviews.decisions import Decision
 from filter_service.verdicts import Verdict, threshold_margin
@@ -110,7 +111,7 @@ def _hold(session: Session, item_id: int) -> None:
     if image is None:
         return  # nor is anything of it flagged
     hold_images(session, [image])
-    custody.require_open(session, item_id)
+    restricted.require_open(session, item_id)
     if session.scalar(select(Image.digest).where(Image.id == image)) is None:
         raise Conflict(f"Item {item_id} was erased: nothing is left that anybody could look at.")
 

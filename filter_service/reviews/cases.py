@@ -9,11 +9,11 @@ from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
+from filter_service.accounts import Ability, may, sees
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, Person, Review, ReviewCase
 from filter_service.errors import Conflict, NotAllowed, UnknownItem, UnknownPerson
 from filter_service.ledger import Entry, Event
-from filter_service.people import Ability, may, sees
 from filter_service.reviews.queue import (
     Case,
     Filter,

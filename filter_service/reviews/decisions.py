@@ -10,6 +10,7 @@ from sqlalchemy import and_, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
+from filter_service.accounts import Ability, may
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Appeal,
@@ -20,7 +21,6 @@ from filter_service.db.tables import (
 )
 from filter_service.errors import Conflict, InvalidRequest, UnknownEntry
 from filter_service.ledger import Entry, Event
-from filter_service.people import Ability, may
 from filter_service.reviews.cases import (
     Case,
     Locked,
@@ -33,7 +33,7 @@ from filter_service.reviews.cases import (
     untouched,
     visible,
 )
-from filter_service.reviews.settling import Decision, settle
+from filter_service.reviews.settlement import Decision, settle
 
 __all__ = ["Decided", "Decision", "Told", "decide", "settle", "told", "undo"]
 

@@ -13,12 +13,12 @@ from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, t
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from filter_service import clients, ledger
+from filter_service import ledger
+from filter_service.accounts import Ability, clients, may
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Client, Image, Item, Person, Review, ReviewCase, StoredPolicy
 from filter_service.errors import InvalidRequest
 from filter_service.ledger import Entry, Event
-from filter_service.people import Ability, may
 from filter_service.policy import Severity
 
 LONGEST_PAGE = 200  # cases

@@ -13,12 +13,12 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
+from filter_service.accounts import Ability, may
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Person, ReviewRule
 from filter_service.errors import InvalidRequest, NotAllowed, UnknownEntry
 from filter_service.ledger import Entry, Event
-from filter_service.people import Ability, may
-from filter_service.strict import Name
+from filter_service.policy.strict import Name
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 

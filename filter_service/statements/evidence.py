@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from filter_service.explain.record import Explanation, Map, PromptWords
+from filter_service.verdicts.explanation import Explanation, Map, PromptWords
 
 PLACES = (  # of the picture, row by row; templates call them by these names
     *("upper_left", "top", "upper_right"),

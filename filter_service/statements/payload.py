@@ -3,7 +3,7 @@
 from datetime import UTC, timedelta
 from typing import Any
 
-from filter_service.statements.grounds import Ground, keyword_code
+from filter_service.policy.statement_grounds import Ground, keyword_code
 from filter_service.statements.reasons import By, Reasons
 
 

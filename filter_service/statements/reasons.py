@@ -23,12 +23,12 @@ from filter_service.db.tables import (
     StoredExplanation,
 )
 from filter_service.errors import UnknownItem
-from filter_service.explain.record import Explanation
 from filter_service.policy import ForbiddenClass, Policy
+from filter_service.policy.statement_grounds import Automation
+from filter_service.policy.statement_mapping import Notices, Stated
 from filter_service.statements.evidence import Evidence
-from filter_service.statements.grounds import Automation
-from filter_service.statements.mapping import Notices, Stated
 from filter_service.verdicts import Verdict, threshold_margin
+from filter_service.verdicts.explanation import Explanation
 
 
 class By(StrEnum):

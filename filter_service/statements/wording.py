@@ -9,8 +9,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from filter_service.statements.grounds import EEA, EU
-from filter_service.statements.mapping import Language
+from filter_service.policy.statement_grounds import EEA, EU
+from filter_service.policy.statement_mapping import Language
 from filter_service.statements.reasons import Reasons
 
 HERE = Path(__file__).parent

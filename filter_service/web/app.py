@@ -4,60 +4,12 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from filter_service import __version__
-from filter_service.web import (
-    appealing,
-    documentation,
-    erasing,
-    explaining,
-    exporting,
-    finding,
-    hooks,
-    intake,
-    problems,
-    shield,
-    watching,
-)
-from filter_service.web.console import (
-    custody,
-    exports,
-    figures,
-    item,
-    login,
-    overview,
-    people,
-    pictures,
-    policies,
-    queue,
-    records,
-    retention,
-    rules,
-    search,
-    statements,
-)
-from filter_service.web.console import hooks as webhooks
-from filter_service.web.pages import HERE
-from filter_service.web.service import Service
-
-INTERFACE = (intake, explaining, finding, hooks, appealing, erasing)
-CONSOLE = (
-    login,
-    queue,
-    item,
-    pictures,
-    search,
-    overview,
-    rules,
-    people,
-    webhooks,
-    records,
-    retention,
-    statements,
-    policies,
-    exports,
-    exporting,
-    figures,
-    custody,
-)
+from filter_service.web.api import documentation
+from filter_service.web.api.routes import RESOURCES
+from filter_service.web.console.pages import HERE
+from filter_service.web.console.routes import PAGES
+from filter_service.web.http import metrics, problems, security_headers
+from filter_service.web.http.service import Service
 
 
 def create_app(service: Service) -> FastAPI:
@@ -71,13 +23,11 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     problems.add_to(app)
     documentation.add_to(app)
-    watching.add_to(app)
-    shield.add_to(app)  # last, and so outside of the others
-    for room in INTERFACE:
-        app.include_router(room.router)
-    for page in CONSOLE:
+    metrics.add_to(app)
+    security_headers.add_to(app)  # last, and so outside of the others
+    for resource in RESOURCES:
+        app.include_router(resource.router)
+    for page in (*PAGES, metrics, documentation):
         app.include_router(page.router, include_in_schema=False)
-    for room in (watching, documentation):
-        app.include_router(room.router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     return app

@@ -4,6 +4,14 @@
 `delivering.deliver_due` sends what is due. Messages follow the Standard Webhooks specification.
 """
 
+from filter_service.webhooks.delivery_log import (
+    Attempt,
+    Delivered,
+    Page,
+    State,
+    deliveries,
+    redeliver,
+)
 from filter_service.webhooks.endpoints import (
     Endpoint,
     EventType,
@@ -13,7 +21,6 @@ from filter_service.webhooks.endpoints import (
     remove,
     retry,
 )
-from filter_service.webhooks.log import Attempt, Delivered, Page, State, deliveries, redeliver
 from filter_service.webhooks.outbox import announce, announce_finished, ping
 
 __all__ = [

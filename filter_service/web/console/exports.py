@@ -6,16 +6,16 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from sqlalchemy import select
 
+from filter_service.accounts import Ability
+from filter_service.audit.exports import COLUMNS, By, Format
+from filter_service.audit.exports.export_filter import DECISIONS
 from filter_service.db.tables import PolicyClass, StoredPolicy
-from filter_service.exports import COLUMNS, By, Format
-from filter_service.exports.wanted import DECISIONS
-from filter_service.people import Ability
 from filter_service.verdicts import Verdict
-from filter_service.web.access import Caller, able
+from filter_service.web.console.pages import render
 from filter_service.web.console.queue import somebody
-from filter_service.web.pages import render
-from filter_service.web.service import Service, service
-from filter_service.web.sight import may_see
+from filter_service.web.http.access import Caller, able
+from filter_service.web.http.row_access import may_see
+from filter_service.web.http.service import Service, service
 
 router = APIRouter()
 

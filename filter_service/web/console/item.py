@@ -11,15 +11,15 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel
 
-from filter_service import ledger, people
+from filter_service import accounts, ledger
+from filter_service.accounts import ABILITIES, Ability
 from filter_service.db.tables import LedgerEntry, Person
 from filter_service.errors import InvalidRequest
-from filter_service.people import ABILITIES, Ability
-from filter_service.perceptual import NEAR
-from filter_service.reviews import cases, decisions, lookalikes
+from filter_service.images.perceptual_hash import NEAR
+from filter_service.reviews import cases, decisions, similar_images
 from filter_service.reviews.decisions import Decision
-from filter_service.web.access import Caller, able
-from filter_service.web.console.casefile import CaseFile, casefile, colleagues, undoable
+from filter_service.web.console.case_page import CaseFile, casefile, colleagues, undoable
+from filter_service.web.console.pages import render, templates
 from filter_service.web.console.queue import (
     address,
     ahead,
@@ -28,8 +28,8 @@ from filter_service.web.console.queue import (
     query_of,
     somebody,
 )
-from filter_service.web.pages import render, templates
-from filter_service.web.service import Service, service
+from filter_service.web.http.access import Caller, able
+from filter_service.web.http.service import Service, service
 
 router = APIRouter(prefix="/items/{item_id}")
 
@@ -99,7 +99,7 @@ def alike(
     """What is so much like this one that both can be decided together; `part`: no whole page."""
     person = somebody(caller)
     file = casefile(service.sessions, person, item_id, None)
-    found = lookalikes.lookalikes(service.sessions, person, item_id, LOOKALIKES)
+    found = similar_images.lookalikes(service.sessions, person, item_id, LOOKALIKES)
     template = "item/group.html" if part else "lookalikes.html"
     queue = query_of(filter_of(request.query_params))
     return render(request, template, file=file, found=found, near=NEAR, queue=queue)
@@ -220,11 +220,11 @@ def reveal(
     file = casefile(service.sessions, person, item_id, None)
     cap = service.settings.reveal_cap
     name = file.shown.name if file.shown else ""
-    people.reveal(service.sessions, person, item_id, name, cap)
+    accounts.reveal(service.sessions, person, item_id, name, cap)
     if not _wants_json(request):
         shown = f"{queue}&revealed=1" if queue else "revealed=1"
         return RedirectResponse(address(item_id, shown), status_code=303)
-    counts = people.revealed_today(service.sessions, person)
+    counts = accounts.revealed_today(service.sessions, person)
     return JSONResponse({"today": sum(counts.values())})
 
 
@@ -245,12 +245,12 @@ def _wants_json(request: Request) -> bool:
     return "application/json" in request.headers.get("accept", "")
 
 
-def _precedents(service: Service, file: CaseFile) -> list[lookalikes.Precedent]:
+def _precedents(service: Service, file: CaseFile) -> list[similar_images.Precedent]:
     """How the images that are most like this one were decided for the class that is shown."""
     if file.shown is None or file.digest is None:
         return []
     item_id, name = file.item.id, file.shown.name
-    return lookalikes.precedents(service.sessions, item_id, name, PRECEDENTS)
+    return similar_images.precedents(service.sessions, item_id, name, PRECEDENTS)
 
 
 def _history(service: Service, caller: Caller, file: CaseFile) -> list[LedgerEntry]:

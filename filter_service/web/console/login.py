@@ -9,10 +9,11 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
-from filter_service import people
+from filter_service import accounts
+from filter_service.accounts.identity_provider import Attempt, Provider
 from filter_service.errors import FilterServiceError, InvalidRequest, NotSignedIn, TooManyTries
-from filter_service.people.provider import Attempt, Provider
-from filter_service.web.access import (
+from filter_service.web.console.pages import render
+from filter_service.web.http.access import (
     Caller,
     address_of,
     caller,
@@ -23,8 +24,7 @@ from filter_service.web.access import (
     keep_session,
     token_of,
 )
-from filter_service.web.pages import render
-from filter_service.web.service import Service, service
+from filter_service.web.http.service import Service, service
 
 router = APIRouter()
 
@@ -37,7 +37,7 @@ AWAY = 600  # seconds that somebody may stay at the provider
 @router.get("/login")
 def ask(request: Request, here: Here, next: str = "/") -> Response:
     """The log-in page; whoever is signed in goes on."""
-    if people.person_of(here.sessions, token_of(request, here.settings)) is not None:
+    if accounts.person_of(here.sessions, token_of(request, here.settings)) is not None:
         return RedirectResponse(local(next), 303)
     return _page(request, here, next)
 
@@ -53,7 +53,7 @@ def sign_in(
     check_origin(request, here.settings)
     hours = here.settings.login_hours
     try:
-        token = people.authenticate(here.sessions, login, password, address_of(request), hours)
+        token = accounts.authenticate(here.sessions, login, password, address_of(request), hours)
     except (NotSignedIn, TooManyTries) as error:
         return _page(request, here, next, error, login)
     answer = RedirectResponse(local(next), 303)
@@ -63,7 +63,7 @@ def sign_in(
 
 @router.post("/logout")
 def sign_out(request: Request, here: Here, who: Annotated[Caller, Depends(caller)]) -> Response:
-    people.sign_out(here.sessions, token_of(request, here.settings))
+    accounts.sign_out(here.sessions, token_of(request, here.settings))
     answer = RedirectResponse("/login", 303)
     clear_session(answer, here.settings)
     return answer
@@ -90,7 +90,7 @@ def arrive(request: Request, here: Here) -> Response:
         found = provider.arrive(request.query_params, back_to, attempt)
     except NotSignedIn as error:
         return _page(request, here, "/", error)
-    token = people.sign_in_as(
+    token = accounts.sign_in_as(
         here.sessions, found.subject, found.email, address_of(request), here.settings.login_hours
     )
     answer = RedirectResponse(then, 303)
@@ -121,11 +121,11 @@ def change_password(
     try:
         if new != again:
             raise InvalidRequest("The new password was not typed twice in the same way.")
-        people.authenticate(here.sessions, login, password, address)
-        people.set_password(here.sessions, login, new, who.actor)
+        accounts.authenticate(here.sessions, login, password, address)
+        accounts.set_password(here.sessions, login, new, who.actor)
     except (NotSignedIn, TooManyTries, InvalidRequest) as error:
         return render(request, "password.html", status=_status(error), problem=str(error))
-    token = people.authenticate(here.sessions, login, new, address, here.settings.login_hours)
+    token = accounts.authenticate(here.sessions, login, new, address, here.settings.login_hours)
     answer = RedirectResponse("/", 303)
     keep_session(answer, here.settings, token)
     return answer

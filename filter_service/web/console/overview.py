@@ -10,21 +10,22 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from sqlalchemy import Select, select
 
-from filter_service import clients, people, submissions
+from filter_service import accounts
+from filter_service.accounts import ABILITIES, Ability, clients
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Client, Item, Person
-from filter_service.people import ABILITIES, Ability
+from filter_service.intake import submissions
+from filter_service.rendering import charts
 from filter_service.reviews import tallies
 from filter_service.reviews.tallies import Day, Overturned, Waiting
 from filter_service.verdicts import Verdict
-from filter_service.web import charts
-from filter_service.web.access import Caller, able
-from filter_service.web.console.casefile import client_names
+from filter_service.web.console.case_page import client_names
+from filter_service.web.console.pages import render
+from filter_service.web.console.pages import span as lasting
 from filter_service.web.console.queue import somebody
-from filter_service.web.pages import render
-from filter_service.web.pages import span as lasting
-from filter_service.web.paging import LARGEST_ID, cursor, key_of
-from filter_service.web.service import Service, service
+from filter_service.web.http.access import Caller, able
+from filter_service.web.http.paging import LARGEST_ID, cursor, key_of
+from filter_service.web.http.service import Service, service
 from filter_service.webhooks.endpoints import Endpoint, endpoints
 
 router = APIRouter()
@@ -117,7 +118,7 @@ def overview(request: Request, here: Here, caller: Reader) -> Response:
         drawn=CHARTS,
         charts=charts,
         lasting=lasting,
-        revealed=people.revealed_today(here.sessions, person) if Ability.REVEAL in may else None,
+        revealed=accounts.revealed_today(here.sessions, person) if Ability.REVEAL in may else None,
         cap=here.settings.reveal_cap if cap is None else cap,
         failed=failed(here.sessions, None, LATEST).rows,
         in_trouble=_in_trouble(here.sessions) if Ability.WEBHOOKS in may else [],

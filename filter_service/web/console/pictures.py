@@ -9,7 +9,8 @@ from PIL.Image import Image as Picture
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from filter_service import people, retention
+from filter_service import accounts, retention
+from filter_service.accounts import Ability
 from filter_service.db.tables import (
     Erasure,
     Image,
@@ -20,16 +21,14 @@ from filter_service.db.tables import (
     StoredScore,
 )
 from filter_service.errors import ImageError, NotAllowed, UnknownEntry
-from filter_service.explain import overlay
-from filter_service.explain.record import Explanation
 from filter_service.images import Limits
-from filter_service.people import Ability
-from filter_service.views import View
-from filter_service.web import drawing
-from filter_service.web.access import Caller, able
-from filter_service.web.paging import LARGEST_ID
-from filter_service.web.service import Service, service
-from filter_service.web.sight import item_for, may_see, visible
+from filter_service.images.views import View
+from filter_service.rendering import overlay, renditions
+from filter_service.verdicts.explanation import Explanation
+from filter_service.web.http.access import Caller, able
+from filter_service.web.http.paging import LARGEST_ID
+from filter_service.web.http.row_access import item_for, may_see, visible
+from filter_service.web.http.service import Service, service
 
 router = APIRouter(prefix="/pictures")
 
@@ -80,7 +79,7 @@ def image_blurred(
         if "image/" in request.headers.get("accept", ""):  # as part of a page, which goes on
             return _plain(UNKNOWN, status=404)
         raise
-    return _blurred(request, here, shown, drawing.SHOWN)
+    return _blurred(request, here, shown, renditions.SHOWN)
 
 
 @router.get("/{item_id}/blurred")
@@ -90,7 +89,7 @@ def item_blurred(
     """So few grey points of the image that nothing can be recognised."""
     with here.sessions.begin() as session:
         shown = _of_item(session, caller, item_id, class_name)
-    return _blurred(request, here, shown, drawing.SHOWN)
+    return _blurred(request, here, shown, renditions.SHOWN)
 
 
 @router.get("/{item_id}/thumbnail")
@@ -98,7 +97,7 @@ def thumbnail(request: Request, here: Here, caller: Reader, item_id: ItemId) -> 
     """The same, small, for lists."""
     with here.sessions.begin() as session:
         shown = _of_item(session, caller, item_id, None)
-    return _blurred(request, here, shown, drawing.THUMBNAIL)
+    return _blurred(request, here, shown, renditions.THUMBNAIL)
 
 
 @router.get("/{item_id}/original")
@@ -220,7 +219,7 @@ def _kept_of(session: Session, item: Item) -> tuple[str | None, str | None]:
     It is read for every picture: what a process or a browser remembers is of no use to anybody
     once the row says that the image is gone.
     """
-    drawing.forget_erased(session.scalar(select(func.max(Erasure.requested_at))))
+    renditions.forget_erased(session.scalar(select(func.max(Erasure.requested_at))))
     if gone := retention.why_gone(session, item.id):
         return None, gone
     return session.scalar(select(Image.digest).where(Image.id == item.image_id)), None
@@ -260,7 +259,7 @@ def _of_image(session: Session, caller: Caller, digest: str) -> Shown:
 
 
 def _require_revealed(session: Session, caller: Caller, item_id: int, shown: Shown) -> None:
-    if caller.person is None or not people.has_revealed(session, caller.person, item_id):
+    if caller.person is None or not accounts.has_revealed(session, caller.person, item_id):
         raise NotAllowed(
             f"{caller.actor} has not revealed item {item_id} today: reveal it first, so that the "
             "look is written down."
@@ -313,7 +312,7 @@ def _blurred(request: Request, here: Service, shown: Shown, longest: int) -> Res
         known = _points(here, shown.digest, view)
     except ImageError:
         return _plain(BROKEN, longest)
-    return _kept(drawing.blurred(known, longest), "image/jpeg", tag)
+    return _kept(renditions.blurred(known, longest), "image/jpeg", tag)
 
 
 def _layer(
@@ -321,7 +320,7 @@ def _layer(
     here: Service,
     found: Explained,
     kind: str,
-    draw: Callable[[drawing.Size], Picture],
+    draw: Callable[[renditions.Size], Picture],
 ) -> Response:
     """Drawn in the shape of the picture that it is laid over; nothing of it is in the layer."""
     tag = f"{found.tag}-{kind}"
@@ -331,18 +330,18 @@ def _layer(
         known = _points(here, found.digest, found.record.seen)
     except ImageError as error:
         raise UnknownEntry(f"There is no picture to draw over: {error}") from error
-    drawn = draw(drawing.fitted(known.size, drawing.SHOWN))
-    return _kept(drawing.layer(drawn), "image/webp", tag)
+    drawn = draw(renditions.fitted(known.size, renditions.SHOWN))
+    return _kept(renditions.layer(drawn), "image/webp", tag)
 
 
-def _points(here: Service, digest: str, view: View) -> drawing.Points:
+def _points(here: Service, digest: str, view: View) -> renditions.Points:
     limits = Limits.of(here.settings)
-    return drawing.points(here.storage, digest, view.frame, limits, view.reading)
+    return renditions.points(here.storage, digest, view.frame, limits, view.reading)
 
 
 def _original(here: Service, digest: str, view: View) -> bytes:
     limits = Limits.of(here.settings)
-    return drawing.original(here.storage, digest, view.frame, limits, view.reading)
+    return renditions.original(here.storage, digest, view.frame, limits, view.reading)
 
 
 def _in(view: View) -> str:
@@ -350,10 +349,10 @@ def _in(view: View) -> str:
     return view.reading.replace(",", "").replace(" ", "-")
 
 
-def _plain(text: str, longest: int = drawing.SHOWN, status: int = 200) -> Response:
+def _plain(text: str, longest: int = renditions.SHOWN, status: int = 200) -> Response:
     """In place of a picture; asked for again next time, since it may come back."""
     return Response(
-        drawing.sentence(text, longest),
+        renditions.sentence(text, longest),
         status,
         media_type="image/jpeg",
         headers={"Cache-Control": "no-store"},

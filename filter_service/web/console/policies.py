@@ -7,26 +7,26 @@ from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import RedirectResponse, Response
 from pydantic import BaseModel
 
-from filter_service import versions
+from filter_service import rollout
+from filter_service.accounts import ABILITIES, Ability
 from filter_service.errors import (
     FilterServiceError,
     InvalidPolicy,
     InvalidRequest,
     UnknownPolicy,
 )
-from filter_service.people import ABILITIES, Ability
 from filter_service.policy import Policy
-from filter_service.versions import Flags
-from filter_service.versions.differing import Difference, differ, read
-from filter_service.versions.stored import MOST
-from filter_service.web.access import Caller, able
-from filter_service.web.console.changes import changes
+from filter_service.rollout import Flags
+from filter_service.rollout.diff import Difference, differ, read
+from filter_service.rollout.stored_vectors import MOST
+from filter_service.web.api.submission_requests import written_policy
+from filter_service.web.console.pages import render
+from filter_service.web.console.policy_changes import changes
 from filter_service.web.console.queue import somebody
-from filter_service.web.orders import written_policy
-from filter_service.web.pages import render
-from filter_service.web.paging import LARGEST_ID
-from filter_service.web.problems import status_of
-from filter_service.web.service import Service, service
+from filter_service.web.http.access import Caller, able
+from filter_service.web.http.paging import LARGEST_ID
+from filter_service.web.http.problems import status_of
+from filter_service.web.http.service import Service, service
 
 router = APIRouter(prefix="/policies")
 
@@ -94,7 +94,7 @@ def propose(
     except FilterServiceError as error:
         return _names(request, here, caller, text=draft.text, error=error)
     try:
-        made = versions.propose(
+        made = rollout.propose(
             here.sessions,
             policy,
             draft.choice,
@@ -110,7 +110,7 @@ def propose(
 @router.get("/version/{digest}")
 def version(request: Request, here: Here, caller: Reader, digest: str) -> Response:
     """The permanent address of one version, in plain reading."""
-    stored = versions.version_of(here.sessions, digest)
+    stored = rollout.version_of(here.sessions, digest)
     return render(request, "policy_version.html", stored=stored, told=read(stored.policy))
 
 
@@ -124,10 +124,10 @@ def show_history(
     done: Annotated[str, Query(max_length=20)] = "",
 ) -> Response:
     """Every version of one policy, and who made it active when and why."""
-    found = versions.history(here.sessions, name, before, VERSIONS + 1)
+    found = rollout.history(here.sessions, name, before, VERSIONS + 1)
     if not found and before is None:
         raise UnknownPolicy(f"There is no policy {name!r}: /policies lists all names.")
-    waiting = versions.waiting_of(here.sessions, name)
+    waiting = rollout.waiting_of(here.sessions, name)
     return render(
         request,
         "policy.html",
@@ -135,7 +135,7 @@ def show_history(
         versions=found[:VERSIONS],
         next=found[VERSIONS - 1].stored.id if len(found) > VERSIONS else None,
         waiting=waiting,
-        active=versions.meant_version(here.sessions, name),
+        active=rollout.meant_version(here.sessions, name),
         own=waiting is not None and waiting[0].proposed_by == caller.actor,
         four_eyes=here.settings.four_eyes,
         edits=Ability.POLICIES in ABILITIES[caller.role],
@@ -154,12 +154,12 @@ def show_comparison(
     count: bool = False,
 ) -> Response:
     """Two versions side by side; with `count`, what the change would do to stored images."""
-    newest = versions.history(here.sessions, name, limit=VERSIONS)
+    newest = rollout.history(here.sessions, name, limit=VERSIONS)
     if not newest:
         raise UnknownPolicy(f"There is no policy {name!r}: /policies lists all names.")
-    meant = versions.meant_version(here.sessions, name)
-    before = versions.version_of(here.sessions, old) if old else (meant or newest[-1].stored)
-    after = versions.version_of(here.sessions, new) if new else newest[0].stored
+    meant = rollout.meant_version(here.sessions, name)
+    before = rollout.version_of(here.sessions, old) if old else (meant or newest[-1].stored)
+    after = rollout.version_of(here.sessions, new) if new else newest[0].stored
     counted, error = None, None
     if count:
         somebody(caller)
@@ -184,7 +184,7 @@ def activate(here: Here, caller: Editor, name: str, activation: Seen) -> Respons
     """Agree with what somebody has proposed."""
     somebody(caller)
     four_eyes = here.settings.four_eyes
-    versions.activate(here.sessions, name, caller.actor, activation, four_eyes=four_eyes)
+    rollout.activate(here.sessions, name, caller.actor, activation, four_eyes=four_eyes)
     return _done(name, "active")
 
 
@@ -192,7 +192,7 @@ def activate(here: Here, caller: Editor, name: str, activation: Seen) -> Respons
 def withdraw(here: Here, caller: Editor, name: str, activation: Seen) -> Response:
     """Take a proposal back, or refuse it."""
     somebody(caller)
-    versions.withdraw(here.sessions, name, caller.actor, activation)
+    rollout.withdraw(here.sessions, name, caller.actor, activation)
     return _done(name, "withdrawn")
 
 
@@ -220,7 +220,7 @@ def _names(
     text: str = "",
     error: FilterServiceError | None = None,
 ) -> Response:
-    found = versions.names(here.sessions, after, ROWS + 1)
+    found = rollout.names(here.sessions, after, ROWS + 1)
     return render(
         request,
         "policies.html",
@@ -242,7 +242,7 @@ def _draft(
     error: FilterServiceError | None = None,
 ) -> Response:
     """What is about to be proposed, what it would change, and the form to propose it."""
-    before = versions.meant_version(here.sessions, policy.name)
+    before = rollout.meant_version(here.sessions, policy.name)
     difference: Difference = read(policy) if before is None else differ(before.policy, policy)
     counted, trouble = (None, None)
     if before is not None and before.digest != policy.digest and error is None:

@@ -8,22 +8,22 @@ from urllib.parse import parse_qsl, urlencode
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
+from filter_service.accounts import ABILITIES, Ability, sees
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Person
 from filter_service.errors import InvalidRequest, NotAllowed
-from filter_service.people import ABILITIES, Ability, sees
 from filter_service.reviews import cases, tallies
 from filter_service.reviews.queue import Filter, Held, Order, Stage
-from filter_service.web.access import Caller, able, caller
-from filter_service.web.console.casefile import (
+from filter_service.web.console.case_page import (
     SEVERITIES,
     client_names,
     policies_in_use,
     probabilities,
     undoable,
 )
-from filter_service.web.pages import render
-from filter_service.web.service import Service, service
+from filter_service.web.console.pages import render
+from filter_service.web.http.access import Caller, able, caller
+from filter_service.web.http.service import Service, service
 
 router = APIRouter()
 

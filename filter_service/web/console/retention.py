@@ -10,16 +10,16 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from pydantic import BaseModel
 
-from filter_service import people, retention
+from filter_service import accounts, retention
+from filter_service.accounts import Ability
 from filter_service.errors import FilterServiceError, InvalidRequest
-from filter_service.people import Ability
 from filter_service.retention import Outcome, Part, Terms
-from filter_service.web.access import Caller, able
+from filter_service.web.console.pages import render
 from filter_service.web.console.queue import somebody
-from filter_service.web.pages import render
-from filter_service.web.paging import LARGEST_ID, cursor, key_of
-from filter_service.web.problems import status_of
-from filter_service.web.service import Service, service
+from filter_service.web.http.access import Caller, able
+from filter_service.web.http.paging import LARGEST_ID, cursor, key_of
+from filter_service.web.http.problems import status_of
+from filter_service.web.http.service import Service, service
 
 router = APIRouter(prefix="/retention")
 
@@ -196,7 +196,7 @@ def _rules(
         draft=draft,
         tried=tried,
         done=done,
-        classes=people.known_classes(here.sessions),
+        classes=accounts.known_classes(here.sessions),
         outcomes=list(Outcome),
         parts=list(Part),
         complaints=retention.COMPLAINTS,

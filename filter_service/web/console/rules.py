@@ -11,21 +11,21 @@ from fastapi.responses import RedirectResponse, Response
 from pydantic import BaseModel
 from sqlalchemy import select, true
 
-from filter_service import people
+from filter_service import accounts
+from filter_service.accounts import Ability, sees
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Image, Item, Person, PolicyClass
 from filter_service.errors import FilterServiceError, InvalidRequest
-from filter_service.people import Ability, sees
-from filter_service.reviews import lists, rules
-from filter_service.reviews.lists import Entered, Listed
-from filter_service.reviews.matching import Kind, Match
-from filter_service.web.access import Caller, able
+from filter_service.reviews import hash_lists, rules
+from filter_service.reviews.hash_lists import Entered, Listed
+from filter_service.reviews.hash_matching import Kind, Match
+from filter_service.web.console.pages import render
 from filter_service.web.console.queue import somebody
-from filter_service.web.pages import render
-from filter_service.web.paging import LARGEST_ID, cursor, key_of
-from filter_service.web.problems import status_of
-from filter_service.web.service import Service, service
-from filter_service.web.sight import visible
+from filter_service.web.http.access import Caller, able
+from filter_service.web.http.paging import LARGEST_ID, cursor, key_of
+from filter_service.web.http.problems import status_of
+from filter_service.web.http.row_access import visible
+from filter_service.web.http.service import Service, service
 
 router = APIRouter(prefix="/lists")
 
@@ -151,7 +151,7 @@ def preview(
     """What waits and would be decided by an entry, before there is one."""
     person = somebody(caller)
     try:
-        found = lists.preview(here.sessions, person, draft.entered)
+        found = hash_lists.preview(here.sessions, person, draft.entered)
     except FilterServiceError as error:
         return _lists(request, here, caller, draft, error=error)
     return _lists(request, here, caller, draft, found=found)
@@ -164,7 +164,7 @@ def add(
     """A new entry, which decides what waits if that was ticked."""
     person = somebody(caller)
     try:
-        added = lists.add_entry(here.sessions, person, form.entered, form.decide_waiting)
+        added = hash_lists.add_entry(here.sessions, person, form.entered, form.decide_waiting)
     except FilterServiceError as error:
         return _lists(request, here, caller, form, error=error)
     more = f" It decided {added.decided} that waited." if form.decide_waiting else ""
@@ -174,7 +174,7 @@ def add(
 @router.post("/remove")
 def remove(here: Here, caller: Editor, entry: EntryId) -> Response:
     """What an entry has decided stays decided."""
-    lists.remove_entry(here.sessions, somebody(caller), entry)
+    hash_lists.remove_entry(here.sessions, somebody(caller), entry)
     return _done("/lists", "The entry is removed.")
 
 
@@ -218,7 +218,7 @@ def _lists(
 ) -> Response:
     person = somebody(caller)
     last = key_of(after, int)[0] if after else None
-    page = lists.entries(here.sessions, after=last, limit=ROWS + 1)
+    page = hash_lists.entries(here.sessions, after=last, limit=ROWS + 1)
     items = _items_of(here.sessions, caller, [e.digest for e in page if e.digest])
     return render(
         request,
@@ -233,9 +233,9 @@ def _lists(
         opened=bool(draft.item or draft.digest or error or found is not None),
         done=done,
         found=found,
-        most=lists.AT_ONCE,
+        most=hash_lists.AT_ONCE,
         pictures=SHOWN,
-        usual=lists.USUAL,
+        usual=hash_lists.USUAL,
         classes=_classes(here.sessions, person),
         problem=str(error) if error else "",
     )
@@ -269,7 +269,7 @@ def _done(address: str, said: str) -> Response:
 
 
 def _classes(sessions: Sessions, person: Person) -> list[str]:
-    return [name for name in people.known_classes(sessions) if sees(person, name)]
+    return [name for name in accounts.known_classes(sessions) if sees(person, name)]
 
 
 def _class_of(sessions: Sessions, item: str) -> str:

@@ -10,7 +10,8 @@ from fastapi.responses import Response
 from starlette.datastructures import UploadFile
 
 from filter_service import ledger
-from filter_service.clients import client_named
+from filter_service.accounts import Ability
+from filter_service.accounts.clients import client_named
 from filter_service.db.scope import OPERATOR, Scope, only
 from filter_service.db.vectors import StoredMemory
 from filter_service.errors import (
@@ -22,15 +23,14 @@ from filter_service.errors import (
 )
 from filter_service.images import digest
 from filter_service.ledger import Entry, Event
-from filter_service.people import Ability
-from filter_service.web.access import Caller, able
-from filter_service.web.console.casefile import client_names
+from filter_service.web.console.case_page import client_names
+from filter_service.web.console.pages import render
 from filter_service.web.console.queue import somebody
 from filter_service.web.console.sightings import Sighting, items_of, vector_of
-from filter_service.web.pages import render
-from filter_service.web.paging import LARGEST_ID
-from filter_service.web.problems import status_of
-from filter_service.web.service import Seeker, Service, Sought, service
+from filter_service.web.http.access import Caller, able
+from filter_service.web.http.paging import LARGEST_ID
+from filter_service.web.http.problems import status_of
+from filter_service.web.http.service import Seeker, Service, Sought, service
 
 router = APIRouter(prefix="/search")
 

@@ -21,9 +21,9 @@ from filter_service.db.tables import (
 )
 from filter_service.errors import UnknownItem
 from filter_service.verdicts import Verdict
-from filter_service.web.access import Caller
-from filter_service.web.service import Sought
-from filter_service.web.sight import item_for, visible
+from filter_service.web.http.access import Caller
+from filter_service.web.http.row_access import item_for, visible
+from filter_service.web.http.service import Sought
 
 ITEMS = 3  # shown of one image
 

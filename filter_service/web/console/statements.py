@@ -10,17 +10,17 @@ from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import RedirectResponse, Response
 
 from filter_service import ledger
+from filter_service.accounts import Ability
 from filter_service.db.tables import Statement, StatementDue
 from filter_service.errors import InvalidStatement, UnknownEntry
 from filter_service.ledger import Entry, Event
-from filter_service.people import Ability
-from filter_service.statements import exporting, issuing, wording
-from filter_service.web.access import Caller, able
+from filter_service.statements import database_files, issuance, wording
+from filter_service.web.console.pages import render
 from filter_service.web.console.queue import somebody
-from filter_service.web.pages import render
-from filter_service.web.paging import LARGEST_ID
-from filter_service.web.service import Service, service
-from filter_service.web.sight import item_for
+from filter_service.web.http.access import Caller, able
+from filter_service.web.http.paging import LARGEST_ID
+from filter_service.web.http.row_access import item_for
+from filter_service.web.http.service import Service, service
 
 router = APIRouter(prefix="/items/{item_id}/statement")
 
@@ -49,7 +49,7 @@ def statement(
     """The notice as its user gets it, the document beside it, and older ones."""
     somebody(caller)
     _allowed(here, caller, item_id)
-    found = issuing.statements_of(here.sessions, item_id)
+    found = issuance.statements_of(here.sessions, item_id)
     shown = _chosen(found, item_id, which) if found else None
     return render(
         request,
@@ -68,7 +68,7 @@ def issue(request: Request, item_id: Id, caller: Exporter, here: Here) -> Respon
     somebody(caller)
     _allowed(here, caller, item_id)
     try:
-        issuing.issue(here.sessions, item_id)
+        issuance.issue(here.sessions, item_id)
     except InvalidStatement as error:
         return statement(request, item_id, caller, here, failed=str(error))
     return RedirectResponse(f"/items/{item_id}/statement", status_code=303)
@@ -79,7 +79,7 @@ def fetch(item_id: Id, puid: uuid.UUID, kind: Kind, caller: Exporter, here: Here
     """The document for the database, or the notice as a text or a page; the ledger remembers."""
     somebody(caller)
     batch = _allowed(here, caller, item_id)
-    found = _chosen(issuing.statements_of(here.sessions, item_id), item_id, puid)
+    found = _chosen(issuance.statements_of(here.sessions, item_id), item_id, puid)
     body, media = _body(found, kind)
     details = {"what": "statement", "format": kind, "puid": str(puid)}
     with here.sessions.begin() as session:
@@ -105,7 +105,7 @@ def _chosen(found: Sequence[Statement], item_id: int, which: uuid.UUID | None) -
 
 def _body(found: Statement, kind: Kind) -> tuple[str, str]:
     if kind is Kind.JSON:
-        whole = exporting.content([found])
+        whole = database_files.content([found])
         return json.dumps(whole, indent=2, ensure_ascii=False), "application/json"
     if kind is Kind.HTML:
         return wording.page(found.notice, found.language.split(",")), "text/html; charset=utf-8"

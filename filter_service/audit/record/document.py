@@ -1,0 +1,95 @@
+"""The record as one file: no address outside it, every picture and every proof inside."""
+
+import json
+import re
+from base64 import b64encode
+from typing import Any
+
+from markupsafe import Markup
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from filter_service.audit.record.item_history import Life
+from filter_service.audit.record.log_positions import Place
+from filter_service.audit.record.page import Record
+from filter_service.audit.record.pictures import Inlined
+from filter_service.db.tables import Image, Item
+from filter_service.errors import InvalidRequest
+from filter_service.images import Limits
+from filter_service.ledger.proofs import FORMAT, Inclusion
+from filter_service.storage import Storage
+from filter_service.web.console.pages import HERE, templates
+
+_PROOFS = re.compile(
+    r'<script type="application/json" id="proofs">\s*(?P<json>.*?)\s*</script>', re.DOTALL
+)
+
+
+def written_down(storage: Storage, limits: Limits, life: Life, others: frozenset[str]) -> str:
+    """One page of HTML that can be kept, printed, and checked where no network is.
+
+    `others` are the digests of those other images that may be shown, blurred.
+    """
+    style = (HERE / "static" / "style.css").read_text(encoding="utf-8")
+    return (
+        templates()
+        .get_template("record/file.html")
+        .render(
+            r=Record(life),
+            pics=Inlined(life, storage, limits, others),
+            ref=lambda number: f"#entry-{number}",
+            style=Markup(style),
+            proofs=Markup(_inside_script(proofs_of(life))),
+        )
+    )
+
+
+def shown_beside(session: Session, life: Life, seen: ColumnElement[bool]) -> frozenset[str]:
+    """The other images that explanations name, as far as they came with an item that is seen."""
+    readable = (e.record for e in life.judged.explanations if e.record is not None)
+    named = {image.digest for record in readable for image in record.images}
+    query = (
+        select(Image.digest)
+        .join(Item, Item.image_id == Image.id)
+        .where(Image.digest.in_(named), Image.bytes_gone_at.is_(None), seen)
+        .distinct()
+    )
+    return frozenset(digest for digest in session.scalars(query) if digest is not None)
+
+
+def proofs_of(life: Life) -> dict[str, Any]:
+    """The same document as `audit prove` makes, of the entries that the record tells."""
+    placed = [life.places[entry.id] for entry in life.entries]
+    return {
+        "format": FORMAT,
+        "item": life.item.id,
+        "checkpoint": life.checkpoint and life.checkpoint.note,
+        "entries": [_proven(place, place.inclusion) for place in placed if place.inclusion],
+        "waiting": [_told(place) for place in placed if place.inclusion is None],
+    }
+
+
+def proofs_in(html: str) -> str:
+    """The proofs of a record's file, as `audit check` reads them; InvalidRequest without any."""
+    found = _PROOFS.search(html)
+    if found is None:
+        raise InvalidRequest(
+            "There are no proofs in this file: give a record as `audit record` writes it."
+        )
+    return found["json"]
+
+
+def _told(place: Place) -> dict[str, Any]:
+    said = place.payload
+    told = said and {"actor": said.actor, "details": said.details, "salt": said.salt.hex()}
+    return {"entry": json.loads(place.leaf), "payload": told}
+
+
+def _proven(place: Place, inclusion: Inclusion) -> dict[str, Any]:
+    proof = [b64encode(beside).decode() for beside in inclusion.proof]
+    return {**_told(place), "position": inclusion.position, "proof": proof}
+
+
+def _inside_script(value: dict[str, Any]) -> str:
+    """JSON in which nothing can end the element that it stands in."""
+    return json.dumps(value, ensure_ascii=False, indent=1).replace("<", "\\u003c")

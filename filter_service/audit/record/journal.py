@@ -1,0 +1,168 @@
+"""The ledger as an auditor looks through it: its state, and its newest entries, filtered."""
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy.orm import Session
+
+from filter_service import ledger
+from filter_service.audit.record.log_positions import newest_checkpoint
+from filter_service.db.session import Sessions
+from filter_service.db.tables import (
+    Item,
+    LedgerEntry,
+    LedgerRow,
+    Sealed,
+    Signer,
+    StoredCheckpoint,
+    Unsealed,
+)
+from filter_service.ledger import Entry, Event
+
+ROWS = 50  # of one page
+SPAN = 50_000  # entries that are looked at for one page, however few of them are wanted
+MANY = 10_000  # entries that wait: more are not counted
+SLACK = timedelta(minutes=10)  # entries are numbered a little out of the order of their times
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far the ledger is sealed, and who vouches for it."""
+
+    checkpoint: StoredCheckpoint | None
+    published: StoredCheckpoint | None  # the newest that was written outside the database
+    vkey: str | None
+    waiting: int  # MANY: that many, or more
+    waiting_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which entries are looked for."""
+
+    event: Event | None = None
+    actor: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """For the ledger; empty where everything is wanted."""
+        return {name: str(value) for name, value in asdict(self).items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some entries, newest first, with the positions of those that are sealed."""
+
+    entries: list[LedgerEntry]
+    positions: dict[int, int]
+    next: int | None  # entries before this one follow; None: that was all
+    looked: bool  # fewer than a page, and there is more to look through
+
+
+def state(sessions: Sessions) -> State:
+    """Of the whole ledger."""
+    some = select(Unsealed.entry_id).order_by(Unsealed.entry_id).limit(MANY).subquery()
+    published = (
+        select(StoredCheckpoint)
+        .where(StoredCheckpoint.published_at.is_not(None))
+        .order_by(StoredCheckpoint.size.desc())
+        .limit(1)
+    )
+    with sessions.begin() as session:
+        first, waiting = session.execute(
+            select(func.min(some.c.entry_id), func.count()).select_from(some)
+        ).one()
+        since = select(LedgerRow.at).where(LedgerRow.id == first)
+        return State(
+            newest_checkpoint(session),
+            session.scalar(published),
+            session.scalar(select(Signer.vkey).order_by(Signer.id.desc()).limit(1)),
+            waiting,
+            session.scalar(since) if waiting else None,
+        )
+
+
+def recent(
+    sessions: Sessions,
+    wanted: Wanted,
+    seen: ColumnElement[bool],
+    actor: str,
+    before: int | None = None,
+) -> Page:
+    """Entries, newest first; looking for some of them is written down.
+
+    `seen` is the condition on items whose entries may be shown.
+    """
+    with sessions.begin() as session:
+        if wanted.told:
+            told = {"ledger": wanted.told, "before": before}
+            ledger.append(session, [Entry(Event.SEARCHED, actor, details=told)])
+        low, high = _between(session, wanted, before)
+        floor = max(low, high - SPAN)
+        query = select(LedgerEntry).where(
+            LedgerEntry.id >= floor,
+            LedgerEntry.id < high,
+            (LedgerEntry.item_id.is_(None)) | exists().where(Item.id == LedgerEntry.item_id, seen),
+            *_conditions(wanted),
+        )
+        found = list(session.scalars(query.order_by(LedgerEntry.id.desc()).limit(ROWS + 1)))
+        entries = found[:ROWS]
+        more = len(found) > ROWS
+        following = entries[-1].id if more else floor if floor > low else None
+        return Page(entries, _positions(session, entries), following, not more)
+
+
+def entry_of(session: Session, entry_id: int) -> LedgerEntry | None:
+    """One entry."""
+    return session.scalar(select(LedgerEntry).where(LedgerEntry.id == entry_id))
+
+
+def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+    found = []
+    if wanted.event is not None:
+        found.append(LedgerEntry.event == wanted.event.value)
+    if wanted.actor:
+        names = [wanted.actor, f"person {wanted.actor}", f"key {wanted.actor}"]
+        found.append(LedgerEntry.actor.in_(names))
+    if wanted.since is not None:
+        found.append(LedgerEntry.at >= wanted.since)
+    if wanted.until is not None:
+        found.append(LedgerEntry.at < wanted.until)
+    return found
+
+
+def _between(session: Session, wanted: Wanted, before: int | None) -> tuple[int, int]:
+    """The numbers between which entries of that time lie: [low, high)."""
+    newest = session.scalar(select(func.max(LedgerRow.id))) or 0
+    high = newest + 1
+    if wanted.until is not None:
+        high = _first_after(session, wanted.until + SLACK, newest)
+    low = 1
+    if wanted.since is not None:
+        low = _first_after(session, wanted.since - SLACK, newest)
+    return low, high if before is None else min(high, before)
+
+
+def _first_after(session: Session, at: datetime, newest: int) -> int:
+    """The number of about the first entry of a time: no index is needed to find it."""
+    low, high = 1, newest + 1
+    while low < high:
+        middle = (low + high) // 2
+        query = select(LedgerRow.at).where(LedgerRow.id >= middle).order_by(LedgerRow.id).limit(1)
+        found = session.scalar(query)
+        if found is None or found.astimezone(UTC) >= at:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _positions(session: Session, entries: list[LedgerEntry]) -> dict[int, int]:
+    query = select(Sealed.entry_id, Sealed.position).where(
+        Sealed.entry_id.in_([e.id for e in entries])
+    )
+    return dict(session.execute(query).all())

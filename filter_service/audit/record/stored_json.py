@@ -1,0 +1,41 @@
+"""What is stored as JSON: somebody may have changed it, and the record still has to be shown."""
+
+import json
+import re
+from hashlib import sha256
+
+from filter_service.canonical import is_digest_of
+from filter_service.policy import Policy
+from filter_service.verdicts.explanation import Explanation
+
+# A map that was tampered with may fail anywhere between its base64 and its shape.
+UNREADABLE = (
+    ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
+
+_DIGEST = re.compile("[0-9a-f]{64}")
+
+
+def explanation_in(text: str) -> Explanation | None:
+    """None where it cannot be read."""
+    try:
+        found = Explanation.model_validate(json.loads(text))
+        drawable = found.map is None or found.map.grid.ndim == 2
+        named = all(_DIGEST.fullmatch(image.digest) for image in found.images)
+        _ = found.faithful, found.specific, found.fills  # what follows from numbers can be told
+        return found if drawable and named else None
+    except UNREADABLE:
+        return None
+
+
+def policy_in(document: object) -> Policy | None:
+    """None where it cannot be read."""
+    try:
+        return Policy.model_validate(document)
+    except UNREADABLE:
+        return None
+
+
+def digest_of(text: str, told: object) -> str:
+    """SHA-256 of a text, to be compared with the one that the ledger tells."""
+    return str(told) if is_digest_of(told, text) else sha256(text.encode()).hexdigest()

@@ -1,0 +1,111 @@
+"""Verdict, scores and what the ledger says of them, beside what is computed now."""
+
+import numpy as np
+import numpy.typing as npt
+
+from filter_service.audit.replay.comparison import Comparison
+from filter_service.audit.replay.recorded import OnRecord
+from filter_service.audit.replay.tolerances import LOGITS, PROBABILITIES, SCREENED
+from filter_service.verdicts import Score, Verdict
+
+
+def compare_row(found: Comparison, record: OnRecord) -> None:
+    """The item's row, its policy and its image against what the ledger says was decided."""
+    if record.judged is None:
+        found.same("ledger: entry 'judged'", None, "one for every verdict")
+        return
+    for field, value in record.row.items():
+        found.same(f"row: {field}", record.judged.get(field), value)
+    found.same("policy", record.judged.get("policy"), record.policy.policy.digest)
+    found.same("digest", record.judged.get("digest"), record.digest)
+    found.same("encoder", record.judged.get("encoder"), record.fingerprint)
+
+
+def compare_scores(
+    found: Comparison,
+    record: OnRecord,
+    computed: tuple[Score, ...],
+    bands: npt.NDArray[np.float64],  # (classes,)
+) -> None:
+    """Every class's margin, and those that the ledger names."""
+    _compare_class(found, record, computed, bands)
+    flags = (record.judged or {}).get("flags", {})
+    for name in flags.keys() - {score.class_name for score in computed}:
+        found.same(f"ledger: flag for {name}", flags[name], None)
+    for score, band in zip(computed, bands.tolist(), strict=True):
+        _compare_stored(found, record, score, band)
+        found.number(
+            f"ledger: flag for {score.class_name}",
+            flags.get(score.class_name),
+            score.margin if score.flagged else None,
+            LOGITS,
+            "ledger: flag",
+        )
+        if score.class_name == (record.judged or {}).get("class"):
+            _compare_named(found, record, score, band)
+
+
+def _compare_class(
+    found: Comparison,
+    record: OnRecord,
+    computed: tuple[Score, ...],
+    bands: npt.NDArray[np.float64],  # (classes,)
+) -> None:
+    """The class furthest over its threshold, or nearest to it; of two that tie, either."""
+    if record.judged is None:
+        return
+    leads, exact = {}, record.row["verdict"] is Verdict.FLAGGED
+    for score, band in zip(computed, bands.tolist(), strict=True):
+        allowed = _probabilities(record, score.class_name, _logits(exact, band))
+        leads[score.class_name] = score.probability - score.threshold, allowed
+    named = record.judged.get("class")
+    worst = max(leads, key=lambda name: leads[name][0])
+    lead, allowed = leads[worst]
+    if named not in leads or lead - leads[named][0] > allowed + leads[named][1]:
+        found.same("ledger: class", named, worst)
+
+
+def _compare_stored(found: Comparison, record: OnRecord, score: Score, band: float) -> None:
+    place = f"score of {score.class_name}"
+    if score.class_name not in record.scores:
+        found.same(place, None, score.margin)
+        return
+    margin, was_exact = record.scores[score.class_name]
+    exact = was_exact and score.exact  # here it may be a fast look's where it was none
+    found.number(place, margin, score.margin, _logits(exact, band), _kind("score", exact))
+
+
+def _compare_named(found: Comparison, record: OnRecord, score: Score, band: float) -> None:
+    """The class that the item stands with: a flagged one was confirmed in float32."""
+    judged, exact = record.judged or {}, record.row["verdict"] is Verdict.FLAGGED
+    allowed = _logits(exact, band)
+    found.number(
+        f"ledger: margin for {score.class_name}",
+        judged.get("margin"),
+        score.margin,
+        allowed,
+        _kind("ledger: margin", exact),
+    )
+    found.number(
+        f"ledger: probability for {score.class_name}",
+        judged.get("probability"),
+        score.probability,
+        _probabilities(record, score.class_name, allowed),
+        _kind("ledger: probability", exact),
+    )
+
+
+def _logits(exact: bool, band: float) -> float:
+    """What is allowed of a margin."""
+    return LOGITS.size if exact else max(LOGITS.size, SCREENED.size * band)
+
+
+def _probabilities(record: OnRecord, name: str, allowed: float) -> float:
+    """What is allowed of a probability where that much is allowed of its margin."""
+    calibration = record.policy.policy.forbidden(name).calibration
+    slope = calibration.a if calibration else 1.0
+    return PROBABILITIES.size * slope * allowed / LOGITS.size
+
+
+def _kind(quantity: str, exact: bool) -> str:
+    return quantity if exact else f"{quantity}, screened"

@@ -1,0 +1,258 @@
+"""The report of a period: every figure with its definition and, where it is an estimate, how sure.
+
+It gives what article 15(1)(e) of the Digital Services Act asks for: "indicators of the accuracy
+and the possible rate of error of the automated means".
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from filter_service.audit.transparency.definitions import CHAPTERS, Defined, Unit
+from filter_service.audit.transparency.intervals import Interval, stratified, wilson
+from filter_service.audit.transparency.sums import Counts, Group, Period, count
+from filter_service.db.session import Sessions
+from filter_service.ledger.entries import stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came out for a figure."""
+
+    value: float | None  # None: there is none, and the note says why
+    of: int | None = None  # a share is of so many
+    low: float | None = None  # of the 95 % interval
+    high: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number, with what it means in a sentence."""
+
+    key: str
+    title: str
+    unit: Unit
+    definition: str
+    value: float | None
+    of: int | None
+    low: float | None
+    high: float | None
+    note: str
+
+    @classmethod
+    def put(cls, defined: Defined, found: Found) -> "Figure":
+        return cls(**asdict(defined), **asdict(found))
+
+    def document(self) -> dict[str, Any]:
+        """What is known of it; the value always, also that there is none."""
+        said = {k: v for k, v in asdict(self).items() if v is not None and v != "" and k != "key"}
+        return said | {"value": self.value}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Figures that belong together."""
+
+    key: str
+    title: str
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """What is counted of one class: of the flags of the period, and of the drawn clear items."""
+
+    name: str
+    flagged: int
+    confirmed: int
+    overturned: int
+    missed: int  # found among those that were drawn
+
+    @property
+    def precision(self) -> Interval | None:
+        return wilson(self.confirmed, self.confirmed + self.overturned)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A period in figures."""
+
+    period: Period
+    at: datetime
+    sections: tuple[Section, ...]
+    classes: tuple[ClassRow, ...]
+    flagged: dict[date, float]  # share of what was judged, by day (UTC)
+
+    def __getitem__(self, key: str) -> Figure:
+        return next(f for s in self.sections for f in s.figures if f.key == key)
+
+    def document(self) -> dict[str, Any]:
+        """For programs."""
+        classes = [asdict(c) | {"precision": c.precision} for c in self.classes]
+        return {
+            "since": stamp(self.period.since),
+            "until": stamp(self.period.until),
+            "at": stamp(self.at),
+            "confidence": 0.95,
+            "figures": {f.key: f.document() for s in self.sections for f in s.figures},
+            "classes": [c | {"precision": _plain(c["precision"])} for c in classes],
+            "flagged_by_day": {str(day): share for day, share in self.flagged.items()},
+        }
+
+
+def report(sessions: Sessions, period: Period, classes: Collection[str] | None = None) -> Report:
+    """Everything about a period, as it stands now; rows for these classes only, None: all."""
+    with sessions.begin() as session:
+        counts = count(session, period)
+    found = _volume(counts) | _decisions(counts) | _errors(counts) | _appeals(counts)
+    found |= {f"{key}_seconds": _median(seconds) for key, seconds in counts.seconds.items()}
+    return Report(
+        period,
+        datetime.now(UTC),
+        tuple(
+            Section(c.key, c.title, tuple(Figure.put(d, found[d.key]) for d in c.defined))
+            for c in CHAPTERS
+        ),
+        tuple(r for r in _by_class(counts.judged) if classes is None or r.name in classes),
+        _by_day(counts.judged),
+    )
+
+
+def _volume(counts: Counts) -> dict[str, Found]:
+    """What came in, what became of it, and who decided."""
+    ruled = [g for g in counts.judged if g.verdict != "undetermined"]
+    judged = _sum(ruled)
+    by_people = _sum(g for g in ruled if g.decided_by == "people")
+    automated = 1 - by_people / judged if judged else None
+    return {
+        "submitted": Found(counts.submitted),
+        "judged": Found(judged),
+        "flagged": Found(_sum(g for g in ruled if g.verdict == "flagged"), judged),
+        "undetermined": Found(_sum(counts.judged) - judged),
+        "by_model": Found(_sum(g for g in ruled if g.decided_by == "nobody"), judged),
+        "by_lists": Found(_sum(g for g in ruled if g.decided_by == "list"), judged),
+        "by_people": Found(by_people, judged),
+        "automated_share": Found(automated, judged, note="" if judged else "Nothing was judged."),
+    }
+
+
+def _decisions(counts: Counts) -> dict[str, Found]:
+    confirmed, overturned = (counts.decided.get(d, 0) for d in ("confirmed", "overturned"))
+    none = "No decision about a flag took effect."
+    return {
+        "confirmed": Found(confirmed),
+        "overturned": Found(overturned),
+        "overturn_rate": _rate(overturned, confirmed + overturned, none),
+    }
+
+
+def _appeals(counts: Counts) -> dict[str, Found]:
+    upheld, reversed_ = counts.appeals["upheld"], counts.appeals["reversed"]
+    flagged = _sum(g for g in counts.judged if g.verdict == "flagged")
+    return {
+        "appeals_opened": Found(counts.appeals["opened"]),
+        "appeals_upheld": Found(upheld),
+        "appeals_reversed": Found(reversed_),
+        "reversal_rate": _rate(reversed_, upheld + reversed_, "No appeal was answered."),
+        "appeal_rate": _rate(counts.appeals["appealed"], flagged, "Nothing was flagged."),
+    }
+
+
+def _errors(counts: Counts) -> dict[str, Found]:
+    """Of what was flagged how much was wrong, and of what was clear."""
+    flags = [g for g in counts.judged if g.verdict == "flagged" and g.decided_by == "people"]
+    right = _sum(g for g in flags if g.decision == "confirmed")
+    none = "Nobody has decided about a flag of the period."
+    waits = f"{counts.waiting:,} drawn items still wait." if counts.waiting else ""
+    return {
+        "precision": _rate(right, _sum(flags), none),
+        "sample": Found(sum(s.seen for s in counts.strata), note=waits),
+        **_missed(counts, waits),
+    }
+
+
+def _missed(counts: Counts, waits: str) -> dict[str, Found]:
+    """The estimate, or why there is none: nothing found where nobody looked is no zero."""
+    share = stratified(counts.strata)
+    if share is None:
+        why = (
+            "nobody has decided about a clear item that was drawn."
+            if counts.strata
+            else "no clear item could be drawn for review. A rule that draws some makes one "
+            "possible."
+        )
+        none = Found(None, note=f"No estimate is possible: {why}")
+        return {"missed_share": none, "missed": none}
+    covered = sum(s.cases for s in counts.strata if s.seen)
+    silent = counts.never_drawn + sum(s.cases for s in counts.strata if not s.seen)
+    beyond = f"Says nothing about {silent:,} clear items that are like none looked at."
+    note = " ".join(part for part in (beyond if silent else "", waits) if part)
+    number = (share.value * covered, share.low * covered, share.high * covered)
+    return {
+        "missed_share": Found(share.value, covered, share.low, share.high, note),
+        "missed": Found(number[0], covered, number[1], number[2], note),
+    }
+
+
+def _rate(hits: int, seen: int, none: str) -> Found:
+    """A share that was counted, with Wilson's interval."""
+    share = wilson(hits, seen)
+    if share is None:
+        return Found(None, 0, note=none)
+    return Found(share.value, seen, share.low, share.high)
+
+
+def _median(seconds: float | None) -> Found:
+    if seconds is None:
+        return Found(None, note="There is none in the period.")
+    return Found(float(seconds))
+
+
+def _by_class(judged: Sequence[Group]) -> list[ClassRow]:
+    found: defaultdict[str, list[Group]] = defaultdict(list)
+    for group in judged:
+        if group.class_name is not None:
+            found[group.class_name].append(group)
+    rows = [_row(name, groups) for name, groups in found.items()]
+    return sorted(rows, key=lambda r: (-r.flagged, r.name))
+
+
+def _row(name: str, groups: Sequence[Group]) -> ClassRow:
+    decided: Mapping[tuple[str, str | None], int] = {
+        (verdict, decision): _sum(
+            g
+            for g in groups
+            if (g.verdict, g.decision, g.decided_by) == (verdict, decision, "people")
+        )
+        for verdict in ("flagged", "clear")
+        for decision in ("confirmed", "overturned")
+    }
+    return ClassRow(
+        name,
+        flagged=_sum(g for g in groups if g.verdict == "flagged"),
+        confirmed=decided["flagged", "confirmed"],
+        overturned=decided["flagged", "overturned"],
+        missed=decided["clear", "overturned"],
+    )
+
+
+def _by_day(judged: Sequence[Group]) -> dict[date, float]:
+    ruled: defaultdict[date, list[Group]] = defaultdict(list)
+    for group in judged:
+        if group.verdict != "undetermined":
+            ruled[group.day].append(group)
+    return {
+        day: _sum(g for g in groups if g.verdict == "flagged") / _sum(groups)
+        for day, groups in sorted(ruled.items())
+    }
+
+
+def _sum(groups: Iterable[Group]) -> int:
+    return sum(g.count for g in groups)
+
+
+def _plain(interval: Interval | None) -> dict[str, float] | None:
+    return None if interval is None else asdict(interval)

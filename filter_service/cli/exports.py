@@ -1,0 +1,153 @@
+"""Commands of whoever has to answer for the service: rows in files, and figures of a period."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+from filter_service.cli.context import workplace
+from filter_service.storage import durable
+
+if TYPE_CHECKING:
+    from filter_service.audit.exports import Export
+    from filter_service.audit.transparency import Figure, Report
+
+ACTOR = "service"  # whoever can run commands on the machine is the service itself
+
+Since = Annotated[str, typer.Option("--from", help="A day or a moment, UTC: 2026-01-31T12:00.")]
+Until = Annotated[str, typer.Option("--to", help="Likewise; a day is in it to its end.")]
+
+
+def export(  # noqa: PLR0913  (each is an option)
+    context: typer.Context,
+    *,
+    out: Annotated[str, typer.Option(help="A file; - is standard output.")] = "-",
+    form: Annotated[str, typer.Option("--format", help="jsonl, csv or parquet.")] = "jsonl",
+    since: Since = "",
+    until: Until = "",
+    by: Annotated[str, typer.Option(help="The period is when: submitted or judged.")] = "submitted",
+    class_name: Annotated[str, typer.Option("--class", help="Flagged for it, or nearest.")] = "",
+    policy: Annotated[str, typer.Option(help="Name, or digest of one version.")] = "",
+    decision: Annotated[str, typer.Option(help="confirmed or overturned.")] = "",
+    verdict: Annotated[str, typer.Option(help="clear, flagged or undetermined.")] = "",
+    batch: Annotated[str, typer.Option(help="Of this batch only.")] = "",
+) -> None:
+    """Write a row for every item: verdict, decisions, appeal. It is noted in the ledger."""
+    from filter_service.audit.exports import Format, Wanted, begin
+
+    if form not in list(Format):
+        raise typer.BadParameter(f"{form!r} is none of {', '.join(Format)}.")
+    if not Path(out).name:
+        raise typer.BadParameter(f"{out!r} names no file: give one, or - for standard output.")
+    if out == "-" and form == Format.PARQUET:
+        raise typer.BadParameter("Parquet is not for standard output: name a file with --out.")
+    wanted = Wanted.said(
+        since=since,
+        until=until,
+        by=by,
+        class_name=class_name,
+        policy=policy,
+        decision=decision,
+        verdict=verdict,
+        batch=batch,
+    )
+    with workplace(context.obj) as place:
+        export = begin(place.sessions, wanted, Format(form), ACTOR)
+        kept = False
+        try:
+            with _opened(out) as file:
+                for piece in _shown(export):
+                    file.write(piece)
+                file.flush()
+            kept = True
+        finally:
+            export.close(kept)
+    typer.echo(f"{export.count:,} rows", err=True)
+
+
+def figures(
+    context: typer.Context,
+    *,
+    since: Since = "",
+    until: Until = "",
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Print the transparency figures of a period, the last 30 days unless told otherwise."""
+    from filter_service.audit import transparency
+    from filter_service.audit.exports import moment
+
+    start = moment(since) if since else None
+    end = moment(until, end=True) if until else None
+    with workplace(context.obj) as place:
+        report = transparency.report(place.sessions, transparency.Period.of(start, end))
+    if json_:
+        typer.echo(json.dumps(report.document(), indent=2, ensure_ascii=False))
+    else:
+        _print(report)
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (export, figures):
+        app.command()(command)
+
+
+@contextmanager
+def _opened(out: str) -> Iterator[IO[bytes]]:
+    """A file that is there under its name when it is whole, and not at all before."""
+    if out == "-":
+        yield sys.stdout.buffer
+        return
+    with durable.written(Path(out)) as file:
+        yield file
+
+
+def _shown(export: "Export") -> Iterator[bytes]:
+    """The pieces, with a bar on a terminal that says how far it is."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    first = export.rows.reached
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("exporting", total=export.rows.last - first)
+        for piece in export:
+            yield piece
+            told = f"{export.count:,} rows"
+            progress.update(task, completed=export.rows.reached - first, description=told)
+
+
+def _print(report: "Report") -> None:
+    """A table for each section; the definitions are on the page and in the JSON."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from filter_service.cli.cells import cells
+
+    console = Console()
+    period = report.period
+    console.print(f"{period.since:%Y-%m-%d %H:%M} to {period.until:%Y-%m-%d %H:%M} UTC")
+    for section in report.sections:
+        table = Table("", "", "95 % interval", "", title=Text(section.title), title_justify="left")
+        for figure in section.figures:
+            table.add_row(*cells(figure.title, *_told(figure), figure.note))
+        console.print(table)
+
+
+def _told(figure: "Figure") -> tuple[str, str]:
+    """Its value and its interval."""
+    write = {"share": _percent, "items": "{:,.0f}".format, "seconds": "{:,.1f} s".format}
+    text = write[figure.unit]
+    value = "none" if figure.value is None else text(figure.value)
+    if figure.low is None or figure.high is None:
+        return value, ""
+    return value, f"{text(figure.low)} to {text(figure.high)}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

@@ -1,0 +1,77 @@
+"""How the commands of the auditor tell what they found."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from filter_service.ledger.verification import Report
+
+
+@contextmanager
+def progress(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], object]]:
+    """A bar on a terminal, gone when all is done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda done, all_: None
+        return
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, all_: bar.update(task, completed=done, total=all_)
+
+
+def show(report: "Report") -> None:
+    """Keys, figures, faults, and the verdict in the last line."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table.grid(padding=(0, 2))
+    for name, value in _figures(report):
+        table.add_row(f"{value:,}", name)
+    console.print(table)
+    for vkey in report.keys:
+        console.print(f"key {vkey}", markup=False)
+    if not report.keys_given:
+        console.print(
+            "The keys were taken from the very thing that is checked: give --key with the one that "
+            "you were told elsewhere."
+        )
+    for vkey, size in report.witnesses.items():
+        seen = f"co-signed up to {size:,} entries" if size else "has co-signed nothing"
+        console.print(f"witness {vkey} {seen}", markup=False)
+    for warning in report.warnings:
+        console.print(f"Warning: {warning}", markup=False, style="yellow")
+    for fault in report.faults:
+        console.print(fault, markup=False, style="red")
+    if report.broken > len(report.faults):
+        console.print(f"… and {report.broken - len(report.faults):,} more.")
+    if report.whole:
+        console.print("Whole: everything is as it was sealed.", style="bold green")
+    else:
+        console.print(
+            f"BROKEN in {report.broken:,} places; the first is above. Change nothing, keep this "
+            "database and what was published as they are, and compare with a backup.",
+            style="bold red",
+        )
+
+
+def _figures(report: "Report") -> Iterator[tuple[str, int]]:
+    """What was looked at, and how much of it."""
+    yield "entries in the tree", report.entries
+    yield "checkpoints", report.checkpoints
+    for name, value in (
+        ("of them published", report.published),
+        ("of those that you kept, the same here", report.kept),
+        ("explanations, as they were committed to", report.explanations),
+        ("statements of reasons, likewise", report.statements),
+        ("policies, likewise", report.policies),
+        ("payloads erased, commitment intact", report.erased),
+        ("payloads or explanations gone, and nothing proves why", report.unproven),
+        ("entries wait to be sealed: nothing proves them yet", report.waiting),
+    ):
+        if value:
+            yield name, value

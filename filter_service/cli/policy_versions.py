@@ -1,0 +1,180 @@
+"""Commands about versions of policies: propose, activate, withdraw, history, compare."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from filter_service.cli.batches import Json
+from filter_service.cli.context import Workplace, workplace
+from filter_service.cli.parameters import LARGEST_PAGE, MOST_VECTORS
+
+if TYPE_CHECKING:
+    from filter_service.db.tables import Activation
+    from filter_service.policy import Policy
+
+ACTOR = "service"  # whoever can run commands on the machine is the service itself
+SHORT = 12  # digits of a digest that people read
+
+Name = Annotated[str, typer.Argument(help="The policy's name.")]
+Digest = Annotated[str, typer.Argument(help="Of the proposed version, or how it begins.")]
+
+
+def propose(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="Policy file (YAML).")],
+    flags: Annotated[
+        str, typer.Option(help="What becomes of existing flags: keep, reevaluate or reopen.")
+    ],
+    reason: Annotated[str, typer.Option(help="Why, for those who read the history.")],
+) -> None:
+    """Store a version and propose it; without four eyes it is active at once."""
+    from filter_service import rollout
+    from filter_service.policy import read_policy
+
+    if flags not in list(rollout.Flags):
+        raise typer.BadParameter(f"{flags!r} is none of {', '.join(rollout.Flags)}.")
+    policy = read_policy(file)
+    with workplace(context.obj) as place:
+        made = rollout.propose(
+            place.sessions,
+            policy,
+            rollout.Flags(flags),
+            reason,
+            ACTOR,
+            four_eyes=place.settings.four_eyes,
+        )
+    state = "active" if made.activated_at else "proposed: somebody has to approve it on its page"
+    typer.echo(f"{policy.name} {policy.digest[:SHORT]} is {state}")
+
+
+def activate(context: typer.Context, name: Name, digest: Digest) -> None:
+    """Activate what is proposed for a name."""
+    from filter_service import rollout
+
+    with workplace(context.obj) as place:
+        four_eyes = place.settings.four_eyes
+        expected = _proposal(place, name, digest)
+        rollout.activate(place.sessions, name, ACTOR, expected, four_eyes=four_eyes)
+    typer.echo(f"{name}: the proposed version is active")
+
+
+def withdraw(context: typer.Context, name: Name, digest: Digest) -> None:
+    """Take back what is proposed for a name."""
+    from filter_service import rollout
+
+    with workplace(context.obj) as place:
+        rollout.withdraw(place.sessions, name, ACTOR, _proposal(place, name, digest))
+    typer.echo(f"{name}: the proposal is withdrawn")
+
+
+def history(
+    context: typer.Context,
+    name: Name,
+    limit: Annotated[
+        int, typer.Option(min=1, max=LARGEST_PAGE, help="At most so many versions.")
+    ] = 20,
+    json_: Json = False,
+) -> None:
+    """Every version of a policy, the newest first, and who made it active when and why."""
+    from filter_service import rollout
+
+    with workplace(context.obj) as place:
+        found = rollout.history(place.sessions, name, limit=limit)
+    for version in found:
+        about: dict[str, Any] = {
+            "digest": version.stored.digest,
+            "stored": version.stored.created_at.isoformat(),
+            "active": version.active,
+            "activations": [_told(a) for a in version.activations],
+        }
+        if json_:
+            typer.echo(json.dumps(about))
+            continue
+        stored = f"{version.stored.created_at:%Y-%m-%d %H:%M}"
+        active = "  active" if version.active else ""
+        typer.echo(f"{version.stored.digest[:SHORT]}  stored {stored}{active}")
+        for told in about["activations"]:
+            said = (f"{k} {v}" for k, v in told.items() if v is not None)
+            typer.echo(f"    {', '.join(said)}")
+
+
+def compare(
+    context: typer.Context,
+    old: Annotated[str, typer.Argument(help="A name, a digest or a policy file.")],
+    new: Annotated[str, typer.Argument(help="Likewise.")],
+    limit: Annotated[
+        int, typer.Option(min=1, max=MOST_VECTORS, help="Vectors looked at, newest first.")
+    ] = 1_000_000,
+    json_: Json = False,
+) -> None:
+    """What would change for the stored images if one version took the place of another."""
+    from dataclasses import asdict
+
+    from filter_service.query_encoder import EncoderSeeker
+    from filter_service.rollout.stored_vectors import Asked
+    from filter_service.rollout.stored_vectors import compare as compared
+
+    with workplace(context.obj) as place:
+        before, after = _policy(place, old), _policy(place, new)
+        seeker = EncoderSeeker(place.settings, place.sessions)
+        encoder_id, placed = seeker.policy(before)
+        asked = Asked(encoder_id, placed, seeker.policy(after)[1], limit)
+        found = compared(place.sessions, asked)
+    if json_:
+        typer.echo(json.dumps(asdict(found)))
+        return
+    typer.echo(f"{found.images} images, {found.vectors} views of them")
+    rows = [("any class", found.total), *found.classes.items()]
+    wide = max(len(name) for name, _ in rows)
+    for name, count in rows:
+        typer.echo(
+            f"{name:<{wide}}  by both {count.both}, no longer {count.only_old}, "
+            f"newly {count.only_new}"
+        )
+
+
+def add_to(policies: typer.Typer) -> None:
+    for command in (propose, activate, withdraw, history, compare):
+        policies.command()(command)
+
+
+def _proposal(place: Workplace, name: str, digest: str) -> int:
+    """The id of what is proposed, if it is this version; raises Conflict and UnknownEntry."""
+    from filter_service import rollout
+    from filter_service.errors import Conflict, UnknownEntry
+
+    waiting = rollout.waiting_of(place.sessions, name)
+    if waiting is None:
+        raise UnknownEntry(f"Nothing is proposed for {name!r}: propose a version of it first.")
+    activation, stored = waiting
+    if len(digest) < SHORT or not stored.digest.startswith(digest):
+        raise Conflict(
+            f"{digest!r} is not what is proposed for {name!r}: give {stored.digest[:SHORT]} if "
+            "that is what you mean."
+        )
+    return activation.id
+
+
+def _told(activation: "Activation") -> dict[str, Any]:
+    a = activation
+    return {
+        "proposed by": a.proposed_by,
+        "activated by": a.activated_by,
+        "at": a.activated_at.isoformat() if a.activated_at else None,
+        "withdrawn by": a.withdrawn_by,
+        "flags": a.flags,
+        "touched": a.touched or None,
+        "left": a.left_alone or None,
+        "reason": a.reason,
+    }
+
+
+def _policy(place: Workplace, what: str) -> "Policy":
+    """A file if there is one of this name, else what is stored."""
+    from filter_service.policy import read_policy
+    from filter_service.web.api.submission_requests import policy_for
+
+    file = Path(what)
+    return read_policy(file) if file.is_file() else policy_for(place.sessions, what)

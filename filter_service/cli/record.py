@@ -1,0 +1,42 @@
+"""A decision record as a file, from the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from filter_service.cli.parameters import ItemId
+
+
+def record(
+    context: typer.Context,
+    item: ItemId,
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+) -> None:
+    """Write an item's whole life into one file of HTML that asks for nothing else."""
+    from filter_service.accounts import Role
+    from filter_service.audit import record as records
+    from filter_service.audit.record.document import shown_beside, written_down
+    from filter_service.cli.context import workplace
+    from filter_service.images import Limits
+    from filter_service.web.http.access import Caller
+    from filter_service.web.http.row_access import item_for, visible
+
+    whoever = Caller("service", Role.AUDITOR, None)
+    with workplace(context.obj) as place:
+        life = records.read(
+            place.sessions,
+            item,
+            whoever.actor,
+            "file",
+            lambda session: item_for(session, whoever, item),
+        )
+        with place.sessions.begin() as session:
+            others = shown_beside(session, life, visible(whoever))
+        limits = Limits.of(place.settings)
+        out.write_text(written_down(place.storage, limits, life, others), encoding="utf-8")
+    typer.echo(out)
+
+
+def add_to(audits: typer.Typer) -> None:
+    audits.command()(record)

@@ -1,0 +1,1 @@
+"""Connections to other people's servers: allowed addresses, and the client that keeps to them."""

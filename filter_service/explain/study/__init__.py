@@ -1,0 +1,1 @@
+"""What is asked about one decision on demand: too dear for every flag."""

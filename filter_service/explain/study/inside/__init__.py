@@ -1,0 +1,29 @@
+"""How the model came to a decision: what layers, heads and neurons did, where it rests."""
+
+from filter_service.explain.study.inside.causal_tracing import (
+    Patch,
+    Trace,
+    Traced,
+    Tracing,
+    removed,
+    trace,
+)
+from filter_service.explain.study.inside.contributions import Contributions, contributions
+from filter_service.explain.study.inside.logit_lens import Lens, lens
+from filter_service.explain.study.inside.neurons import Neuron, Neurons, neurons
+
+__all__ = [
+    "Contributions",
+    "Lens",
+    "Neuron",
+    "Neurons",
+    "Patch",
+    "Trace",
+    "Traced",
+    "Tracing",
+    "contributions",
+    "lens",
+    "neurons",
+    "removed",
+    "trace",
+]

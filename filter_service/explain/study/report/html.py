@@ -1,0 +1,224 @@
+"""One HTML page of an audit: no script, no address outside it, every picture inside.
+
+A picture that was flagged is blurred and grey until somebody points at it: who checks decisions
+all day chooses what to look at.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import PIL.Image
+
+from filter_service.explain.study.audit import ADDITIVE, Audit, MethodMap
+from filter_service.explain.study.caption import CaptionWord
+from filter_service.explain.study.report import charts
+from filter_service.explain.study.report.charts import data_uri, number, signed
+from filter_service.images.views import Box
+from filter_service.rendering.overlay import full_colour, overlay, seen
+from filter_service.verdicts.explanation import CounterfactualImage, FlipRegion, Map
+
+HERE = Path(__file__).parent
+LARGE, MIDDLE, SMALL = 560, 320, 240  # pixels of a picture's longer side
+FINEST = 1 / 16  # of the common scale
+
+Picture = PIL.Image.Image
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A picture with what stands below it."""
+
+    source: str  # data: URI, empty where the picture is not at hand
+    title: str
+    lines: tuple[str, ...] = ()
+    veiled: bool = False
+    drawing: str = ""  # SVG laid over it
+
+
+def page(audit: Audit, picture: Picture, pictures: Mapping[str, Picture] | None = None) -> str:
+    """The page of an audit of this picture; `pictures` are the counterfactual ones, by digest."""
+    view = _View(audit, picture, pictures or {})
+    template = _environment().get_template("page.html")
+    told = dict(a=audit, r=audit.record, view=view, charts=charts, additive_from=ADDITIVE)
+    return template.render(told).lstrip()
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,  # prompts are written by anybody
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"signed": signed, "number": number, "places": _places}
+    return environment
+
+
+@dataclass(frozen=True)
+class _View:
+    """What the template asks of an audit besides its fields."""
+
+    audit: Audit
+    picture: Picture
+    pictures: Mapping[str, Picture]
+    style: str = field(default_factory=lambda: (HERE / "style.css").read_text(encoding="utf-8"))
+
+    @property
+    def submitted(self) -> Shown:
+        return Shown(data_uri(_fitted(self.picture, LARGE)), "as submitted", (), self.audit.flagged)
+
+    @property
+    def evidence(self) -> Shown | None:
+        """The default map with the region that flips, unless it failed its test."""
+        found = self.audit.record.map
+        if found is None or (self.audit.flagged and not self.audit.record.faithful):
+            return None
+        title = "evidence, with the region that decides" if self.audit.region else "evidence"
+        return self._over(found, title, LARGE, self._margin, self.audit.region)
+
+    @property
+    def maps(self) -> list[Shown | MethodMap]:
+        """Each map, or the sentence that refuses it."""
+        return [
+            m if m.map is None else self._over(m.map, m.name, MIDDLE, self._margin)
+            for m in self.audit.maps
+        ]
+
+    @property
+    def words(self) -> list[Shown]:
+        """A map for each word and one for all of them, on one scale."""
+        found = self.audit.word_regions
+        if found is None:
+            return []
+        score = found.whole.total + found.whole.remainder
+        rows = [(w.word, w.map) for w in found.words] + [("all words", found.whole)]
+        return [self._over(m, word, SMALL, score) for word, m in rows]
+
+    @property
+    def regions(self) -> list[Shown]:
+        """The region that is necessary and the one that is enough, each outlined."""
+        found, enough = self.audit.record.map, self.audit.sufficient
+        if found is None:
+            return []
+        blank = found.model_copy(update={"grid": np.zeros_like(found.grid)})
+        named = [("necessary", self.audit.region)]
+        if enough is not None and enough.flips:
+            named.append(("enough", enough))
+        return [
+            Shown(
+                data_uri(self._drawn(blank, MIDDLE, self._margin, region)),
+                title,
+                (),
+                self.audit.flagged,
+            )
+            for title, region in named
+            if region is not None
+        ]
+
+    @property
+    def pairs(self) -> Shown | None:
+        """The strongest pairs of places as lines over the picture."""
+        found = self.audit.additivity
+        if found is None or not found.pairs:
+            return None
+        small = _fitted(self.picture, MIDDLE)
+        lines = charts.pairs(found.pairs, found.grid, small.size, self._where(small.size))
+        return Shown(data_uri(small), "pairs of places", (), self.audit.flagged, lines)
+
+    def _where(self, size: tuple[int, int]) -> Box:
+        return seen(*size, self.audit.preprocessing, self.audit.record.part)
+
+    @property
+    def neighbours(self) -> list[Shown]:
+        """Stored images with the other answer."""
+        return [self._neighbour(image) for image in self.audit.record.images]
+
+    @property
+    def captioned(self) -> list[Shown]:
+        """Where a caption's words looked: shares of the attention, drawn like logits."""
+        if self.audit.caption is None:
+            return []
+        return [
+            self._over(_attended(word), word.word, SMALL, 1.0, unit="of the attention")
+            for word in self.audit.caption.words
+        ]
+
+    @property
+    def _margin(self) -> float:
+        return self.audit.record.margin
+
+    def _neighbour(self, image: CounterfactualImage) -> Shown:
+        found = self.pictures.get(image.digest)
+        lines = [f"margin {signed(image.margin)}"]
+        if image.decision:
+            lines.append(f"a moderator said: {image.decision}")
+        return Shown(
+            data_uri(_fitted(found, MIDDLE)) if found else "",
+            f"{number(image.degrees, 1)}° away",
+            (*lines, image.digest[:12]),
+            veiled=not self.audit.flagged,  # then the other answer is "flagged"
+        )
+
+    def _over(
+        self,
+        found: Map,
+        title: str,
+        side: int,
+        score: float,
+        region: FlipRegion | None = None,
+        unit: str = "logits",
+    ) -> Shown:
+        times = _times(found, full_colour(found, score))
+        lines = (
+            f"full colour at {number(times * full_colour(found, score), 2)} {unit}",
+            f"sum {signed(found.total)}",
+            f"remainder {signed(found.remainder)}",
+        )
+        grid = (found.grid.astype(np.float32) / times).astype(np.float16)
+        drawn = self._drawn(found.model_copy(update={"grid": grid}), side, score, region)
+        return Shown(data_uri(drawn), title, lines, self.audit.flagged)
+
+    def _drawn(self, found: Map, side: int, score: float, region: FlipRegion | None) -> Picture:
+        fitted = _fitted(self.picture, side)
+        part = self.audit.record.part
+        return overlay(fitted, found, score, self.audit.preprocessing, region, part)
+
+
+def _times(found: Map, full: float) -> float:
+    """By which power of four the scale of a map is coarser than the one of all maps.
+
+    The same for all, unless a method's values are so small that nothing could be seen, or so large
+    that most places would have the full colour.
+    """
+    values = np.abs(found.grid.astype(np.float32))
+    if (peak := float(values.max())) < full / 4:
+        return max(4.0 ** math.ceil(math.log(max(peak, 1e-9) / full, 4)), FINEST)
+    return 4.0 if float(np.median(values)) > full else 1.0
+
+
+def _fitted(picture: Picture, side: int) -> Picture:
+    """At most this many pixels wide and high; small ones are enlarged."""
+    scale = side / max(picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    return picture.convert("RGB").resize(size, PIL.Image.Resampling.LANCZOS)
+
+
+def _attended(word: CaptionWord) -> Map:
+    """Shares of the attention as a map, to be drawn like one."""
+    return Map(
+        method="cross-attention",
+        grid=word.grid,
+        total=1 - word.elsewhere,
+        remainder=word.elsewhere,
+        high_norm=0,
+    )
+
+
+def _places(region: FlipRegion, of: int) -> str:
+    count = len(region.places)
+    return f"{count} {'place' if count == 1 else 'places'} of {of}"

@@ -1,7 +1,0 @@
-"""Transparency figures: how a period went, each figure with what it means and how sure it is."""
-
-from filter_service.figures.counting import Period
-from filter_service.figures.definitions import Unit
-from filter_service.figures.transparency import ClassRow, Figure, Report, Section, report
-
-__all__ = ["ClassRow", "Figure", "Period", "Report", "Section", "Unit", "report"]

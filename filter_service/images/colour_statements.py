@@ -1,0 +1,139 @@
+"""What a file says about its colours, in the order in which browsers believe it."""
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from PIL.ImageFile import ImageFile
+
+from filter_service.images import isobmff, png
+from filter_service.images.decoder_errors import FOREIGN
+from filter_service.images.profiles import (
+    CURVES,
+    D65,
+    HDR,
+    PRIMARIES,
+    SRGB,
+    SRGB_CURVE,
+    Curve,
+    profile,
+    srgb,
+)
+
+LARGEST = 4 * 2**20  # bytes of a profile; those for print have about one million
+AS_SRGB: Mapping[int, Curve] = dict.fromkeys((1, 6, 14, 15), SRGB_CURVE)
+"""Video's curves: in AVIF, which is coded as video, browsers show them as sRGB's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One of the places in which a file says what its numbers mean."""
+
+    where: str  # as it is named in a sentence
+    profile: bytes | None  # None: nothing that can be used
+    why: str = ""  # likewise
+
+
+def statements(picture: ImageFile, data: bytes) -> Iterator[Statement]:
+    """Each in turn, of a picture of which only the header was read; the first usable one counts."""
+    if picture.format == "PNG":
+        yield from _png(png.colours(data))
+    elif picture.format == "BMP":
+        yield from _bmp(data)
+    elif picture.format != "GIF":  # browsers know no profiles in GIF
+        embedded = picture.info.get("icc_profile")
+        if embedded:
+            yield _embedded("ICC profile", embedded)
+        if picture.format == "AVIF" and (codes := isobmff.colour_codes(data)) is not None:
+            yield _coded("nclx box", *codes, {**CURVES, **AS_SRGB})
+
+
+def _png(found: Mapping[bytes, bytes]) -> Iterator[Statement]:
+    if b"cICP" in found:
+        yield _cicp(found[b"cICP"])
+    if b"iCCP" in found:
+        yield _iccp(found[b"iCCP"])
+    if b"sRGB" in found:
+        yield Statement("sRGB chunk", srgb())
+    if b"gAMA" in found:
+        yield _gamma(found[b"gAMA"], found.get(b"cHRM"))
+
+
+def _cicp(body: bytes) -> Statement:
+    where = "cICP chunk"
+    if len(body) != 4:
+        return Statement(where, None, "it does not have 4 bytes")
+    primaries, transfer, matrix, full = body
+    if (matrix, full) != (0, 1):
+        return Statement(where, None, "its numbers are no full-range RGB")
+    return _coded(where, primaries, transfer, CURVES)
+
+
+def _coded(where: str, primaries: int, transfer: int, curves: Mapping[int, Curve]) -> Statement:
+    """Colours by two code points of ITU-T H.273; 2 says nothing."""
+    if 2 in (primaries, transfer):
+        return Statement(where, None)
+    if transfer in HDR:
+        return Statement(where, None, "its brightness reaches beyond that of a screen (HDR)")
+    if primaries not in PRIMARIES or transfer not in curves:
+        return Statement(where, None, f"it names primaries {primaries} and curve {transfer}")
+    return Statement(where, profile(PRIMARIES[primaries], curves[transfer]))
+
+
+def _iccp(body: bytes) -> Statement:
+    where = "ICC profile"
+    _, _, rest = body.partition(b"\0")  # its name
+    try:
+        data = zlib.decompressobj().decompress(rest[1:], LARGEST + 1)
+    except zlib.error:
+        return Statement(where, None, "it cannot be decompressed")
+    return _embedded(where, data)
+
+
+def _embedded(where: str, data: bytes) -> Statement:
+    if len(data) > LARGEST:
+        return Statement(where, None, f"it has more than {LARGEST:,} bytes")
+    return Statement(where, data)
+
+
+def _gamma(body: bytes, chromaticities: bytes | None) -> Statement:
+    where = "gAMA chunk"
+    if len(body) != 4 or body == bytes(4):
+        return Statement(where, None, "it is no number above 0")
+    (gamma,) = struct.unpack(">I", body)
+    primaries = SRGB
+    if chromaticities is not None and len(chromaticities) == 32:
+        primaries = tuple(value / 100_000 for value in struct.unpack(">8I", chromaticities))
+    try:
+        return Statement(where, profile(primaries, (100_000 / gamma,)))
+    except FOREIGN as error:
+        return Statement(where, None, str(error))
+
+
+def _bmp(data: bytes) -> Iterator[Statement]:
+    """The colour space of a header of version 4 or 5."""
+    (size,) = struct.unpack_from("<I", data, 14)
+    if size < 108 or len(data) < 14 + size:
+        return
+    kind = data[14 + 56 : 14 + 60]
+    if kind == bytes(4):
+        yield _end_points(struct.unpack_from("<9i3I", data, 14 + 60))
+    elif kind == b"DEBM" and size >= 124:  # MBED, backwards: embedded
+        start, length = struct.unpack_from("<II", data, 14 + 112)
+        yield _embedded("ICC profile", data[14 + start : 14 + start + length])
+
+
+def _end_points(values: tuple[int, ...]) -> Statement:
+    """Red, green and blue as x, y and z each, and their gammas, in fixed-point numbers."""
+    where = "BMP header's colours"
+    ends, gammas = [v / 2**30 for v in values[:9]], [v / 2**16 for v in values[9:]]
+    if not any(ends) or not all(gammas):
+        return Statement(where, None)
+    red, green, blue = ends[:2], ends[3:5], ends[6:8]
+    try:
+        return Statement(
+            where, profile((*D65, *red, *green, *blue), *((gamma,) for gamma in gammas))
+        )
+    except FOREIGN as error:
+        return Statement(where, None, str(error))

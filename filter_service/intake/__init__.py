@@ -1,0 +1,1 @@
+"""What platforms submit: files, manifests and addresses become batches of items."""

@@ -1,0 +1,285 @@
+"""A policy: named, immutable, known by its digest; read from YAML and checked field by field."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from filter_service.canonical import canonical
+from filter_service.errors import InvalidPolicy
+from filter_service.images.views import Coverage
+from filter_service.policy.statement_grounds import Ground
+from filter_service.policy.statement_mapping import LONGEST_GROUND, Notices, Stated
+from filter_service.policy.strict import Name, Storable, Strict, Text
+
+
+def _one_slot(template: str) -> str:
+    if template.count("{}") != 1:
+        raise ValueError("a template holds {} exactly once, where the prompt goes")
+    return template
+
+
+Template = Annotated[Text, AfterValidator(_one_slot)]
+
+
+class Severity(StrEnum):
+    """How urgent a flag of this class is; the queue is ordered by it."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+class Calibration(Strict):
+    """Turns a margin into a probability: sigmoid(a * margin + b)."""
+
+    a: float = Field(gt=0, description="Slope.")
+    b: float = Field(description="Offset, logits.")
+
+
+class Preserved(Strict):
+    """How long the images of a sealed class are kept, which nobody may look at meanwhile."""
+
+    days: int = Field(ge=1, le=36_500, description="From the verdict on; then they are deleted.")
+
+
+class ForbiddenClass(Strict):
+    """One thing the policy forbids: any of its prompts counts."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"sealed", "statement"})
+
+    name: Name = Field(description="Lower case, digits, - and _; at most 64.")
+    prompts: tuple[Text, ...] = Field(
+        min_length=1,
+        max_length=100,
+        description="Short noun phrases, any of which counts; they go into the templates' {}.",
+    )
+    threshold: float = Field(gt=0, lt=1, description="Probability at which an image is flagged.")
+    severity: Severity = Field(Severity.MEDIUM, description="How urgent a flag of this class is.")
+    clause: Storable = Field(
+        "", description="The sentence of the platform's rules, shown to people."
+    )
+    templates: tuple[Template, ...] | None = Field(
+        None, min_length=1, description="Instead of the policy's."
+    )
+    neutral: tuple[Text, ...] | None = Field(
+        None, min_length=1, description="Instead of the policy's."
+    )
+    calibration: Calibration | None = Field(
+        None, description="Fitted on reviewed data; without it records say 'uncalibrated'."
+    )
+    sealed: Preserved | None = Field(
+        None,
+        description="What must be preserved and never shown: no explanation, no neighbours, no "
+        "pictures; only custodians know of it.",
+    )
+    statement: Stated | None = Field(
+        None, description="What users are told when a picture is restricted for this class."
+    )
+
+    @model_validator(mode="after")
+    def _can_be_stated(self) -> Self:
+        if self.statement is None:
+            return self
+        if self.sealed is not None:
+            raise ValueError("what is sealed is never told of: leave statement out, or sealed")
+        if self.statement.ground is Ground.INCOMPATIBLE_CONTENT and not self.clause.strip():
+            raise ValueError("what is against your rules needs the clause that says so: give one")
+        if len(self.clause) > LONGEST_GROUND:
+            raise ValueError(
+                f"the clause has {len(self.clause)} letters, a statement quotes {LONGEST_GROUND} "
+                "at most: shorten it"
+            )
+        return self
+
+
+class Policy(Strict):
+    """What a platform forbids, and how to ask a model about it."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"notices", "coverage", "partial"})
+
+    name: Name = Field(description="Lower case, digits, - and _; at most 64.")
+    on_failure: Literal["hold", "release"] = Field(
+        "hold", description="What the platform should do with an item that could not be judged."
+    )
+    templates: tuple[Template, ...] = Field(
+        ("{}",), min_length=1, description="Sentences around a prompt, such as 'a photo of {}'."
+    )
+    neutral: tuple[Text, ...] = Field(
+        min_length=1, description="What the prompts are contrasted with: ordinary content."
+    )
+    classes: tuple[ForbiddenClass, ...] = Field(
+        min_length=1, max_length=100, description="What is forbidden."
+    )
+    notices: Notices | None = Field(
+        None,
+        description="What users are told whose pictures are restricted; empty: this service sends "
+        "no statements of reasons.",
+    )
+
+    coverage: Coverage | None = Field(
+        None,
+        description="How much of an image is looked at: whole, or model, which is what the model's "
+        "own preprocessing leaves of it; empty: as FILTER_SERVICE_COVERAGE says.",
+    )
+    partial: Literal["clear", "undetermined"] | None = Field(
+        None,
+        description="What an image is of which only a part was seen, and nothing forbidden in it; "
+        "empty: undetermined, but clear where coverage is model.",
+    )
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [c.name for c in self.classes]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"two classes are called {', '.join(twice)}; each needs its own name")
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the canonical content: two policies that read the same are the same."""
+        return hashlib.sha256(canonical(self.model_dump(mode="json")).encode()).hexdigest()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other fields has another digest."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("digest", None)  # pydantic copies what was cached, too
+        return copied
+
+    def takes_partial(self, coverage: Coverage) -> bool:
+        """Whether an image may be clear of which only a part was seen.
+
+        Unless that is said: where somebody chose to look at the model's square alone, since they
+        did; else not, since a whole look was meant, and was not had.
+        """
+        chosen = coverage is Coverage.MODEL
+        return chosen if self.partial is None else self.partial == "clear"
+
+    def forbidden(self, name: str) -> ForbiddenClass:
+        """The class of this name; KeyError when the policy has none."""
+        for c in self.classes:
+            if c.name == name:
+                return c
+        raise KeyError(name)
+
+    def templates_of(self, forbidden: ForbiddenClass) -> tuple[str, ...]:
+        return forbidden.templates or self.templates
+
+    def neutral_of(self, forbidden: ForbiddenClass) -> tuple[str, ...]:
+        return forbidden.neutral or self.neutral
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose every fault is a YAMLError with its line."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        """Refuse a key that stands twice: of two `classes` the first would go without a word."""
+        node = super().compose_mapping_node(anchor)
+        keys = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in keys:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value} stands there twice", problem_mark=key.start_mark
+                )
+            keys.add(str(key.value))
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401
+        """Name the place of a value that PyYAML takes for a date or a number and cannot read."""
+        try:
+            return super().construct_object(node, deep)
+        except (AttributeError, LookupError, ValueError) as error:
+            raise yaml.MarkedYAMLError(
+                problem=f"no {node.tag.rpartition(':')[2]} can be read there; quote what is text",
+                problem_mark=node.start_mark,
+            ) from error
+
+
+def read_policy(path: Path) -> Policy:
+    """Read a policy file; InvalidPolicy names file, line and field of everything that is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidPolicy(f"{path}: cannot be read ({error}); give a YAML file.") from error
+    return parse_policy(text, source=str(path))
+
+
+def parse_policy(text: str, source: str = "policy") -> Policy:
+    """Parse a policy from YAML text; `source` stands in the messages."""
+    try:
+        document = yaml.load(text, Loader=_Loader)
+        tree = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        line, problem = _broken(error, text)
+        raise InvalidPolicy(f"{source}:{line}: not YAML ({problem}).") from error
+    except RecursionError as error:
+        raise InvalidPolicy(f"{source}:1: nested too deeply to be a policy.") from error
+    if not isinstance(document, dict):
+        raise InvalidPolicy(f"{source}:1: a policy is a mapping with name, neutral and classes.")
+    try:
+        return Policy.model_validate(document)
+    except ValidationError as error:
+        faults = [e for e in error.errors() if not _follows(e, error.errors())]
+        raise InvalidPolicy(
+            "\n".join(
+                f"{source}:{_line(tree, e['loc'])}: {_field(e['loc'])}: {e['msg']}" for e in faults
+            )
+        ) from error
+
+
+def place_of(text: str, location: tuple[int | str, ...]) -> str:
+    """Line and field of a part of a policy that was parsed from this text."""
+    return f"{_line(yaml.compose(text, Loader=_Loader), location)}: {_field(location)}"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a policy file, for editors that complete and check while typing."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:filter-service:policy",
+        **Policy.model_json_schema(),
+        "title": "filter_service policy",
+    }
+
+
+def _broken(error: yaml.YAMLError, text: str) -> tuple[int, str]:
+    """The line of what is not YAML, and what is wrong there."""
+    if isinstance(error, yaml.reader.ReaderError):
+        return text.count("\n", 0, error.position) + 1, str(error.reason)
+    assert isinstance(error, yaml.MarkedYAMLError), error
+    mark = error.problem_mark or error.context_mark
+    return mark.line + 1 if mark else 1, error.problem or str(error)
+
+
+def _follows(fault: ErrorDetails, faults: Sequence[ErrorDetails]) -> bool:
+    """Whether a list is called too short only because pydantic dropped its faulty members."""
+    place = fault["loc"]
+    inside = (f["loc"] for f in faults if len(f["loc"]) > len(place))
+    return fault["type"] == "too_short" and any(i[: len(place)] == place for i in inside)
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    """('classes', 0, 'threshold') -> classes[0].threshold"""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.lstrip(".") or "policy"
+
+
+def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+    """The line of the deepest node on the way to a field; a missing field has its parent's."""
+    if node is None:
+        return 1
+    child: yaml.Node | None = None
+    if location:
+        head = location[0]
+        if isinstance(node, yaml.MappingNode):
+            child = next((v for k, v in node.value if k.value == head), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(head, int):
+            child = node.value[head] if head < len(node.value) else None
+    return int(node.start_mark.line) + 1 if child is None else _line(child, location[1:])

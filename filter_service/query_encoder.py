@@ -1,0 +1,84 @@
+"""Turning words or an image into a vector of the served encoder, which is loaded when asked."""
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from filter_service.db.embeddings import register_encoder
+from filter_service.db.screening import widening_of
+from filter_service.db.session import Sessions
+from filter_service.errors import ModelUnavailable, Permanent
+from filter_service.images import Limits, decode
+from filter_service.images.views import Box, windows
+from filter_service.policy import Policy
+from filter_service.settings import Settings
+from filter_service.web.http.service import Sought
+
+if TYPE_CHECKING:
+    from filter_service.encoder import Encoder
+    from filter_service.scoring import FloatArray, PolicyVectors
+
+
+def load(settings: Settings) -> "Encoder":
+    """The encoder that the settings name."""
+    from filter_service.encoder import encoder_of  # torch: only where a model is asked
+
+    return encoder_of(settings)
+
+
+def vector_of(encoder: "Encoder", data: bytes, limits: Limits) -> "FloatArray":
+    """The vector of an image's first frame, in one look: (d,) unit; raises ImageError."""
+    picture = decode(data, limits).frames[0].picture
+    boxes = windows(*picture.size, encoder.preprocessing)
+    box = boxes[0] if len(boxes) == 1 else Box(0, 0, *picture.size)
+    vector: FloatArray = encoder.encode(encoder.pixels(picture, box)[None])[0]
+    return vector
+
+
+class EncoderSeeker:
+    """The encoder behind the search (`web.service.Seeker`), loaded by whoever searches first.
+
+    One at a time loads and asks it: a second copy would cost as much memory again, and each pass
+    takes all cores.
+    """
+
+    def __init__(self, settings: Settings, sessions: Sessions) -> None:
+        self._settings = settings
+        self._sessions = sessions
+        self._limits = Limits.of(settings)
+        self._turn = threading.Lock()
+        self._known: tuple[Encoder, int] | None = None
+
+    def text(self, text: str) -> Sought:
+        """Raises Transient when no encoder can be had just now."""
+        with self._turn:
+            encoder, encoder_id = self._loaded()
+            return Sought(encoder_id, encoder.encode_texts([text])[0], encoder.head.scale)
+
+    def image(self, data: bytes) -> Sought:
+        """Raises ImageError for what is no image, Transient as above."""
+        with self._turn:
+            encoder, encoder_id = self._loaded()
+            vector = vector_of(encoder, data, self._limits)
+            return Sought(encoder_id, vector, encoder.head.scale)
+
+    def policy(self, policy: Policy) -> "tuple[int, PolicyVectors]":
+        """Every prompt of a policy, encoded once; raises Transient as above."""
+        with self._turn:
+            encoder, encoder_id = self._loaded()
+            with self._sessions.begin() as session:
+                encoder.check.widen(widening_of(session, encoder_id))
+            return encoder_id, replace(encoder.vectors(policy), bands=encoder.band(policy))
+
+    def _loaded(self) -> "tuple[Encoder, int]":
+        if self._known is None:
+            try:
+                encoder = load(self._settings)
+            except Permanent as error:  # the operator can mend it, who searches cannot
+                raise ModelUnavailable(f"No model can be asked: {error}") from error
+            with self._sessions.begin() as session:
+                found = register_encoder(
+                    session, encoder.fingerprint, encoder.name, encoder.dim, encoder.details
+                )
+            self._known = encoder, found
+        return self._known

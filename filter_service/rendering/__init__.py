@@ -1,0 +1,1 @@
+"""What is drawn and formatted for people, wherever they read it."""

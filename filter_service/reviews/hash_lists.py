@@ -1,0 +1,349 @@
+"""Lists: images that are always or never to be flagged, with everything that is like them."""
+
+import math
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, delete, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from filter_service import ledger
+from filter_service.accounts import Ability, may, sees
+from filter_service.db.session import Sessions
+from filter_service.db.tables import Image, Item, ListEntry, Person, ReviewCase, ReviewOutcome
+from filter_service.db.vectors import near
+from filter_service.errors import InvalidRequest, NotAllowed, UnknownEntry, UnknownItem
+from filter_service.images.perceptual_hash import NEAR
+from filter_service.ledger import Entry, Event
+from filter_service.reviews import restricted
+from filter_service.reviews.cases import Stage, is_free
+from filter_service.reviews.decisions import Decision
+from filter_service.reviews.hash_matching import ROUNDING, Kind, Match
+from filter_service.reviews.similar_images import CLOSE, place_of
+from filter_service.statements import issue_queue as statements
+from filter_service.verdicts import Verdict
+from filter_service.webhooks import EventType, announce
+
+AT_ONCE = 1_000  # waiting items that one entry decides
+WIDEST = {Match.PDQ: 64.0, Match.RADIUS: 45.0}  # further out lie other pictures
+USUAL = {Match.PDQ: float(NEAR), Match.RADIUS: math.degrees(math.acos(CLOSE))}
+DECIDES = {Kind.BLOCK: Decision.CONFIRMED, Kind.ALLOW: Decision.OVERTURNED}
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """What somebody puts on a list."""
+
+    kind: Kind
+    class_name: str
+    match: Match
+    item_id: int | None = None  # whose image it is, or
+    digest: str | None = None  # its SHA-256; to match the same bytes it need not be stored
+    within: float | None = None  # bits or degrees; None: what is usual
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An entry of a list, as people see it."""
+
+    id: int
+    kind: Kind
+    class_name: str
+    match: Match
+    digest: str | None
+    within: float | None
+    reason: str
+    created_by: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """An entry, and how many waiting items it decided at once."""
+
+    entry: Listed
+    decided: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A case that an entry decides."""
+
+    item_id: int
+    image_id: int
+    batch_id: uuid.UUID
+    class_name: str
+    source: str
+
+
+def preview(sessions: Sessions, person: Person, entered: Entered) -> list[int]:
+    """The waiting items that an entry would decide, AT_ONCE at most."""
+    _check(person, entered)
+    with sessions.begin() as session:
+        return [case.item_id for case in _matched(session, _known(session, entered))]
+
+
+def add_entry(
+    sessions: Sessions, person: Person, entered: Entered, decide_waiting: bool = False
+) -> Added:
+    """Put an image on a list; on demand it decides what waits already (see `preview`).
+
+    What somebody works on, has decided or is to decide again is left to people.
+    """
+    _check(person, entered)
+    actor = f"person {person.login}"
+    with sessions.begin() as session:
+        known = _known(session, entered)
+        in_turn(session)
+        row = session.scalars(
+            insert(ListEntry).values(created_by=actor, **known).returning(ListEntry)
+        ).one()
+        listed = _listed(row)
+        about = asdict(listed) | {"created_at": row.created_at.isoformat(), "entry": row.id}
+        of = select(func.min(Item.id)).join(Image).where(Image.digest == listed.digest)
+        item_id = entered.item_id or session.scalar(of)  # its payload goes when that is erased
+        ledger.append(session, [Entry(Event.LISTED, actor, item_id, details=about)])
+        waiting = _matched(session, known, lock=True) if decide_waiting else []
+        _decide(session, row, waiting, actor)
+    return Added(listed, len(waiting))
+
+
+def remove_entry(sessions: Sessions, person: Person, entry_id: int) -> None:
+    """Take an entry off its list; what it has decided stays decided."""
+    _require(person)
+    gone = (
+        update(ListEntry)
+        .where(ListEntry.id == entry_id, ListEntry.removed_at.is_(None))
+        .values(removed_at=func.clock_timestamp())
+        .returning(ListEntry.id)
+    )
+    with sessions.begin() as session:
+        in_turn(session)
+        if session.scalar(gone) is None:
+            raise UnknownEntry(f"There is no entry {entry_id} to remove: look at the lists.")
+        actor = f"person {person.login}"
+        ledger.append(session, [Entry(Event.UNLISTED, actor, details={"entry": entry_id})])
+
+
+def entries(
+    sessions: Sessions,
+    kind: Kind | None = None,
+    class_name: str | None = None,
+    after: int | None = None,
+    limit: int = 50,
+) -> list[Listed]:
+    """Active entries, newest first; give the last one's id as `after` for those that follow."""
+    query = select(ListEntry).where(ListEntry.removed_at.is_(None))
+    if kind is not None:
+        query = query.where(ListEntry.kind == kind)
+    if class_name is not None:
+        query = query.where(ListEntry.class_name == class_name)
+    if after is not None:
+        query = query.where(ListEntry.id < after)
+    with sessions.begin() as session:
+        rows = session.scalars(query.order_by(ListEntry.id.desc()).limit(limit))
+        return [_listed(row) for row in rows]
+
+
+def _require(person: Person) -> None:
+    if not may(person, Ability.RULES):
+        raise NotAllowed(
+            f"{person.login} may not change lists as {person.role}: ask a policy editor."
+        )
+
+
+def _check(person: Person, entered: Entered) -> None:
+    _require(person)
+    if not _NAME.fullmatch(entered.class_name):
+        raise InvalidRequest(
+            f"{entered.class_name!r} names no class: use lower case, digits, - and _."
+        )
+    if not sees(person, entered.class_name):
+        raise NotAllowed(
+            f"{person.login} may not see class {entered.class_name!r}: an admin can allow it."
+        )
+    if not entered.reason.strip():
+        raise InvalidRequest("An entry needs a reason: say why this image is listed.")
+    if (entered.item_id is None) == (entered.digest is None):
+        raise InvalidRequest("An entry is for one image: give an item's id or a digest, not both.")
+    if entered.digest is not None and not _DIGEST.fullmatch(entered.digest):
+        raise InvalidRequest(
+            f"{entered.digest[:80]!r} is no digest: give a SHA-256 as 64 digits 0-9 and a-f."
+        )
+    _check_reach(entered)
+
+
+def _check_reach(entered: Entered) -> None:
+    within, widest = entered.within, WIDEST.get(entered.match)
+    if within is None:
+        return
+    if widest is None:
+        raise InvalidRequest("A digest matches the same bytes only: leave the distance out.")
+    if not 0 <= within <= widest:
+        unit = "bits" if entered.match is Match.PDQ else "degrees"
+        raise InvalidRequest(f"{within} is out of reach: give 0 to {widest:g} {unit}.")
+
+
+def _known(session: Session, entered: Entered) -> dict[str, Any]:
+    """The columns of an entry, with what is known of its image."""
+    columns: dict[str, Any] = {
+        "kind": entered.kind,
+        "class_name": entered.class_name,
+        "match": entered.match,
+        "within": USUAL.get(entered.match) if entered.within is None else entered.within,
+        "reason": entered.reason.strip(),
+    }
+    if entered.item_id is None and entered.match is Match.DIGEST:
+        return columns | {"image_digest": entered.digest}
+    item, image = _image(session, entered)
+    columns["image_digest"] = image.digest
+    if entered.match is Match.PDQ:
+        if image.pdq is None:
+            raise InvalidRequest(
+                f"The image of {_named(entered)} has no perceptual hash, since it is too plain or "
+                "was never judged: list it by digest."
+            )
+        return columns | {"pdq": image.pdq}
+    if entered.match is Match.RADIUS:
+        place = place_of(session, item, entered.class_name) if item else None
+        if place is None:
+            raise InvalidRequest(
+                f"The image of {_named(entered)} has no embedding of an item: list it by an item "
+                "that was judged, or by digest."
+            )
+        return columns | {"encoder_id": place.encoder_id, "vector": place.z}
+    return columns
+
+
+def _image(session: Session, entered: Entered) -> tuple[Item | None, Image]:
+    """What is listed; what is locked away is not there for anybody who makes lists."""
+    item = None
+    found = select(Image).where(Image.digest == entered.digest, ~restricted.is_locked(Image.id))
+    if entered.item_id is not None:
+        item = session.get(Item, entered.item_id)
+        if item is None:
+            raise UnknownItem(f"There is no item {entered.item_id}: check the id.")
+        restricted.require_open(session, entered.item_id)
+        found = select(Image).where(Image.id == item.image_id)
+    image = session.scalar(found)
+    if image is None:
+        raise InvalidRequest(
+            f"No image is stored for {_named(entered)}: list it by the digest of its bytes."
+        )
+    return item, image
+
+
+def _named(entered: Entered) -> str:
+    """As whoever lists it knows it."""
+    return f"item {entered.item_id}" if entered.item_id else f"digest {entered.digest}"
+
+
+def in_turn(session: Session) -> None:
+    """One change at a time, so that workers see by the newest that there was one."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtext("filter_service lists"))))
+
+
+def _matched(session: Session, known: dict[str, Any], lock: bool = False) -> list[_Waiting]:
+    """The cases that an entry would decide: nobody has seen to them yet."""
+    columns = (ReviewCase.item_id, ReviewCase.image_id, ReviewCase.batch_id, ReviewCase.class_name)
+    query = select(*columns, Item.source).where(
+        Item.id == ReviewCase.item_id,
+        ReviewCase.class_name == known["class_name"],
+        ReviewCase.stage == Stage.FIRST,
+        ~ReviewCase.sampled,
+        is_free(),
+        ReviewCase.image_id.in_(_alike(session, known)),
+    )
+    query = query.order_by(ReviewCase.item_id).limit(AT_ONCE)
+    if lock:
+        query = query.with_for_update(of=ReviewCase, skip_locked=True)
+    return [_Waiting(*row) for row in session.execute(query)]
+
+
+def _alike(session: Session, known: dict[str, Any]) -> Select[int] | list[int]:
+    """The images that an entry matches."""
+    if "pdq" in known:
+        bits = func.bit_count(Image.pdq.op("#")(known["pdq"]))
+        return select(Image.id).where(bits <= known["within"])
+    if "vector" in known:
+        cosine = math.cos(math.radians(known["within"])) - ROUNDING
+        z, encoder = known["vector"], known["encoder_id"]
+        met = near(session, encoder, len(z), z, AT_ONCE)
+        return [image for image, c in met.items() if c >= cosine]
+    return select(Image.id).where(Image.digest == known["image_digest"])
+
+
+def _decide(session: Session, entry: ListEntry, waiting: Sequence[_Waiting], actor: str) -> None:
+    """Close cases as the list says; the platform is told as of a person's decision."""
+    if not waiting:
+        return
+    decision = DECIDES[Kind(entry.kind)]
+    items = [case.item_id for case in waiting]
+    rows = [
+        {
+            "item_id": case.item_id,
+            "image_id": case.image_id,
+            "class_name": case.class_name,
+            "decision": decision,
+            "sampled": False,
+            "review_id": None,
+        }
+        for case in waiting
+    ]
+    keep_outcomes(session, rows)
+    session.execute(update(Item).where(Item.id.in_(items)).values(list_entry_id=entry.id))
+    session.execute(delete(ReviewCase).where(ReviewCase.item_id.in_(items)))
+    about = {"entry": entry.id, "decision": decision, "class": entry.class_name}
+    ledger.append(
+        session,
+        [Entry(Event.LIST_DECIDED, actor, c.item_id, c.batch_id, about) for c in waiting],
+    )
+    for case in waiting:
+        told = {
+            "item": case.item_id,
+            "batch": str(case.batch_id),
+            "source": case.source,
+            "class": case.class_name,
+            "verdict": Verdict.FLAGGED,
+            "decision": decision,
+            "final": Verdict.FLAGGED if decision is Decision.CONFIRMED else Verdict.CLEAR,
+            "list_entry": entry.id,
+        }
+        subject = f"item {case.item_id}"
+        announce(session, EventType.REVIEW_DECIDED, subject, told, case.item_id, case.batch_id)
+
+
+def keep_outcomes(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+    """Write how items ended that a list decided."""
+    new = upsert(ReviewOutcome)
+    names = ("image_id", "class_name", "decision", "sampled", "review_id", "at")
+    session.execute(
+        new.on_conflict_do_update(
+            index_elements=["item_id"], set_={name: new.excluded[name] for name in names}
+        ),
+        list(rows),
+    )
+    statements.note(session, [row["item_id"] for row in rows])
+
+
+def _listed(row: ListEntry) -> Listed:
+    return Listed(
+        id=row.id,
+        kind=Kind(row.kind),
+        class_name=row.class_name,
+        match=Match(row.match),
+        digest=row.image_digest,
+        within=row.within,
+        reason=row.reason,
+        created_by=row.created_by,
+        created_at=row.created_at,
+    )

@@ -1,0 +1,31 @@
+"""Versions of a policy: which one its name means, how two differ, and what a change would do."""
+
+from filter_service.rollout.activation import (
+    Flags,
+    Stored,
+    Version,
+    activate,
+    active_policy,
+    history,
+    meant_version,
+    names,
+    propose,
+    version_of,
+    waiting_of,
+    withdraw,
+)
+
+__all__ = [
+    "Flags",
+    "Stored",
+    "Version",
+    "activate",
+    "active_policy",
+    "history",
+    "meant_version",
+    "names",
+    "propose",
+    "version_of",
+    "waiting_of",
+    "withdraw",
+]

@@ -1,0 +1,146 @@
+"""What is done in the background besides judging; only a new policy's words ask for a model."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import delete, func
+
+from filter_service.db.schema import require_current
+from filter_service.db.session import Sessions, connect, sessions_of
+from filter_service.db.tables import IdempotencyKey, Login, LoginFailure
+from filter_service.errors import FilterServiceError, InvalidSettings
+from filter_service.intake.abandoned_batches import close_abandoned
+from filter_service.intake.fetching import fetch_due
+from filter_service.ledger.publication import seal_and_publish
+from filter_service.retention import expire, sweep
+from filter_service.reviews.missing_cases import open_missing
+from filter_service.reviews.settlement import settle
+from filter_service.reviews.tallies import compact
+from filter_service.rollout.backfill import reconsider
+from filter_service.settings import Settings
+from filter_service.statements.issuance import issue_due
+from filter_service.storage import Storage
+from filter_service.webhooks import announce_finished
+from filter_service.webhooks.delivery import deliver_due
+
+KEPT = timedelta(days=1)  # failed log-ins, and the keys of requests that may be repeated
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What chores are done with."""
+
+    settings: Settings
+    sessions: Sessions
+    storage: Storage
+    knock: Callable[[], object]
+    stop: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Something that is done again and again."""
+
+    seconds: float  # between two times
+    do: Callable[[Place], int]  # -> how many
+    said: str  # of so many
+
+
+CHORES = {
+    "settle": Chore(1, lambda p: settle(p.sessions), "%d decisions took effect."),
+    "state": Chore(2, lambda p: issue_due(p.sessions), "%d statements were issued or withdrawn."),
+    "close": Chore(60, lambda p: close_abandoned(p.sessions), "%d batches were cut short."),
+    "announce": Chore(1, lambda p: announce_finished(p.sessions), "%d batches are finished."),
+    "deliver": Chore(
+        1, lambda p: deliver_due(p.sessions, p.settings, p.stop), "%d webhooks were delivered."
+    ),
+    "fetch": Chore(
+        2,
+        lambda p: fetch_due(p.sessions, p.storage, p.settings, p.knock),
+        "%d fetches were tried.",
+    ),
+    "seal": Chore(
+        2, lambda p: seal_and_publish(p.sessions, p.settings), "%d checkpoints were published."
+    ),
+    "compact": Chore(60, lambda p: compact(p.sessions), "%d tallies were put together."),
+    "expire": Chore(3600, lambda p: expire(p.sessions, p.stop), "%d images had their time."),
+    "erase": Chore(
+        10, lambda p: sweep(p.sessions, p.storage, p.stop), "The bytes of %d images are deleted."
+    ),
+    "open": Chore(
+        3600, lambda p: open_missing(p.sessions, p.stop), "%d flags without a case have one now."
+    ),
+    "reconsider": Chore(
+        5,
+        lambda p: reconsider(p.sessions, p.settings, p.knock, p.stop),
+        "%d items are judged anew or reopened.",
+    ),
+    "forget": Chore(3600, lambda p: forget(p.sessions), "%d expired log-ins and keys are gone."),
+}
+
+
+class Chores:
+    """Does chores in one process, each kind once at a time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        knock: Callable[[], object],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Raises InvalidSettings, DatabaseUnavailable or DatabaseOutdated."""
+        if settings.database_url is None:
+            raise InvalidSettings(
+                "FILTER_SERVICE_DATABASE_URL is not set: set it, or start the chores with "
+                "`filter-service up`, which brings its own database."
+            )
+        self._engine = connect(settings.database_url)
+        try:
+            require_current(self._engine)
+        except BaseException:
+            self.close()
+            raise
+        storage = Storage(settings.images_at)
+        self._place = Place(settings, sessions_of(self._engine), storage, knock, stop)
+        self._busy = {name: threading.Lock() for name in CHORES}
+
+    def close(self) -> None:
+        """End its connections."""
+        self._engine.dispose()
+
+    def do(self, name: str) -> int:
+        """Do one chore; how many things were done, none while its last time is still at work.
+
+        What goes wrong is said and forgotten: it is tried again soon, and the others go on.
+        """
+        if not self._busy[name].acquire(blocking=False):
+            return 0
+        try:
+            done = CHORES[name].do(self._place)
+        except FilterServiceError as error:
+            logger.warning("The chore %r is put off. %s", name, error)
+            return 0
+        except Exception:  # the one door: whatever it is, the next time comes soon
+            logger.exception("The chore %r failed; it will be tried again.", name)
+            return 0
+        finally:
+            self._busy[name].release()
+        if done:
+            logger.info(CHORES[name].said, done)
+        return done
+
+
+def forget(sessions: Sessions) -> int:
+    """Remove log-ins that have ended, old failures, and keys whose requests nobody repeats."""
+    gone = (
+        delete(Login).where(Login.expires_at < func.now()).returning(1),
+        delete(LoginFailure).where(LoginFailure.at < func.now() - KEPT).returning(1),
+        delete(IdempotencyKey).where(IdempotencyKey.created_at < func.now() - KEPT).returning(1),
+    )
+    with sessions.begin() as session:
+        return sum(len(session.execute(statement).all()) for statement in gone)

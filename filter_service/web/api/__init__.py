@@ -1,0 +1,1 @@
+"""The HTTP interface for platforms, one file for each of its resources."""

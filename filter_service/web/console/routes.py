@@ -1,0 +1,41 @@
+"""The routes of the pages for people."""
+
+from filter_service.web.console import (
+    accounts,
+    audit,
+    export_files,
+    exports,
+    item,
+    login,
+    overview,
+    pictures,
+    policies,
+    queue,
+    restricted,
+    retention,
+    rules,
+    search,
+    statements,
+    transparency,
+    webhooks,
+)
+
+PAGES = (
+    login,
+    queue,
+    item,
+    pictures,
+    search,
+    overview,
+    rules,
+    accounts,
+    webhooks,
+    audit,
+    retention,
+    statements,
+    policies,
+    exports,
+    export_files,
+    transparency,
+    restricted,
+)

@@ -1,0 +1,1 @@
+"""What every answer of the web process needs: access, paging, problems, headers, metrics."""
