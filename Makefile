@@ -20,10 +20,11 @@ console: $(INSTALLED) ## The moderators' console with the samples in it, and a d
 test: $(INSTALLED) ## Run the tests, file by file on all cores, up to four
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-check: $(INSTALLED) ## Linters and types
+check: $(INSTALLED) ## Linters, types and the borders between rooms
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(INSTALLED) ## Format and mend what ruff can mend
 	$(BIN)/ruff check --fix

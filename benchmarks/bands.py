@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.band_pictures import picture_file
-from filter_service.demo.thresholds import FILE
+from filter_service.demo import POLICY
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.images import decode
 from filter_service.pipeline import audited
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first picture")
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--pretrained", default="", help="empty: the model's own weights")
-    parser.add_argument("--policy", type=Path, default=FILE)
+    parser.add_argument("--policy", type=Path, default=POLICY)
     parser.add_argument("--threads", type=int, default=2, help="that draw and decode")
     options = parser.parse_args()
     policy = read_policy(options.policy)

@@ -42,8 +42,7 @@ from filter_service.db.policies import KnownPolicy, load_policy, store_policy
 from filter_service.db.schema import upgrade
 from filter_service.db.scope import DEFAULT
 from filter_service.db.session import Sessions, connect, sessions_of
-from filter_service.demo.samples import FOLDER as SAMPLES
-from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.demo import POLICY, SAMPLES
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.images import decode
 from filter_service.local import services

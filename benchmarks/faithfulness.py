@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from benchmarks.explaining.masking import MAPS, RANDOM, SHARES, Masked, flags, mask
 from benchmarks.explaining.trials import Array
-from filter_service.demo import thresholds
+from filter_service.demo import POLICY
 from filter_service.demo.scenes import DEV_SEEDS, LARGE, SIZES, TEST_SEEDS
 from filter_service.encoder import load_encoder
 from filter_service.policy import read_policy
@@ -44,7 +44,7 @@ def collect(name: str, split: str, count: int) -> Masked:
     """Margins of one model's right flags with places gone."""
     folder = BUILD / name
     model = "bundled" if name == "bundled" else f"local-dir:{folder}"
-    policy = read_policy(thresholds.FILE if name == "bundled" else folder / "policy.yaml")
+    policy = read_policy(POLICY if name == "bundled" else folder / "policy.yaml")
     encoder = load_encoder(model, device="cpu")
     sizes = LARGE if name == "large" else SIZES
     return mask(encoder, policy, flags(encoder, policy, FIRST[split], count, sizes), SEED)

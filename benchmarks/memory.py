@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from benchmarks.folders import temporary_folder
 from benchmarks.throughput import service
+from filter_service.demo import POLICY
 from filter_service.demo.scenes import DEV_SEEDS, render, sample_scene
-from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.policy import read_policy
 
 SIDES = (96, 128, 192, 256)  # pixels: memory that depends on sizes would show

@@ -19,13 +19,14 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
+from filter_service.demo import POLICY
 from filter_service.demo.kinds import CLASS_OF, TRAINED_STYLES
 from filter_service.demo.samples import ALLOWED
 from filter_service.demo.scenes import DEV_SEEDS, TEST_SEEDS, Placed, Scene, render, sample_scene
-from filter_service.demo.thresholds import FILE
 from filter_service.encoder import Encoder, load_encoder
-from filter_service.images.views import Box, Coverage, windows
+from filter_service.images.views import Box, windows
 from filter_service.policy import Policy, read_policy
+from filter_service.policy.coverage import Coverage
 from filter_service.verdicts import threshold_margin
 
 SIDE = 128  # pixels of the short side
@@ -185,7 +186,7 @@ def main() -> None:
     parser.add_argument("--preprocessing", nargs="+", default=["squash", "crop"])
     parser.add_argument("--test", action="store_true", help="the service's own on test seeds")
     options = parser.parse_args()
-    policy = read_policy(FILE)
+    policy = read_policy(POLICY)
     schemes = SERVED if options.test else SCHEMES | SERVED
     first = FIRST["test" if options.test else "dev"]
     for preprocessing in options.preprocessing:

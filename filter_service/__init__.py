@@ -8,6 +8,8 @@ outcomes = moderate([decode(data)], read_policy(path), load_encoder("bundled"))
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from filter_service.settings import VERSION
+
 if TYPE_CHECKING:
     from filter_service.encoder import Encoder as Encoder
     from filter_service.encoder import load_encoder as load_encoder
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from filter_service.verdicts import Score as Score
     from filter_service.verdicts import Verdict as Verdict
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _ROOMS = {
     "Encoder": "encoder",

@@ -24,8 +24,9 @@ from filter_service.explain.relevance import Capture, capture
 from filter_service.explain.words import Words
 from filter_service.images import Image, Limits, decode, reserved
 from filter_service.images.perceptual_hash import pdq
-from filter_service.images.views import Coverage, Extent, Seen, View, share_seen, windows
+from filter_service.images.views import Extent, Seen, View, share_seen, windows
 from filter_service.policy import Policy
+from filter_service.policy.coverage import Coverage
 from filter_service.scoring import FloatArray, PolicyVectors
 from filter_service.verdicts import (
     KnownVectors,

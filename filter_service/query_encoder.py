@@ -1,8 +1,8 @@
 """Turning words or an image into a vector of the served encoder, which is loaded when asked."""
 
 import threading
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 from filter_service.db.embeddings import register_encoder
 from filter_service.db.screening import widening_of
@@ -12,11 +12,32 @@ from filter_service.images import Limits, decode
 from filter_service.images.views import Box, windows
 from filter_service.policy import Policy
 from filter_service.settings import Settings
-from filter_service.web.http.service import Sought
 
 if TYPE_CHECKING:
     from filter_service.encoder import Encoder
     from filter_service.scoring import FloatArray, PolicyVectors
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """What somebody looks for, in the space of one stored encoder."""
+
+    encoder_id: int
+    vector: "FloatArray"  # (d,) unit
+    scale: float  # of the encoder's head
+
+
+class Seeker(Protocol):
+    """Turns a text or an image into a vector; the first call may take seconds."""
+
+    def text(self, text: str) -> Sought:
+        """Raises Transient when no encoder can be had just now."""
+
+    def image(self, data: bytes) -> Sought:
+        """Raises ImageError for what is no image, Transient as above."""
+
+    def policy(self, policy: Policy) -> "tuple[int, PolicyVectors]":
+        """The stored encoder's id, and a policy in its space; raises Transient as above."""
 
 
 def load(settings: Settings) -> "Encoder":
@@ -36,7 +57,7 @@ def vector_of(encoder: "Encoder", data: bytes, limits: Limits) -> "FloatArray":
 
 
 class EncoderSeeker:
-    """The encoder behind the search (`web.service.Seeker`), loaded by whoever searches first.
+    """The encoder behind the search (a `Seeker`), loaded by whoever searches first.
 
     One at a time loads and asks it: a second copy would cost as much memory again, and each pass
     takes all cores.

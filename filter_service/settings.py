@@ -17,9 +17,10 @@ from pydantic_settings import (
 
 from filter_service.egress.references import AllowList
 from filter_service.errors import InvalidSettings
-from filter_service.images.views import Coverage
+from filter_service.policy.coverage import Coverage
 from filter_service.policy.spelling import nearest
 
+VERSION = "0.1.0"  # of this code, as packages, records and messages name it
 PREFIX = "FILTER_SERVICE_"
 YEAR, MOST = 366 * 86_400.0, 2**31 - 1  # seconds; the largest whole number
 PILLOWS_LIMIT = 178_956_970  # pixels; Pillow opens nothing larger

@@ -12,8 +12,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy import Engine, text
 
-from filter_service.demo.samples import FOLDER as SAMPLES
-from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.demo import POLICY, SAMPLES
 from filter_service.intake import submissions
 from filter_service.intake.submissions import Submission
 from filter_service.local import Services

@@ -23,7 +23,7 @@ from filter_service.accounts import Role
 from filter_service.accounts.logins import open_session
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.db.tables import Item, Person
-from filter_service.demo.samples import FOLDER as SAMPLES
+from filter_service.demo import SAMPLES
 from filter_service.intake.submissions import Submission
 from filter_service.local import Services
 from filter_service.query_encoder import EncoderSeeker

@@ -17,12 +17,13 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Login, Person
 from filter_service.errors import ModelUnavailable, UnknownPerson
 from filter_service.policy import Policy
+from filter_service.query_encoder import Seeker, Sought
 from filter_service.scoring import PolicyVectors
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 from filter_service.web.http import problems, security_headers
 from filter_service.web.http.access import cookie_name, csrf_token
-from filter_service.web.http.service import Seeker, Service, Sought
+from filter_service.web.http.service import Service
 
 
 class NullSeeker:

@@ -10,9 +10,10 @@ import numpy as np
 from filter_service.db.embeddings import register_encoder
 from filter_service.db.session import Sessions
 from filter_service.errors import UnreadableImage
-from filter_service.images.views import Coverage, View
+from filter_service.images.views import View
 from filter_service.moderation import Desk
 from filter_service.policy import ForbiddenClass, Policy
+from filter_service.policy.coverage import Coverage
 from filter_service.scoring import FloatArray
 from filter_service.storage import Storage
 from filter_service.verdicts import KnownVectors, Outcome, judge, score

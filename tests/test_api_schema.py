@@ -19,10 +19,10 @@ from filter_service import accounts
 from filter_service.db.embeddings import register_encoder
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item
+from filter_service.query_encoder import Sought
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app
-from filter_service.web.http.service import Sought
 from tests.signed_in import NullSeeker, key_client, web_service
 from tests.some_cases import POLICY
 from tests.some_pictures import DIM, FINGERPRINT, Pictured, noisy, stored

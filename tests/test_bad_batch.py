@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from filter_service.demo.samples import FOLDER as SAMPLES
-from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.demo import POLICY, SAMPLES
 from filter_service.moderation.worker import Worker
 from filter_service.settings import Settings
 from tests.bad_files import make_bad_files

@@ -14,8 +14,7 @@ from filter_service import query_encoder
 from filter_service.cli import app, run
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch
-from filter_service.demo.samples import FOLDER as SAMPLES
-from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.demo import POLICY, SAMPLES
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.ledger.notes import SigningKey
 from filter_service.settings import Settings

@@ -16,8 +16,7 @@ from filter_service.db.embeddings import register_encoder
 from filter_service.db.screening import keep_pairs, widening_of
 from filter_service.db.session import Sessions
 from filter_service.db.tables import StoredCheck
-from filter_service.demo.samples import FOLDER as SAMPLES
-from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.demo import POLICY, SAMPLES
 from filter_service.encoder import Encoder
 from filter_service.encoder.screening_check import RECENT, ROOM, Pairs, ScreeningCheck
 from filter_service.images import Limits

@@ -14,8 +14,7 @@ from sqlalchemy import Engine, text
 from typer.testing import CliRunner, Result
 
 from filter_service.cli import app, run
-from filter_service.demo.samples import FOLDER as SAMPLES
-from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.demo import POLICY, SAMPLES
 from filter_service.errors import AnotherEncoder
 from filter_service.moderation.worker import Worker
 from filter_service.settings import Settings

@@ -13,8 +13,7 @@ from typer.testing import CliRunner, Result
 from filter_service.cli import app
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch
-from filter_service.demo.samples import FOLDER as SAMPLES
-from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.demo import POLICY, SAMPLES
 from filter_service.errors import InvalidPolicy
 from filter_service.settings import Settings
 from tests.test_cli import LABELS, Line

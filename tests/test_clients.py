@@ -19,11 +19,11 @@ from filter_service.db.tables import Client, Delivery, Item, LedgerEntry
 from filter_service.images import digest
 from filter_service.moderation import drain
 from filter_service.policy import Policy
+from filter_service.query_encoder import Sought
 from filter_service.rollout import active_policy
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app
-from filter_service.web.http.service import Sought
 from tests.bad_files import encoded, still
 from tests.signed_in import NullSeeker, key_client, web_service
 from tests.simple_judge import DIM, POLICY, SimpleJudge, Subject, desk_of

@@ -12,8 +12,7 @@ import pytest
 import torch
 from PIL import ImageCms
 
-from filter_service.demo.samples import FOLDER as SAMPLES
-from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.demo import POLICY, SAMPLES
 from filter_service.images import decode
 from filter_service.images.views import View
 from filter_service.policy import read_policy

@@ -14,9 +14,9 @@ from filter_service.db.tables import Review, ReviewCase, StoredExplanation
 from filter_service.ledger import Event
 from filter_service.policy import ForbiddenClass
 from filter_service.rendering.evidence import evidence
+from filter_service.rendering.formats import percent, signed, span
 from filter_service.reviews.cases import Filter, claim_next
 from filter_service.verdicts.explanation import Explanation
-from filter_service.web.console.pages import percent, signed, span
 from tests.signed_in import client_of, somebody
 from tests.test_overlay import record
 

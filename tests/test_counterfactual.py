@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from filter_service.demo import POLICY
 from filter_service.demo.scenes import DEV_SEEDS, Scene, render, sample_scene, without
-from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.explain.counterfactual import (
     FARTHEST_WORDING,

@@ -24,8 +24,7 @@ from filter_service.db.tables import (
     StoredScore,
 )
 from filter_service.db.vectors import StoredMemory, among, near
-from filter_service.demo.samples import FOLDER as SAMPLES
-from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.demo import POLICY, SAMPLES
 from filter_service.errors import InvalidRequest, NotAllowed
 from filter_service.explain.explanation import Explanations
 from filter_service.images import Limits, decode, digest
@@ -35,10 +34,10 @@ from filter_service.ledger import Event
 from filter_service.moderation import Desk
 from filter_service.pipeline import ServedJudge, moderate
 from filter_service.policy import Policy, Preserved, read_policy
+from filter_service.query_encoder import Sought
 from filter_service.reviews import cases, restricted
 from filter_service.reviews.appeals import appeal, open_appeal
 from filter_service.verdicts import Verdict
-from filter_service.web.http.service import Sought
 from tests import console_life as life
 from tests.console_world import World, labelled
 from tests.precision import bundled

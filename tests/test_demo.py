@@ -13,8 +13,7 @@ from rich.console import Console
 
 from filter_service.cli.demo import Flag, _draw, _flags, _right, _table
 from filter_service.db.session import Sessions
-from filter_service.demo.samples import FOLDER as SAMPLES
-from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.demo import POLICY, SAMPLES
 from filter_service.images import digest
 from filter_service.intake import submissions
 from filter_service.intake.submissions import Submission

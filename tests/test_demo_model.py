@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from filter_service.demo import bundled, samples
+from filter_service.demo import POLICY, SAMPLES, bundled, samples
 from filter_service.demo.evaluate import relation, wilson
 from filter_service.demo.kinds import FORBIDDEN, KINDS, ORDINARY
 from filter_service.demo.scenes import DEV_SEEDS, EMPTY, a, captions, sample_scene
-from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.demo.thresholds import best_threshold
 from filter_service.policy import read_policy
 from filter_service.scoring import ensemble
@@ -34,7 +33,7 @@ def model() -> bundled.Bundled:
 
 @cache
 def labels() -> list[Label]:
-    lines = (samples.FOLDER / "labels.jsonl").read_text().splitlines()
+    lines = (SAMPLES / "labels.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -86,8 +85,8 @@ def test_the_samples_are_judged_as_well_as_measured() -> None:
 
 
 def test_there_are_240_samples_of_a_few_megabytes() -> None:
-    assert len(labels()) == len(list(samples.FOLDER.glob("*.jpg"))) == 240
-    assert size_of(samples.FOLDER) <= 8_000_000
+    assert len(labels()) == len(list(SAMPLES.glob("*.jpg"))) == 240
+    assert size_of(SAMPLES) <= 8_000_000
 
 
 def test_a_third_of_the_samples_is_forbidden() -> None:
@@ -97,7 +96,7 @@ def test_a_third_of_the_samples_is_forbidden() -> None:
 @pytest.mark.parametrize("i", [0, 1, 77, 239])
 def test_a_sample_can_be_drawn_again_from_its_seed(i: int) -> None:
     again = samples.moderation_scene(samples.SAMPLE_SEEDS + i, i % 3 == 0)
-    with Image.open(samples.FOLDER / str(labels()[i]["file"])) as kept:
+    with Image.open(SAMPLES / str(labels()[i]["file"])) as kept:
         difference = np.asarray(kept.convert("RGB"), float) - samples.as_submitted(again.scene)
     assert np.abs(difference).mean() < 1  # another JPEG library may round otherwise
     assert labels()[i]["kinds"] == [o.kind for o in again.scene.objects]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from filter_service.demo import POLICY
 from filter_service.demo.scenes import DEV_SEEDS, render, sample_scene
-from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import load_encoder
 from filter_service.explain.question import Question
 from filter_service.explain.study.prompt_edits import PromptEdit, edits, vocabulary

@@ -35,8 +35,7 @@ from filter_service.db.tables import (
     StoredExplanation,
     StoredScore,
 )
-from filter_service.demo.samples import FOLDER as SAMPLES
-from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.demo import POLICY, SAMPLES
 from filter_service.errors import Conflict, StorageUnavailable, UnknownItem
 from filter_service.images import digest
 from filter_service.intake import submissions

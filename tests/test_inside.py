@@ -13,10 +13,10 @@ import torch
 from open_clip.model import CLIP, CLIPVisionCfg
 from torch import Tensor
 
+from filter_service.demo import POLICY
 from filter_service.demo.kinds import CLASS_OF
 from filter_service.demo.samples import SIDE, moderation_scene
 from filter_service.demo.scenes import DEV_SEEDS, mask, render, sample_scene, without
-from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.errors import NotExplainable
 from filter_service.explain.regions import Suspect
 from filter_service.explain.study.inside import (

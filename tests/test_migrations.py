@@ -10,7 +10,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, Text, cast, make_url, select, text
 
-import filter_service
 from filter_service import accounts
 from filter_service.accounts import Profile, Role
 from filter_service.db import schema
@@ -95,7 +94,7 @@ def test_an_installed_package_carries_its_migrations(
 ) -> None:
     package = tmp_path / "filter_service"
     shutil.copytree(schema.migrations(), package / "migrations")
-    monkeypatch.setattr(filter_service, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(schema, "__file__", str(package / "db" / "schema.py"))
     assert schema.migrations() == package / "migrations"
 
 

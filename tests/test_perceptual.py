@@ -8,7 +8,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 import pytest
 
-from filter_service.demo.samples import FOLDER as SAMPLES
+from filter_service.demo import SAMPLES
 from filter_service.images.perceptual_hash import BITS, NEAR, differing, packed, pdq
 
 FILES = sorted(SAMPLES.glob("*.jpg"))[:40]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from filter_service.demo import POLICY
 from filter_service.demo.kinds import KINDS
 from filter_service.demo.scenes import DEV_SEEDS, a, render, sample_scene
-from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import load_encoder
 from filter_service.explain.counterfactual import search_images
 from filter_service.explain.memory import ArrayMemory

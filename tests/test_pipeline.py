@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from filter_service import Outcome, Verdict, decode, load_encoder, moderate
-from filter_service.demo.samples import FOLDER as SAMPLES
-from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.demo import POLICY, SAMPLES
 from filter_service.encoder import Encoder
 from filter_service.explain.question import Question, boundary, degrees
 from filter_service.explain.relevance import capture

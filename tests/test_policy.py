@@ -8,11 +8,11 @@ import jsonschema
 import pytest
 import yaml
 
-from filter_service.demo.thresholds import FILE as DEMO
+from filter_service.demo import POLICY as DEMO
 from filter_service.errors import InvalidPolicy
 from filter_service.policy import Policy, json_schema, parse_policy, read_policy
 
-ROOM = Path(__file__).parent.parent / "filter_service" / "policies"
+ROOM = Path(__file__).parent.parent / "filter_service" / "policy" / "starter"
 PHOTOGRAPHS, SCHEMA = ROOM / "photographs.yaml", ROOM / "policy.schema.json"
 SOUND = """\
 name: test

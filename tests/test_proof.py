@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from filter_service.demo import POLICY
 from filter_service.demo.samples import as_submitted, moderation_scenes
 from filter_service.demo.scenes import TEST_SEEDS
-from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import Encoder
 from filter_service.explain.explanation import Case, Explanations
 from filter_service.explain.memory import ArrayMemory

@@ -17,13 +17,13 @@ from filter_service.accounts import Role
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Image, Item, LedgerEntry, LedgerPayload, StoredExplanation
 from filter_service.local import Services
+from filter_service.query_encoder import Sought
 from filter_service.storage import Storage
 from filter_service.web.api.routes import RESOURCES
 from filter_service.web.app import create_app
 from filter_service.web.console.routes import PAGES
 from filter_service.web.console.sightings import vector_of
 from filter_service.web.http.access import Caller
-from filter_service.web.http.service import Sought
 from tests.console_world import World, world_over
 from tests.signed_in import NullSeeker, client_of, key_client
 

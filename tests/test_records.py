@@ -37,6 +37,7 @@ from filter_service.images import Limits
 from filter_service.ledger import Event
 from filter_service.ledger.proofs import check_proof
 from filter_service.local import Services
+from filter_service.web.http.pages import style
 from tests import recorded
 from tests.console_world import World, world_over
 from tests.signed_in import client_of, key_client
@@ -218,7 +219,9 @@ def test_what_cannot_be_read_is_shown_all_the_same(
     world: World, subject: int, owner: Engine, table: str
 ) -> None:
     life = recorded.after(owner, subject, f"UPDATE {table} = '{{}}' WHERE :item = :item")
-    html = written_down(world.service.storage, Limits.of(world.service.settings), life, frozenset())
+    html = written_down(
+        world.service.storage, Limits.of(world.service.settings), life, frozenset(), style()
+    )
     assert "cannot be read" in html and "does not agree with the ledger" in html
 
 
@@ -239,7 +242,9 @@ def test_the_test_of_a_map_is_shown_in_records_of_both_schemas(
     world: World, subject: int, owner: Engine, change: str, weakest: bool
 ) -> None:
     life = recorded.after(owner, subject, change)
-    html = written_down(world.service.storage, Limits.of(world.service.settings), life, frozenset())
+    html = written_down(
+        world.service.storage, Limits.of(world.service.settings), life, frozenset(), style()
+    )
     assert "without the top tenth" in html and "cannot be read" not in html
     assert ("without the weakest" in html) is weakest
 
@@ -313,7 +318,9 @@ def test_entries_that_say_nonsense_are_shown_all_the_same(
 ) -> None:
     harm = f"UPDATE ledger_payloads SET details = '{details.replace(':', chr(92) + ':')}' "
     life = recorded.after(owner, subject, f"{harm} FROM ledger {OF_ITEM} AND id = entry_id")
-    html = written_down(world.service.storage, Limits.of(world.service.settings), life, frozenset())
+    html = written_down(
+        world.service.storage, Limits.of(world.service.settings), life, frozenset(), style()
+    )
     assert "does not agree with the ledger" in html
     assert html.count("What it says is not what it committed to.") >= len(life.entries)
 
@@ -323,7 +330,9 @@ def test_a_payload_that_nobody_erased_is_not_called_erased(
 ) -> None:
     harm = f"DELETE FROM ledger_payloads USING ledger {OF_ITEM} AND id = entry_id"
     life = recorded.after(owner, subject, harm)
-    html = written_down(world.service.storage, Limits.of(world.service.settings), life, frozenset())
+    html = written_down(
+        world.service.storage, Limits.of(world.service.settings), life, frozenset(), style()
+    )
     assert html.count("payload gone, and nothing erased it") == len(life.entries)
     assert "payload erased" not in html
 
@@ -333,7 +342,9 @@ def test_proofs_of_the_file_convince_the_checker(
 ) -> None:
     vkey = recorded.seal_all(world)
     life = recorded.life(world, subject)
-    html = written_down(world.service.storage, Limits.of(world.service.settings), life, frozenset())
+    html = written_down(
+        world.service.storage, Limits.of(world.service.settings), life, frozenset(), style()
+    )
     proven = check_proof(json.loads(proofs_in(html)), [vkey])
     assert (proven.item, proven.entries, proven.waiting) == (subject, len(life.entries), 0)
     file = tmp_path / "record.html"

@@ -30,7 +30,7 @@ from filter_service.audit.replay.tolerances import LOGITS
 from filter_service.cli import app
 from filter_service.db.session import connect
 from filter_service.db.tables import Image, Item, SealedItem, StoredExplanation
-from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.demo import POLICY
 from filter_service.encoder import load_encoder
 from filter_service.encoder.network import BUNDLED
 from filter_service.errors import AnotherEncoder, InvalidRequest, UnknownItem

@@ -18,9 +18,9 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from filter_service.cli import app
+from filter_service.demo import POLICY
 from filter_service.demo.samples import jpeg
 from filter_service.demo.scenes import DEV_SEEDS, mask, sample_scene
-from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.explain.memory import ArrayMemory
 from filter_service.explain.study.audit import PARTS, Audit, audit
@@ -283,7 +283,7 @@ class TestCoca:
 
 
 class TestCommand:
-    """`explain FILE --prompt`: with no database and no broker."""
+    """`explain POLICY --prompt`: with no database and no broker."""
 
     @pytest.fixture
     def explain(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

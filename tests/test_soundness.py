@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from filter_service import query_encoder
 from filter_service.cli import app
-from filter_service.demo.thresholds import FILE as DEMO
+from filter_service.demo import POLICY as DEMO
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.errors import InvalidPolicy, ModelUnavailable
 from filter_service.policy import read_policy

@@ -19,7 +19,7 @@ from filter_service.accounts import Role
 from filter_service.cli import policy_versions as commands
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Activation, StoredPolicy
-from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.demo import POLICY
 from filter_service.local import Services
 from filter_service.policy import Policy, Preserved, read_policy
 from filter_service.rollout import Flags

@@ -15,9 +15,9 @@ from filter_service.audit.replay.comparison import Comparison
 from filter_service.audit.replay.recorded import OnRecord
 from filter_service.audit.replay.replay import Replay
 from filter_service.db.session import Sessions
+from filter_service.demo import POLICY
 from filter_service.demo.kinds import TRAINED_STYLES
 from filter_service.demo.scenes import Placed, Scene, render
-from filter_service.demo.thresholds import FILE
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.encoder.network import BUNDLED
 from filter_service.images import Image, Limits, decode, digest
@@ -27,7 +27,6 @@ from filter_service.images.views import (
     NEARLY,
     WIDEST,
     Box,
-    Coverage,
     Extent,
     Seen,
     View,
@@ -36,6 +35,7 @@ from filter_service.images.views import (
 )
 from filter_service.pipeline import ServedJudge, moderate
 from filter_service.policy import Policy, read_policy
+from filter_service.policy.coverage import Coverage
 from filter_service.rendering.overlay import VIEWED, map_layer, seen
 from filter_service.storage import Storage
 from filter_service.verdicts import KnownVectors, Outcome, Verdict
@@ -173,7 +173,7 @@ def test_known_vectors_are_those_of_the_views_that_are_asked_for() -> None:
 
 @cache
 def demo() -> Policy:
-    return read_policy(FILE)
+    return read_policy(POLICY)
 
 
 @cache

@@ -28,7 +28,7 @@ from filter_service.db.tables import (
     ReviewOutcome,
     WebhookEndpoint,
 )
-from filter_service.demo.samples import FOLDER as SAMPLES
+from filter_service.demo import SAMPLES
 from filter_service.ledger import Event
 from filter_service.local import Services
 from filter_service.reviews.decisions import settle

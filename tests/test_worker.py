@@ -11,8 +11,7 @@ from sqlalchemy import func, select
 from filter_service.audit.record.event_descriptions import sentence
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, LedgerEntry, StoredExplanation, StoredPhrase
-from filter_service.demo.samples import FOLDER as SAMPLES
-from filter_service.demo.thresholds import FILE as POLICY
+from filter_service.demo import POLICY, SAMPLES
 from filter_service.encoder import phrases
 from filter_service.errors import InvalidSettings
 from filter_service.images import decode

@@ -21,6 +21,7 @@ from filter_service.cli.context import Queue, lasting
 from filter_service.cli.supervision import supervised
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Image, Item, StoredEncoder, StoredExplanation
+from filter_service.demo import POLICY, SAMPLES
 from filter_service.images import decode, digest, read
 from filter_service.images.views import View
 from filter_service.intake import submissions
@@ -31,7 +32,6 @@ from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.verdicts.explanation import Explanation
 
-HERE = Path(__file__).parent
 OUTPUT = Path("demo-output")  # in the working folder; each run replaces its pictures
 WORDS = 3  # shown of a prompt
 LOUD = 0.05  # logits: words that say less are left out
@@ -54,8 +54,8 @@ class Flag:
 
 def show(queue: Queue) -> None:
     """Submit, wait with a progress bar, print and draw; what was started is stopped."""
-    files = sorted((HERE / "samples").glob("*.jpg"))
-    policy = read_policy(HERE / "policy.yaml")
+    files = sorted(SAMPLES.glob("*.jpg"))
+    policy = read_policy(POLICY)
     console = Console()
     with lasting(queue) as place:
         log = place.settings.data_dir / "demo.log"
@@ -178,7 +178,7 @@ def _page(flags: list[Flag]) -> str:
 
 def _right(found: list[Item]) -> int:
     """How many items got the verdict that their labels say."""
-    lines = (HERE / "samples" / "labels.jsonl").read_text().splitlines()
+    lines = (SAMPLES / "labels.jsonl").read_text().splitlines()
     labels = {row["file"]: row for row in map(json.loads, lines)}
     expected = {
         name: Verdict.FLAGGED if row["classes"] else Verdict.CLEAR for name, row in labels.items()

@@ -5,7 +5,6 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import typer
 from sqlalchemy import select
@@ -15,9 +14,9 @@ from filter_service.accounts import Profile, Role
 from filter_service.accounts.passwords import generate
 from filter_service.cli.batches import watched
 from filter_service.cli.context import Queue, Workplace, lasting
-from filter_service.cli.operations import everything
-from filter_service.cli.supervision import Parts, supervised
+from filter_service.cli.supervision import Parts, everything, supervised
 from filter_service.db.tables import Batch
+from filter_service.demo import POLICY, SAMPLES
 from filter_service.errors import InvalidSettings, UnknownPerson
 from filter_service.images import read
 from filter_service.intake import submissions
@@ -25,7 +24,6 @@ from filter_service.intake.submissions import Submission
 from filter_service.policy import read_policy
 from filter_service.settings import Settings
 
-HERE = Path(__file__).parent
 LABEL = "demo"
 PEOPLE = (("demo", Role.ADMIN), ("moderator", Role.MODERATOR))
 PATIENCE = 60.0  # seconds for the web page to answer
@@ -64,13 +62,13 @@ def _judge_samples(place: Workplace, parts: Parts) -> None:
     with place.sessions.begin() as session:
         batch = session.scalar(known.order_by(Batch.submitted_at.desc()).limit(1))
     if batch is None:
-        files = sorted((HERE / "samples").glob("*.jpg"))
+        files = sorted(SAMPLES.glob("*.jpg"))
         batch = submissions.accept(
             place.sessions,
             place.storage,
             place.knock,
             (Submission(f.name, read(f)) for f in files),
-            read_policy(HERE / "policy.yaml"),
+            read_policy(POLICY),
             label=LABEL,
         )
     watched(place, batch, parts.look)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PRODUCT = Path(__file__).parent.parent
 POLICIES = {"bundled": PRODUCT / "demo" / "policy.yaml"}  # by model: what is ordinary for it
-PHOTOGRAPHS = PRODUCT / "policies" / "photographs.yaml"  # for every other one
+PHOTOGRAPHS = PRODUCT / "policy" / "starter" / "photographs.yaml"  # for every other one
 DEFAULT = "decomposition"  # the map of the stored records
 EVEN = 0.5  # probability at which a prompt is as near as the neutral ones
 

@@ -2,14 +2,13 @@
 
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from filter_service.cli.context import Queue, lasting, workplace
 from filter_service.cli.parameters import MOST_WORKERS
-from filter_service.cli.supervision import Start, supervised
+from filter_service.cli.supervision import everything, supervised
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,16 +52,6 @@ def up(
         typer.echo(f"Up, with everything in {place.settings.data_dir}; Ctrl-C stops it.")
         with supervised(everything(place.queue, place.settings, workers)) as parts:
             parts.stay()
-
-
-def everything(
-    queue: Queue, settings: "Settings", workers: int = 1, log: Path | None = None
-) -> dict[str, Start]:
-    """How to start each process of a whole service, by name."""
-    numbered = ["worker"] if workers == 1 else [f"worker {i}" for i in range(1, workers + 1)]
-    rest = {"chores": queue.chores, "schedule": queue.schedule, "web page": queue.web}
-    starts = dict.fromkeys(numbered, queue.worker) | rest
-    return {name: partial(start, settings, log) for name, start in starts.items()}
 
 
 @database.command()

@@ -20,6 +20,7 @@ def record(
     from filter_service.cli.context import workplace
     from filter_service.images import Limits
     from filter_service.web.http.access import Caller
+    from filter_service.web.http.pages import style
     from filter_service.web.http.row_access import item_for, visible
 
     whoever = Caller("service", Role.AUDITOR, None)
@@ -34,7 +35,7 @@ def record(
         with place.sessions.begin() as session:
             others = shown_beside(session, life, visible(whoever))
         limits = Limits.of(place.settings)
-        out.write_text(written_down(place.storage, limits, life, others), encoding="utf-8")
+        out.write_text(written_down(place.storage, limits, life, others, style()), encoding="utf-8")
     typer.echo(out)
 
 

@@ -7,13 +7,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from subprocess import Popen
 
 import typer
 
+from filter_service.cli.context import Queue
 from filter_service.cli.interruption import hurried
 from filter_service.errors import ProcessFailed
+from filter_service.settings import Settings
 
 TIMES, WITHIN = 3, 60.0  # a process that ends so often in so many seconds will not stay
 POLL = 0.1  # seconds
@@ -107,3 +110,13 @@ def _sweep(process: "Popen[bytes]") -> None:
 
 def _how(code: int) -> str:
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+def everything(
+    queue: Queue, settings: Settings, workers: int = 1, log: Path | None = None
+) -> dict[str, Start]:
+    """How to start each process of a whole service, by name."""
+    numbered = ["worker"] if workers == 1 else [f"worker {i}" for i in range(1, workers + 1)]
+    rest = {"chores": queue.chores, "schedule": queue.schedule, "web page": queue.web}
+    starts = dict.fromkeys(numbered, queue.worker) | rest
+    return {name: partial(start, settings, log) for name, start in starts.items()}

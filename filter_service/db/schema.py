@@ -8,7 +8,6 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
-import filter_service
 from filter_service.db.session import ROLE, connect
 from filter_service.errors import DatabaseOutdated
 
@@ -96,6 +95,6 @@ def _config() -> Config:
 
 def migrations() -> Path:
     """The migrations' folder: inside the installed package, or at the top of a checkout."""
-    package = Path(filter_service.__file__).parent
+    package = Path(__file__).parents[1]
     inside = package / "migrations"
     return inside if inside.is_dir() else package.parent / "migrations"

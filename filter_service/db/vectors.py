@@ -17,11 +17,11 @@ from filter_service.db.embeddings import unit
 from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Float16s, Float32s, PolicyClass, StoredPolicy
-from filter_service.explain.counterfactual import Neighbour, Phrase
 from filter_service.images.views import View
 from filter_service.policy import Policy
 from filter_service.scoring import FloatArray
 from filter_service.verdicts import Verdict, threshold_margin
+from filter_service.verdicts.neighbours import Neighbour, Phrase
 
 FEW = 10_000  # images of one side that are read one by one
 OWN = 50_000  # images of one client, the newest, that are where walking meets too few of them

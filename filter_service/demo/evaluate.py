@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from filter_service.demo import bundled, samples
+from filter_service.demo import POLICY, bundled, samples
 from filter_service.demo.card import card
 from filter_service.demo.kinds import KINDS, TRAINED_STYLES, UNSEEN_STYLE
 from filter_service.demo.scenes import SIZES, TEST_SEEDS, Scene, Sizes, a, sample_scene
-from filter_service.demo.thresholds import FILE as POLICY
 from filter_service.policy import Policy, read_policy
 from filter_service.scoring import FloatArray, ensemble
 

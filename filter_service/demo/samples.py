@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from filter_service.demo import SAMPLES
 from filter_service.demo.kinds import CLASS_OF, ORDINARY, TRAINED_STYLES
 from filter_service.demo.scenes import SIZES, Scene, Sizes, render, sample_scene
 
-FOLDER = Path(__file__).parent / "samples"
 SAMPLE_SEEDS = 990_000_000  # between the development and the test seeds, used for nothing else
 COUNT = 240
 SIDE = 384  # pixels
@@ -98,7 +98,7 @@ def write(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--out", type=Path, default=SAMPLES)
     write(parser.parse_args().out)
 
 

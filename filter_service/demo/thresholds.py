@@ -14,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from filter_service.demo import bundled
+from filter_service.demo import POLICY, bundled
 from filter_service.demo.kinds import FORBIDDEN, ORDINARY
 from filter_service.demo.samples import moderation_scenes
 from filter_service.demo.scenes import DEV_SEEDS, EMPTY, SIZES, Sizes, a
 from filter_service.policy import Policy
 
-FILE = Path(__file__).parent / "policy.yaml"
 COUNT = 2400
 LOWEST, HIGHEST = -6.0, 12.0  # margins between which a threshold may lie
 TEMPLATES = ["{}", "a picture of {}"]
@@ -96,7 +95,7 @@ def write(thresholds: dict[str, float], file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, default=bundled.FOLDER)
-    parser.add_argument("--out", type=Path, default=FILE)
+    parser.add_argument("--out", type=Path, default=POLICY)
     options = parser.parse_args()
     write(choose(bundled.load(options.model)), options.out)
 

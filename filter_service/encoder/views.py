@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from filter_service.images import Frame, Image
-from filter_service.images.views import Coverage, Extent, Seen, View, share_seen, windows
+from filter_service.images.views import Extent, Seen, View, share_seen, windows
+from filter_service.policy.coverage import Coverage
 
 if TYPE_CHECKING:
     from filter_service.encoder import Encoder

@@ -17,6 +17,7 @@ from filter_service.policy import Policy
 from filter_service.scoring import EncodeTexts, FloatArray
 from filter_service.verdicts import Verdict
 from filter_service.verdicts.explanation import CounterfactualImage, CounterfactualText
+from filter_service.verdicts.neighbours import Neighbour, Phrase
 
 ASKED = 20  # candidates asked of each memory
 FURTHER = 500  # likewise, where those were too alike or did not hold
@@ -26,25 +27,6 @@ PHRASES_ASKED = 3 * KEPT  # of each memory; some will not flip as the policy wor
 SAME = 0.98  # cosine from which two answers count as near-duplicates
 EVERYWHERE = 180.0  # degrees
 FARTHEST_WORDING = 45.0  # degrees: from here on two wordings share less than half of what they say
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """An image that a memory holds."""
-
-    digest: str
-    vector: FloatArray  # (d,) unit
-    margin: float  # as stored
-    exact: bool  # the vector is float32
-    decision: str | None = None  # what a moderator said
-
-
-@dataclass(frozen=True, slots=True)
-class Phrase:
-    """A wording of the phrase bank."""
-
-    text: str
-    vector: FloatArray  # (d,) unit
 
 
 class Memory(Protocol):

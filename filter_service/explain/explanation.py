@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from filter_service import __version__
 from filter_service.errors import NotExplainable
 from filter_service.explain import faithfulness_test, regions
 from filter_service.explain.counterfactual import Memory, search_images, search_texts
@@ -20,6 +19,7 @@ from filter_service.explain.relevance_rules import EXACT
 from filter_service.explain.words import Words
 from filter_service.policy import Policy
 from filter_service.scoring import ClassVectors, FloatArray, PolicyVectors
+from filter_service.settings import VERSION
 from filter_service.verdicts import Score, threshold_margin
 from filter_service.verdicts.explanation import (
     Explanation,
@@ -163,7 +163,7 @@ class Explanations:
             fingerprint=self.encoder.fingerprint,
             policy=policy.name,
             policy_digest=policy.digest,
-            code=__version__,
+            code=VERSION,
             seed=faithfulness_test.SEED,
         )
 

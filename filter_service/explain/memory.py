@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from filter_service.explain.counterfactual import Neighbour, Phrase
 from filter_service.policy import Policy
 from filter_service.scoring import FloatArray, PolicyVectors
 from filter_service.verdicts import Verdict, threshold_margin
+from filter_service.verdicts.neighbours import Neighbour, Phrase
 
 
 @dataclass(frozen=True)

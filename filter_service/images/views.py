@@ -4,8 +4,9 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Self
+
+from filter_service.policy.coverage import Coverage
 
 # Chosen by `python -m benchmarks.views`; docs/views.md has the table.
 # How many times as long as the input's shape one look may be: what is longer is seen in windows of
@@ -101,13 +102,6 @@ def is_partial(pixels: float | None, time: float | None) -> bool:
 def percent(share: float) -> str:
     """Rounded down, so that what is not whole is not called so."""
     return f"{math.floor(100 * share + 1e-6)} %"
-
-
-class Coverage(StrEnum):
-    """How much of an image is looked at."""
-
-    WHOLE = "whole"
-    MODEL = "model"  # what the model's own preprocessing leaves: a square of the middle, as a rule
 
 
 def windows(

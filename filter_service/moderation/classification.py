@@ -11,11 +11,11 @@ from typing import Generic, Protocol, TypeVar
 from filter_service.db.policies import KnownPolicy, load_policy
 from filter_service.db.session import Sessions
 from filter_service.errors import ImageError, Transient, for_clients
-from filter_service.images.views import Coverage
 from filter_service.moderation.disposition import Judged
 from filter_service.moderation.leases import Claimed, Leases
 from filter_service.moderation.results import Source, record
 from filter_service.policy import Policy
+from filter_service.policy.coverage import Coverage
 from filter_service.reviews.hash_matching import Matcher
 from filter_service.storage import Storage
 from filter_service.verdicts import KnownVectors, Outcome, Verdict

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from filter_service.canonical import canonical
 from filter_service.errors import InvalidPolicy
-from filter_service.images.views import Coverage
+from filter_service.policy.coverage import Coverage
 from filter_service.policy.statement_grounds import Ground
 from filter_service.policy.statement_mapping import LONGEST_GROUND, Notices, Stated
 from filter_service.policy.strict import Name, Storable, Strict, Text

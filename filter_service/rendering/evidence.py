@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from filter_service.policy import ForbiddenClass
+from filter_service.rendering.formats import number, percent
 from filter_service.rendering.overlay import full_colour, is_part
 from filter_service.verdicts import claims, probability, threshold_margin
 from filter_service.verdicts.explanation import Explanation, PromptWords
-from filter_service.web.console.pages import number, percent
 
 STEPS = (0.3, 1.0, 2.0, 4.0, 8.0)  # logits at which a word takes the next colour, on every page
 MATTERS = 0.2  # logits: of words that say less, nobody asks for the sign

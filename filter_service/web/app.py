@@ -3,12 +3,12 @@
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from filter_service import __version__
+from filter_service.settings import VERSION
 from filter_service.web.api import documentation
 from filter_service.web.api.routes import RESOURCES
-from filter_service.web.console.pages import HERE
 from filter_service.web.console.routes import PAGES
 from filter_service.web.http import metrics, problems, security_headers
+from filter_service.web.http.pages import HERE
 from filter_service.web.http.service import Service
 
 
@@ -16,7 +16,7 @@ def create_app(service: Service) -> FastAPI:
     """The pages and the interface over one service."""
     app = FastAPI(
         title="filter_service",
-        version=__version__,
+        version=VERSION,
         docs_url=None,  # its page loads scripts from elsewhere; `/docs` is ours
         redoc_url=None,
     )

@@ -10,11 +10,10 @@ from urllib.parse import urlsplit
 import httpcore
 from standardwebhooks import Webhook
 
-from filter_service import __version__
 from filter_service.egress.client import Deadline, Internet, Pinned
 from filter_service.egress.references import PORTS
 from filter_service.errors import AddressUnavailable, UnsafeAddress
-from filter_service.settings import Settings
+from filter_service.settings import VERSION, Settings
 
 ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 GONE = 410
@@ -59,7 +58,7 @@ def signed(letter: Letter, now: datetime) -> tuple[dict[str, str], bytes]:
         "connection": "close",
         "content-length": str(len(body)),
         "content-type": "application/json",
-        "user-agent": f"filter-service/{__version__}",
+        "user-agent": f"filter-service/{VERSION}",
         "webhook-id": letter.message_id,
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": Webhook(letter.secret).sign(letter.message_id, now, text),

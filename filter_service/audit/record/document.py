@@ -3,8 +3,11 @@
 import json
 import re
 from base64 import b64encode
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment
 from markupsafe import Markup
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
@@ -17,22 +20,26 @@ from filter_service.db.tables import Image, Item
 from filter_service.errors import InvalidRequest
 from filter_service.images import Limits
 from filter_service.ledger.proofs import FORMAT, Inclusion
+from filter_service.rendering.templates import environment
 from filter_service.storage import Storage
-from filter_service.web.console.pages import HERE, templates
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 _PROOFS = re.compile(
     r'<script type="application/json" id="proofs">\s*(?P<json>.*?)\s*</script>', re.DOTALL
 )
 
 
-def written_down(storage: Storage, limits: Limits, life: Life, others: frozenset[str]) -> str:
+def written_down(
+    storage: Storage, limits: Limits, life: Life, others: frozenset[str], style: str
+) -> str:
     """One page of HTML that can be kept, printed, and checked where no network is.
 
-    `others` are the digests of those other images that may be shown, blurred.
+    `others` are the digests of those other images that may be shown, blurred; `style` is the sheet
+    of the console's pages.
     """
-    style = (HERE / "static" / "style.css").read_text(encoding="utf-8")
     return (
-        templates()
+        _templates()
         .get_template("record/file.html")
         .render(
             r=Record(life),
@@ -42,6 +49,11 @@ def written_down(storage: Storage, limits: Limits, life: Life, others: frozenset
             proofs=Markup(_inside_script(proofs_of(life))),
         )
     )
+
+
+@cache
+def _templates() -> Environment:
+    return environment(TEMPLATES)
 
 
 def shown_beside(session: Session, life: Life, seen: ColumnElement[bool]) -> frozenset[str]:

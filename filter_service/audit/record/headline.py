@@ -2,8 +2,8 @@
 
 from filter_service.audit.record.item_history import Life
 from filter_service.ledger import Event
+from filter_service.rendering.formats import percent, signed
 from filter_service.verdicts import Verdict, threshold_margin
-from filter_service.web.console.pages import percent, signed
 
 
 def headline(life: Life) -> str:

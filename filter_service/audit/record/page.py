@@ -23,8 +23,8 @@ from filter_service.images.views import Seen
 from filter_service.ledger import Event
 from filter_service.policy import ForbiddenClass
 from filter_service.rendering.evidence import Evidence, evidence
+from filter_service.rendering.formats import signed
 from filter_service.verdicts import probability, threshold_margin
-from filter_service.web.console.pages import signed
 
 LONGEST = 200  # letters of a value that two sides do not agree about
 

@@ -27,9 +27,9 @@ from filter_service.db.session import Sessions
 from filter_service.encoder import Encoder
 from filter_service.errors import AnotherEncoder, ImageError
 from filter_service.images import Limits
-from filter_service.images.views import Coverage
 from filter_service.ledger import Entry, Event
 from filter_service.pipeline import Subject, moderate, prepare
+from filter_service.policy.coverage import Coverage
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 

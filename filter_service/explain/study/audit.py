@@ -32,8 +32,8 @@ from filter_service.explain.study.phrases import Difference, difference
 from filter_service.explain.study.prompt_edits import PromptEdits, edits, vocabulary
 from filter_service.explain.words import Words
 from filter_service.images import Image, decode
-from filter_service.images.views import Coverage
 from filter_service.policy import ForbiddenClass
+from filter_service.policy.coverage import Coverage
 from filter_service.rendering.overlay import is_part
 from filter_service.scoring import ClassVectors, FloatArray, PolicyVectors
 from filter_service.verdicts import Score, claims, score, threshold_margin

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from filter_service.explain.counterfactual import Memory, Phrase
+from filter_service.explain.counterfactual import Memory
 from filter_service.explain.question import Question
 from filter_service.scoring import FloatArray
 from filter_service.verdicts import Verdict
+from filter_service.verdicts.neighbours import Phrase
 
 ENOUGH = 0.8  # share of the margin's difference
 FEWEST, MOST = 3, 5  # phrases

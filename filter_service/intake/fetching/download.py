@@ -8,7 +8,6 @@ from typing import Any
 import fsspec
 import httpcore
 
-from filter_service import __version__
 from filter_service.egress.client import Deadline, Internet, Pinned
 from filter_service.egress.references import AllowList, Reference
 from filter_service.errors import (
@@ -18,6 +17,7 @@ from filter_service.errors import (
     UnreadableImage,
     UnsafeAddress,
 )
+from filter_service.settings import VERSION
 
 REDIRECTS = 3
 BLOCK = 2**20  # bytes read of a bucket's object between two looks at the clock
@@ -25,7 +25,7 @@ BLOCK = 2**20  # bytes read of a bucket's object between two looks at the clock
 _REDIRECTED = {301, 302, 303, 307, 308}
 _TRY_AGAIN = {408, 425, 429, *range(500, 600)}
 _HEADERS = [
-    ("User-Agent", f"filter-service/{__version__}"),
+    ("User-Agent", f"filter-service/{VERSION}"),
     ("Accept", "image/*, */*;q=0.1"),
     ("Accept-Encoding", "identity"),
     ("Connection", "close"),

@@ -8,8 +8,8 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 
-from filter_service.web.console.pages import render
 from filter_service.web.http.access import cookie_name
+from filter_service.web.http.pages import render
 from filter_service.web.http.problems import TITLES, Problem
 from filter_service.web.http.service import Service
 

@@ -17,13 +17,14 @@ from filter_service.db.vectors import Hit, StoredMemory
 from filter_service.ledger import Entry, Event
 from filter_service.policy.spelling import unknown
 from filter_service.policy.strict import WORDS
+from filter_service.query_encoder import Sought
 from filter_service.web.api.batches import no_forms_of_strangers
 from filter_service.web.api.responses import Found, FoundItem, Sightings
 from filter_service.web.http.access import Caller, able
 from filter_service.web.http.described_requests import fault, only_described
 from filter_service.web.http.problems import answers
 from filter_service.web.http.row_access import visible
-from filter_service.web.http.service import Service, Sought, service
+from filter_service.web.http.service import Service, service
 from filter_service.web.http.uploads import Limits, Part, spooled
 
 router = APIRouter(

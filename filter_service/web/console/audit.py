@@ -21,9 +21,9 @@ from filter_service.audit.record.pictures import Addresses
 from filter_service.errors import InvalidRequest, UnknownEntry
 from filter_service.images import Limits
 from filter_service.ledger import Event
-from filter_service.web.console.pages import render
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import Caller, able
+from filter_service.web.http.pages import render, style
 from filter_service.web.http.paging import LARGEST_ID
 from filter_service.web.http.row_access import item_for, visible
 from filter_service.web.http.service import Service, service
@@ -128,7 +128,7 @@ def record_file(here: Here, caller: Auditor, item_id: Id) -> Response:
     with here.sessions.begin() as session:
         others = shown_beside(session, life, visible(caller))
     return HTMLResponse(
-        written_down(here.storage, Limits.of(here.settings), life, others),
+        written_down(here.storage, Limits.of(here.settings), life, others, style()),
         headers={"Content-Disposition": f'attachment; filename="record-{item_id}.html"'},
     )
 

@@ -11,9 +11,9 @@ from filter_service.audit.exports import COLUMNS, By, Format
 from filter_service.audit.exports.export_filter import DECISIONS
 from filter_service.db.tables import PolicyClass, StoredPolicy
 from filter_service.verdicts import Verdict
-from filter_service.web.console.pages import render
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import Caller, able
+from filter_service.web.http.pages import render
 from filter_service.web.http.row_access import may_see
 from filter_service.web.http.service import Service, service
 

@@ -19,7 +19,6 @@ from filter_service.images.perceptual_hash import NEAR
 from filter_service.reviews import cases, decisions, similar_images
 from filter_service.reviews.decisions import Decision
 from filter_service.web.console.case_page import CaseFile, casefile, colleagues, undoable
-from filter_service.web.console.pages import render, templates
 from filter_service.web.console.queue import (
     address,
     ahead,
@@ -29,6 +28,7 @@ from filter_service.web.console.queue import (
     somebody,
 )
 from filter_service.web.http.access import Caller, able
+from filter_service.web.http.pages import render, templates
 from filter_service.web.http.service import Service, service
 
 router = APIRouter(prefix="/items/{item_id}")

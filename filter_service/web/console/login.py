@@ -12,7 +12,6 @@ from fastapi.responses import RedirectResponse, Response
 from filter_service import accounts
 from filter_service.accounts.identity_provider import Attempt, Provider
 from filter_service.errors import FilterServiceError, InvalidRequest, NotSignedIn, TooManyTries
-from filter_service.web.console.pages import render
 from filter_service.web.http.access import (
     Caller,
     address_of,
@@ -24,6 +23,7 @@ from filter_service.web.http.access import (
     keep_session,
     token_of,
 )
+from filter_service.web.http.pages import render
 from filter_service.web.http.service import Service, service
 
 router = APIRouter()

@@ -16,14 +16,14 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Client, Item, Person
 from filter_service.intake import submissions
 from filter_service.rendering import charts
+from filter_service.rendering.formats import span as lasting
 from filter_service.reviews import tallies
 from filter_service.reviews.tallies import Day, Overturned, Waiting
 from filter_service.verdicts import Verdict
 from filter_service.web.console.case_page import client_names
-from filter_service.web.console.pages import render
-from filter_service.web.console.pages import span as lasting
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import Caller, able
+from filter_service.web.http.pages import render
 from filter_service.web.http.paging import LARGEST_ID, cursor, key_of
 from filter_service.web.http.service import Service, service
 from filter_service.webhooks.endpoints import Endpoint, endpoints

@@ -20,10 +20,10 @@ from filter_service.rollout import Flags
 from filter_service.rollout.diff import Difference, differ, read
 from filter_service.rollout.stored_vectors import MOST
 from filter_service.web.api.submission_requests import written_policy
-from filter_service.web.console.pages import render
 from filter_service.web.console.policy_changes import changes
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import Caller, able
+from filter_service.web.http.pages import render
 from filter_service.web.http.paging import LARGEST_ID
 from filter_service.web.http.problems import status_of
 from filter_service.web.http.service import Service, service

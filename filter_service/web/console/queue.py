@@ -21,8 +21,8 @@ from filter_service.web.console.case_page import (
     probabilities,
     undoable,
 )
-from filter_service.web.console.pages import render
 from filter_service.web.http.access import Caller, able, caller
+from filter_service.web.http.pages import render
 from filter_service.web.http.service import Service, service
 
 router = APIRouter()

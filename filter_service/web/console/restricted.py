@@ -8,8 +8,8 @@ from filter_service.accounts import Ability
 from filter_service.errors import InvalidRequest, NotAllowed
 from filter_service.reviews import restricted
 from filter_service.reviews.restricted import Kept
-from filter_service.web.console.pages import render
 from filter_service.web.http.access import Caller, able
+from filter_service.web.http.pages import render
 from filter_service.web.http.paging import LARGEST_ID, cursor, key_of
 from filter_service.web.http.row_access import may_see
 from filter_service.web.http.service import Service, service

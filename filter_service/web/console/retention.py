@@ -14,9 +14,9 @@ from filter_service import accounts, retention
 from filter_service.accounts import Ability
 from filter_service.errors import FilterServiceError, InvalidRequest
 from filter_service.retention import Outcome, Part, Terms
-from filter_service.web.console.pages import render
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import Caller, able
+from filter_service.web.http.pages import render
 from filter_service.web.http.paging import LARGEST_ID, cursor, key_of
 from filter_service.web.http.problems import status_of
 from filter_service.web.http.service import Service, service

@@ -19,9 +19,9 @@ from filter_service.errors import FilterServiceError, InvalidRequest
 from filter_service.reviews import hash_lists, rules
 from filter_service.reviews.hash_lists import Entered, Listed
 from filter_service.reviews.hash_matching import Kind, Match
-from filter_service.web.console.pages import render
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import Caller, able
+from filter_service.web.http.pages import render
 from filter_service.web.http.paging import LARGEST_ID, cursor, key_of
 from filter_service.web.http.problems import status_of
 from filter_service.web.http.row_access import visible

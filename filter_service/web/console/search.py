@@ -23,14 +23,15 @@ from filter_service.errors import (
 )
 from filter_service.images import digest
 from filter_service.ledger import Entry, Event
+from filter_service.query_encoder import Seeker, Sought
 from filter_service.web.console.case_page import client_names
-from filter_service.web.console.pages import render
 from filter_service.web.console.queue import somebody
 from filter_service.web.console.sightings import Sighting, items_of, vector_of
 from filter_service.web.http.access import Caller, able
+from filter_service.web.http.pages import render
 from filter_service.web.http.paging import LARGEST_ID
 from filter_service.web.http.problems import status_of
-from filter_service.web.http.service import Seeker, Service, Sought, service
+from filter_service.web.http.service import Service, service
 
 router = APIRouter(prefix="/search")
 

@@ -20,10 +20,10 @@ from filter_service.db.tables import (
     StoredScore,
 )
 from filter_service.errors import UnknownItem
+from filter_service.query_encoder import Sought
 from filter_service.verdicts import Verdict
 from filter_service.web.http.access import Caller
 from filter_service.web.http.row_access import item_for, visible
-from filter_service.web.http.service import Sought
 
 ITEMS = 3  # shown of one image
 

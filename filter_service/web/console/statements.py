@@ -15,9 +15,9 @@ from filter_service.db.tables import Statement, StatementDue
 from filter_service.errors import InvalidStatement, UnknownEntry
 from filter_service.ledger import Entry, Event
 from filter_service.statements import database_files, issuance, wording
-from filter_service.web.console.pages import render
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import Caller, able
+from filter_service.web.http.pages import render
 from filter_service.web.http.paging import LARGEST_ID
 from filter_service.web.http.row_access import item_for
 from filter_service.web.http.service import Service, service

@@ -11,11 +11,11 @@ from filter_service.audit import transparency
 from filter_service.audit.exports import moment
 from filter_service.audit.transparency import Figure, Period, Report, Unit
 from filter_service.rendering import charts
-from filter_service.web.console.pages import render
-from filter_service.web.console.pages import span as lasting
+from filter_service.rendering.formats import span as lasting
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import Caller, able
 from filter_service.web.http.described_requests import only
+from filter_service.web.http.pages import render
 from filter_service.web.http.service import Service, service
 
 router = APIRouter()

@@ -10,8 +10,8 @@ from filter_service import webhooks
 from filter_service.accounts import Ability, clients
 from filter_service.errors import InvalidRequest, UnsafeAddress
 from filter_service.web.api.webhooks import LARGEST
-from filter_service.web.console.pages import render
 from filter_service.web.http.access import Caller, able
+from filter_service.web.http.pages import render
 from filter_service.web.http.paging import cursor, key_of
 from filter_service.web.http.service import Service, service
 from filter_service.webhooks import EventType, State

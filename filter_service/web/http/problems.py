@@ -39,7 +39,7 @@ from filter_service.errors import (
     UnsafeAddress,
     for_clients,
 )
-from filter_service.web.console.pages import render
+from filter_service.web.http.pages import render
 from filter_service.web.http.security_headers import HEADERS
 
 MEDIA_TYPE = "application/problem+json"

@@ -1,21 +1,21 @@
-"""Rendering: Jinja templates with strict names, and what every page knows."""
+"""The console's pages: their templates, and what every page knows."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
+from jinja2 import Environment
 
 from filter_service import accounts
 from filter_service.accounts import ABILITIES, Ability
+from filter_service.audit.record.document import TEMPLATES as RECORD_TEMPLATES
+from filter_service.rendering.templates import environment
 from filter_service.web.http.access import Caller
 from filter_service.web.http.service import Service
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]  # of the web: templates and static files
 
 NAVIGATION = (  # what the head of every page links to, for those who may
     ("Queue", "/queue", Ability.READ),
@@ -33,14 +33,6 @@ NAVIGATION = (  # what the head of every page links to, for those who may
     ("Keys", "/keys", Ability.PEOPLE),
     ("Webhooks", "/webhooks", Ability.WEBHOOKS),
 )
-
-
-STAGES = {  # what the stages of a review are called
-    "first": "first look",
-    "second": "second look",
-    "senior": "for a senior",
-    "appeal": "appeal",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +58,14 @@ class Exposure:
 
 @cache
 def templates() -> Environment:
-    """The environment of every page; what is written into a page is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "ago": ago,
-        "clock": clock,
-        "coded": coded,
-        "number": number,
-        "percent": percent,
-        "signed": signed,
-    }
-    environment.globals["STAGES"] = STAGES
-    return environment
+    """The environment of every page, in which records of items are drawn, too."""
+    return environment(HERE / "templates", RECORD_TEMPLATES)
+
+
+@cache
+def style() -> str:
+    """The sheet of every page."""
+    return (HERE / "static" / "style.css").read_text(encoding="utf-8")
 
 
 def render(request: Request, template: str, status: int = 200, **context: object) -> HTMLResponse:
@@ -117,53 +99,3 @@ def _exposure(request: Request, caller: Caller | None) -> Exposure | None:
         accounts.revealed_today(service.sessions, caller.person),
         service.settings.reveal_cap if cap is None else cap,
     )
-
-
-def ago(at: datetime) -> str:
-    """How long ago something was, in its two largest units at most."""
-    return span((datetime.now(UTC) - at).total_seconds())
-
-
-def span(seconds: float) -> str:
-    """A length of time in words short enough for a table."""
-    whole = max(0, int(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min"
-    if whole < 48 * 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-    return f"{whole // 86400} days"
-
-
-def clock(at: datetime) -> str:
-    """A moment as people read it, in UTC."""
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def coded(text: str) -> Markup:
-    """A docstring's text, in which `backticks` stand around code."""
-    parts = text.split("`")
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
-        for number, part in enumerate(parts)
-    )
-
-
-def signed(value: float, digits: int = 1) -> str:
-    """With its sign, never "-0.0"."""
-    rounded = round(value, digits) or 0.0
-    return f"{rounded:+.{digits}f}".replace("-", "−")
-
-
-def number(value: float, digits: int = 1) -> str:
-    return f"{round(value, digits) or 0.0:.{digits}f}".replace("-", "−")
-
-
-def percent(share: float) -> str:
-    """A probability, with as many digits as tell it from certainty."""
-    for digits in (0, 1, 2, 3):
-        rounded = round(100 * share, digits)
-        if 1 <= rounded <= 99 or (0 < rounded < 100 and digits):
-            return f"{rounded:.{digits}f} %"
-    return "over 99.999 %" if share > 0.5 else "under 0.001 %"

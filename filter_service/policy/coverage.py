@@ -1,0 +1,10 @@
+"""How much of an image a policy has looked at."""
+
+from enum import StrEnum
+
+
+class Coverage(StrEnum):
+    """How much of an image is looked at."""
+
+    WHOLE = "whole"
+    MODEL = "model"  # what the model's own preprocessing leaves: a square of the middle, as a rule
