@@ -23,7 +23,7 @@ from filter_service import ledger
 from filter_service.db.policies import store_policy
 from filter_service.db.schema import upgrade
 from filter_service.db.session import Sessions, connect, sessions_of
-from filter_service.db.tables import Sealed, Unsealed
+from filter_service.db.tables import SealedEntry, UnsealedEntry
 from filter_service.ledger import Entry, Event
 from filter_service.ledger.publication import publish, seal_and_publish
 from filter_service.ledger.sealer import seal
@@ -102,7 +102,7 @@ def write_at(database_url: str, rate: float, seconds: float) -> None:
     engine.dispose()
 
 
-def count(sessions: Sessions, what: type[Sealed] | type[Unsealed]) -> int:
+def count(sessions: Sessions, what: type[SealedEntry] | type[UnsealedEntry]) -> int:
     with sessions.begin() as session:
         return session.scalar(select(func.count()).select_from(what)) or 0
 
@@ -115,12 +115,12 @@ def kept_up(world: World, rate: float, seconds: float) -> None:
     began, waiting, busy = time.monotonic(), [], 0.0
     while writer.is_alive():
         turn = time.monotonic()
-        waiting.append(count(world.sessions, Unsealed))
+        waiting.append(count(world.sessions, UnsealedEntry))
         seal_and_publish(world.sessions, world.settings)
         busy += time.monotonic() - turn
         time.sleep(max(0.0, turn + TURN - time.monotonic()))
     took = time.monotonic() - began
-    left, sealed = count(world.sessions, Unsealed), count(world.sessions, Sealed)
+    left, sealed = count(world.sessions, UnsealedEntry), count(world.sessions, SealedEntry)
     early, late = (sorted(part)[len(part) // 2] for part in halves(waiting))
     print(
         f"writing {rate:,.0f} entries/s for {seconds:.0f} s: {sealed + left:,} written, "

@@ -25,7 +25,7 @@ from filter_service.db.schema import upgrade
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.local import services
 from filter_service.policy import Calibration, ForbiddenClass, Policy
-from filter_service.rollout.stored_vectors import Asked, compare
+from filter_service.rollout.stored_vectors import ComparisonScope, compare
 from filter_service.scoring import ClassVectors, FloatArray, Head, PolicyVectors
 from filter_service.settings import Settings
 
@@ -142,12 +142,12 @@ def main() -> None:
                 backend = connection.scalar(text("SELECT pg_backend_pid()"))
             postmaster = psutil.Process(backend).parent()
             assert postmaster is not None
-            measure(sessions, Asked(encoder, old, new, options.vectors), postmaster)
+            measure(sessions, ComparisonScope(encoder, old, new, options.vectors), postmaster)
             owner.dispose()
             engine.dispose()
 
 
-def measure(sessions: Sessions, asked: Asked, postmaster: psutil.Process) -> None:
+def measure(sessions: Sessions, asked: ComparisonScope, postmaster: psutil.Process) -> None:
     """Print time, memory and what was found."""
     seconds = []
     for _ in range(TIMES):

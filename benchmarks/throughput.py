@@ -38,7 +38,7 @@ from filter_service.images import decode
 from filter_service.intake import submissions
 from filter_service.intake.submissions import Submission
 from filter_service.local import services
-from filter_service.local.data_folder import Place
+from filter_service.local.data_folder import DataFolder
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.scoring import FloatArray
 from filter_service.settings import Settings
@@ -180,7 +180,7 @@ def service(
             up.judge(some, policy)
             yield up
         engine.dispose()
-    shutil.rmtree(Place.of(settings).home)  # for root, it may lie outside the folder
+    shutil.rmtree(DataFolder.of(settings).home)  # for root, it may lie outside the folder
 
 
 def run(

@@ -22,7 +22,14 @@ from PIL import Image
 from filter_service.demo import POLICY
 from filter_service.demo.kinds import CLASS_OF, TRAINED_STYLES
 from filter_service.demo.samples import ALLOWED
-from filter_service.demo.scenes import DEV_SEEDS, TEST_SEEDS, Placed, Scene, render, sample_scene
+from filter_service.demo.scenes import (
+    DEV_SEEDS,
+    TEST_SEEDS,
+    PlacedObject,
+    Scene,
+    render,
+    sample_scene,
+)
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.images.views import Box, windows
 from filter_service.policy import Policy, read_policy
@@ -59,12 +66,14 @@ def scene(seed: int, forbidden: bool, ratio: float, filled: bool) -> tuple[Scene
     return replace(first, objects=tuple(things)), *shape
 
 
-def _anywhere(thing: Placed, shape: tuple[float, float], rng: np.random.Generator) -> Placed:
+def _anywhere(
+    thing: PlacedObject, shape: tuple[float, float], rng: np.random.Generator
+) -> PlacedObject:
     x, y = (thing.size / 2 + rng.uniform() * (s - thing.size) for s in shape)
     return replace(thing, x=x, y=y)
 
 
-def _in_square(seed: int, number: int, shape: tuple[float, float]) -> Placed:
+def _in_square(seed: int, number: int, shape: tuple[float, float]) -> PlacedObject:
     """One thing somewhere in a square of the page."""
     thing = sample_scene(seed + 100_000 * number, 1, ALLOWED, TRAINED_STYLES).objects[0]
     step = max(shape) / max(1, round(max(shape)))

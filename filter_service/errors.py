@@ -150,7 +150,7 @@ class Conflict(Permanent):
     """Somebody else was quicker, or it is too late."""
 
 
-class Gone(Permanent):
+class ContentGone(Permanent):
     """It was deleted; the message says when, and under which rule or request."""
 
 

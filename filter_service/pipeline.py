@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from filter_service.encoder import Encoder
-from filter_service.encoder.screening_check import Pairs
+from filter_service.encoder.screening_check import MarginPairs
 from filter_service.encoder.views import extent_of, full_size, pixels_of, seen_of, views_of
 from filter_service.explain.counterfactual import Memory
-from filter_service.explain.explanation import Case, Explanations
+from filter_service.explain.explanation import Explanations, FlaggedClass
 from filter_service.explain.memory import ArrayMemory
 from filter_service.explain.relevance import Capture, capture
 from filter_service.explain.words import Words
 from filter_service.images import Image, Limits, decode, reserved
 from filter_service.images.perceptual_hash import pdq
-from filter_service.images.views import Extent, Seen, View, share_seen, windows
+from filter_service.images.views import Extent, ShareSeen, View, share_seen, windows
 from filter_service.policy import Policy
 from filter_service.policy.coverage import Coverage
 from filter_service.scoring import FloatArray, PolicyVectors
@@ -56,7 +56,7 @@ class Subject:
     known: KnownVectors | None = None
     coverage: Coverage = Coverage.WHOLE
     sizes: tuple[tuple[int, int], ...] = ()  # of each view's frame, pixels
-    seen: Seen | None = None  # how much the views show
+    seen: ShareSeen | None = None  # how much the views show
     extent: Extent | None = None  # None: frames of several sizes
     pdq: str | None = None  # of the first frame; None: too plain, or not decoded now
     notes: tuple[str, ...] = ()  # sentences: what of the file could not be obeyed
@@ -122,7 +122,7 @@ class ServedJudge:
     limits: Limits
     memories: Sequence[Memory] = ()
     coverage: Coverage = Coverage.WHOLE  # where the policy does not say
-    report: Callable[[Pairs, float], float] | None = None  # -> how wide the band is to be
+    report: Callable[[MarginPairs, float], float] | None = None  # -> how wide the band is to be
 
     def prepare(
         self,
@@ -158,7 +158,7 @@ class ServedJudge:
             known=known,
             coverage=coverage,
             sizes=(size,) * len(known.views),
-            seen=Seen(share_seen(*size, self.encoder.preprocessing, boxes), extent.time),
+            seen=ShareSeen(share_seen(*size, self.encoder.preprocessing, boxes), extent.time),
             extent=extent,
         )
 
@@ -241,13 +241,13 @@ class _Bench:
         seen: Capture,
         explanations: Explanations,
     ) -> None:
-        cases: list[tuple[_Track, Case]] = []
+        cases: list[tuple[_Track, FlaggedClass]] = []
         for row, (track, v) in enumerate(rows):
             if is_sealed(self.outcome(track).scores, self.vectors.policy):
                 continue  # of what must not be shown nothing is computed either
             subject, view = track.subject, track.subject.views[v]
             cases += [
-                (track, Case(row, subject.digest, pixels[row], s, subject.size(v)))
+                (track, FlaggedClass(row, subject.digest, pixels[row], s, subject.size(v)))
                 for s in self.outcome(track).scores
                 if s.flagged and s.view == view
             ]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Sought:
+class QueryVector:
     """What somebody looks for, in the space of one stored encoder."""
 
     encoder_id: int
@@ -27,13 +27,13 @@ class Sought:
     scale: float  # of the encoder's head
 
 
-class Seeker(Protocol):
+class QueryEncoder(Protocol):
     """Turns a text or an image into a vector; the first call may take seconds."""
 
-    def text(self, text: str) -> Sought:
+    def text(self, text: str) -> QueryVector:
         """Raises Transient when no encoder can be had just now."""
 
-    def image(self, data: bytes) -> Sought:
+    def image(self, data: bytes) -> QueryVector:
         """Raises ImageError for what is no image, Transient as above."""
 
     def policy(self, policy: Policy) -> "tuple[int, PolicyVectors]":
@@ -56,8 +56,8 @@ def vector_of(encoder: "Encoder", data: bytes, limits: Limits) -> "FloatArray":
     return vector
 
 
-class EncoderSeeker:
-    """The encoder behind the search (a `Seeker`), loaded by whoever searches first.
+class LazyQueryEncoder:
+    """The encoder behind the search (a `QueryEncoder`), loaded by whoever searches first.
 
     One at a time loads and asks it: a second copy would cost as much memory again, and each pass
     takes all cores.
@@ -70,18 +70,18 @@ class EncoderSeeker:
         self._turn = threading.Lock()
         self._known: tuple[Encoder, int] | None = None
 
-    def text(self, text: str) -> Sought:
+    def text(self, text: str) -> QueryVector:
         """Raises Transient when no encoder can be had just now."""
         with self._turn:
             encoder, encoder_id = self._loaded()
-            return Sought(encoder_id, encoder.encode_texts([text])[0], encoder.head.scale)
+            return QueryVector(encoder_id, encoder.encode_texts([text])[0], encoder.head.scale)
 
-    def image(self, data: bytes) -> Sought:
+    def image(self, data: bytes) -> QueryVector:
         """Raises ImageError for what is no image, Transient as above."""
         with self._turn:
             encoder, encoder_id = self._loaded()
             vector = vector_of(encoder, data, self._limits)
-            return Sought(encoder_id, vector, encoder.head.scale)
+            return QueryVector(encoder_id, vector, encoder.head.scale)
 
     def policy(self, policy: Policy) -> "tuple[int, PolicyVectors]":
         """Every prompt of a policy, encoded once; raises Transient as above."""

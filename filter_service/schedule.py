@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ScheduleContext:
     """What chores are done with."""
 
     settings: Settings
@@ -47,7 +47,7 @@ class Chore:
     """Something that is done again and again."""
 
     seconds: float  # between two times
-    do: Callable[[Place], int]  # -> how many
+    do: Callable[[ScheduleContext], int]  # -> how many
     said: str  # of so many
 
 
@@ -106,7 +106,7 @@ class Chores:
             self.close()
             raise
         storage = Storage(settings.images_at)
-        self._place = Place(settings, sessions_of(self._engine), storage, knock, stop)
+        self._place = ScheduleContext(settings, sessions_of(self._engine), storage, knock, stop)
         self._busy = {name: threading.Lock() for name in CHORES}
 
     def close(self) -> None:

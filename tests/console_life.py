@@ -14,8 +14,8 @@ from filter_service.reviews import cases, hash_lists, rules
 from filter_service.reviews.appeals import open_appeal
 from filter_service.reviews.cases import Opening, open_case
 from filter_service.reviews.decisions import Decision, decide, settle
-from filter_service.reviews.hash_lists import Entered
-from filter_service.reviews.hash_matching import Kind, Match
+from filter_service.reviews.hash_lists import NewListEntry
+from filter_service.reviews.hash_matching import ListKind, Match
 from filter_service.reviews.tallies import DAYS
 from filter_service.webhooks.delivery import deliver_due
 from tests.console_world import World
@@ -79,12 +79,14 @@ def hold(world: World, person: Person, *names: str) -> None:
 
 
 def _make_rules(world: World, by: Person) -> None:
-    rules.add_rule(world.sessions, by, rules.Kind.SECOND_LOOK, class_name="weapons")
-    rules.add_rule(world.sessions, by, rules.Kind.SECOND_LOOK, margin_below=0.5, share=0.2)
-    rules.add_rule(world.sessions, by, rules.Kind.CLEAR_SAMPLE, share=0.01)
-    wine = Entered(Kind.ALLOW, "alcohol", Match.PDQ, world.item("066.jpg"), reason="our sponsor")
+    rules.add_rule(world.sessions, by, rules.RuleKind.SECOND_LOOK, class_name="weapons")
+    rules.add_rule(world.sessions, by, rules.RuleKind.SECOND_LOOK, margin_below=0.5, share=0.2)
+    rules.add_rule(world.sessions, by, rules.RuleKind.CLEAR_SAMPLE, share=0.01)
+    wine = NewListEntry(
+        ListKind.ALLOW, "alcohol", Match.PDQ, world.item("066.jpg"), reason="our sponsor"
+    )
     hash_lists.add_entry(world.sessions, by, wine)
-    seen = replace(wine, kind=Kind.BLOCK, class_name="gambling", match=Match.DIGEST)
+    seen = replace(wine, kind=ListKind.BLOCK, class_name="gambling", match=Match.DIGEST)
     hash_lists.add_entry(world.sessions, by, replace(seen, reason="sent again and again"))
     alike = replace(seen, match=Match.RADIUS, item_id=world.item(DECIDED), within=9.0)
     hash_lists.add_entry(

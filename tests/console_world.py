@@ -26,7 +26,7 @@ from filter_service.db.tables import Item, Person
 from filter_service.demo import SAMPLES
 from filter_service.intake.submissions import Submission
 from filter_service.local import Services
-from filter_service.query_encoder import EncoderSeeker
+from filter_service.query_encoder import LazyQueryEncoder
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
@@ -109,7 +109,7 @@ def world_over(
         engine = connect(url)
         sessions = sessions_of(engine)
         storage = Storage(str(judged / "images"))
-        seeker = EncoderSeeker(Settings(data_dir=judged, device="cpu"), sessions)
+        seeker = LazyQueryEncoder(Settings(data_dir=judged, device="cpu"), sessions)
         settings["data_dir"] = judged
         service = web_service(sessions, storage, lambda: None, seeker, **settings)
         try:

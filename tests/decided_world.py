@@ -16,12 +16,12 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Appeal,
     Batch,
-    Image,
     Item,
     ListEntry,
     Review,
     ReviewOutcome,
-    Statement,
+    StoredImage,
+    StoredStatement,
 )
 from filter_service.verdicts import Verdict
 from tests.some_cases import POLICY, colleague
@@ -100,7 +100,7 @@ class Writer:
         }
         with self.sessions.begin() as session:
             image = session.scalar(
-                insert(Image).values(digest=digest, bytes=123).returning(Image.id)
+                insert(StoredImage).values(digest=digest, bytes=123).returning(StoredImage.id)
             )
             values = {"batch_id": batch, "image_id": image, "verdict": verdict, **known, **more}
             return session.scalars(insert(Item).values(values).returning(Item.id)).one()
@@ -152,7 +152,9 @@ class Writer:
         puid = uuid.uuid4()
         with self.sessions.begin() as session:
             session.add(
-                Statement(puid=puid, item_id=item, language="en", document={}, notice="Notice.")
+                StoredStatement(
+                    puid=puid, item_id=item, language="en", document={}, notice="Notice."
+                )
             )
         return puid
 

@@ -10,10 +10,10 @@ from sqlalchemy import insert, text
 from filter_service.db.embeddings import register_encoder
 from filter_service.db.policies import load_policy, store_policy
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Batch, Item, Person, Queued
+from filter_service.db.tables import Batch, Item, Person, QueueEntry
 from filter_service.images.views import View
-from filter_service.moderation.disposition import Judged
-from filter_service.moderation.results import Source, record
+from filter_service.moderation.disposition import JudgedItem
+from filter_service.moderation.results import ClassifierIdentity, record
 from filter_service.reviews.hash_matching import Matcher
 from filter_service.scoring import FloatArray
 from filter_service.verdicts import Outcome, Verdict, judge, score
@@ -47,14 +47,16 @@ class Desk:
         for i, pair in enumerate(margins):
             z = None if vectors is None else vectors[i]
             found = outcome(names[i], pair, z, hashes[i] if hashes else None)
-            judged.append(Judged(items[i], self.batch, images[i], found))
+            judged.append(JudgedItem(items[i], self.batch, images[i], found))
         self.record(judged)
         return items
 
-    def record(self, judged: Sequence[Judged]) -> int:
+    def record(self, judged: Sequence[JudgedItem]) -> int:
         with self.sessions.begin() as session:
             policy = load_policy(session, self.policy_id)
-        source = Source(self.worker, "worker test", self.matcher, self.policy_id, policy)
+        source = ClassifierIdentity(
+            self.worker, "worker test", self.matcher, self.policy_id, policy
+        )
         with self.sessions.begin() as session:
             return record(session, judged, source)
 
@@ -62,7 +64,7 @@ class Desk:
         """On the queue, and held by this worker."""
         with self.sessions.begin() as session:
             rows = [{"item_id": i, "priority": 0, "worker": self.worker} for i in items]
-            session.execute(insert(Queued), rows)
+            session.execute(insert(QueueEntry), rows)
 
     def _queued(self, names: list[str]) -> tuple[list[int], list[int]]:
         with self.sessions.begin() as session:

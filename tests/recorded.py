@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from filter_service import accounts, webhooks
 from filter_service.accounts import Role
-from filter_service.audit.record.item_history import Life, life_of
+from filter_service.audit.record.item_history import ItemHistory, life_of
 from filter_service.db.session import connect
 from filter_service.db.tables import Item, Person
 from filter_service.ledger.publication import publish
@@ -86,7 +86,7 @@ def seal_all(world: World) -> str:
     return signer.vkey
 
 
-def life(world: World, item: int) -> Life:
+def life(world: World, item: int) -> ItemHistory:
     """The record of an item, without anybody having read it."""
     with world.sessions.begin() as session:
         return life_of(session, session.get_one(Item, item))
@@ -102,7 +102,7 @@ def owned(world: World) -> Iterator[Engine]:
     engine.dispose()
 
 
-def after(owner: Engine, item: int, harm: str) -> Life:
+def after(owner: Engine, item: int, harm: str) -> ItemHistory:
     """The record as it would be after some harm, past every trigger, which is then undone."""
     with Session(owner) as session:
         session.execute(text("SET LOCAL session_replication_role = replica"))

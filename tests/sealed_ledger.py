@@ -19,7 +19,7 @@ from filter_service.ledger import Entry, Event
 from filter_service.ledger.publication import publish
 from filter_service.ledger.sealer import seal
 from filter_service.ledger.signers import rotate, signer_of
-from filter_service.ledger.verification import Report, verify
+from filter_service.ledger.verification import VerificationReport, verify
 from filter_service.moderation import drain
 from filter_service.settings import Settings
 from filter_service.storage import Storage
@@ -74,7 +74,7 @@ class Ledger:
         with self.owner.begin() as connection:
             return connection.execute(text(query), parameters).scalar()
 
-    def verify(self, *vkeys: str, published: bool = True) -> Report:
+    def verify(self, *vkeys: str, published: bool = True) -> VerificationReport:
         return verify(self.sessions, self.settings.ledger_at if published else None, vkeys)
 
 

@@ -17,7 +17,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Login, Person
 from filter_service.errors import ModelUnavailable, UnknownPerson
 from filter_service.policy import Policy
-from filter_service.query_encoder import Seeker, Sought
+from filter_service.query_encoder import QueryEncoder, QueryVector
 from filter_service.scoring import PolicyVectors
 from filter_service.settings import Settings
 from filter_service.storage import Storage
@@ -29,10 +29,10 @@ from filter_service.web.http.service import Service
 class NullSeeker:
     """There is no encoder to search with."""
 
-    def text(self, text: str) -> Sought:
+    def text(self, text: str) -> QueryVector:
         raise ModelUnavailable(f"No encoder to look for {text!r} with: try again.")
 
-    def image(self, data: bytes) -> Sought:
+    def image(self, data: bytes) -> QueryVector:
         raise ModelUnavailable(f"No encoder to look for {len(data)} bytes with: try again.")
 
     def policy(self, policy: Policy) -> tuple[int, PolicyVectors]:
@@ -43,7 +43,7 @@ def web_service(
     sessions: Sessions,
     storage: Storage,
     knock: Callable[[], object] = lambda: None,
-    seeker: Seeker | None = None,
+    seeker: QueryEncoder | None = None,
     **settings: object,
 ) -> Service:
     """What `create_app` wants; the knock does nothing unless given."""

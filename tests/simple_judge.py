@@ -11,7 +11,7 @@ from filter_service.db.embeddings import register_encoder
 from filter_service.db.session import Sessions
 from filter_service.errors import UnreadableImage
 from filter_service.images.views import View
-from filter_service.moderation import Desk
+from filter_service.moderation import WorkerContext
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.policy.coverage import Coverage
 from filter_service.scoring import FloatArray
@@ -99,7 +99,9 @@ def vector(digest: str) -> FloatArray:
 
 def desk_of(
     sessions: Sessions, storage: Storage, judge: SimpleJudge, lease_seconds: float = 60.0
-) -> Desk[Subject]:
+) -> WorkerContext[Subject]:
     with sessions.begin() as session:
         encoder_id = register_encoder(session, FINGERPRINT, "simple", DIM, {})
-    return Desk(sessions, storage, judge, encoder_id, batch_size=8, lease_seconds=lease_seconds)
+    return WorkerContext(
+        sessions, storage, judge, encoder_id, batch_size=8, lease_seconds=lease_seconds
+    )

@@ -15,13 +15,13 @@ from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Batch,
-    Image,
     Item,
     OutboxEvent,
     Person,
     PolicyClass,
     Review,
     ReviewCase,
+    StoredImage,
     WebhookEndpoint,
 )
 from filter_service.policy import ForbiddenClass, Policy, Severity
@@ -73,7 +73,7 @@ def cases_of(
         classes = dict(session.execute(names).all())
         digests = [hashlib.sha256(str(next(_numbers)).encode()).hexdigest() for _ in wanted]
         image_ids = session.scalars(
-            insert(Image).returning(Image.id, sort_by_parameter_order=True),
+            insert(StoredImage).returning(StoredImage.id, sort_by_parameter_order=True),
             [{"digest": d, "bytes": 1} for d in digests],
         ).all()
         rows = [

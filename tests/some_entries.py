@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from filter_service import ledger
 from filter_service.db.session import Sessions
-from filter_service.db.tables import LedgerRow, Sealed, StoredCheckpoint, Tile, Unsealed
+from filter_service.db.tables import LedgerRow, SealedEntry, StoredCheckpoint, Tile, UnsealedEntry
 from filter_service.ledger import Entry, Event
 from filter_service.ledger.checkpoints import open_checkpoint
 from filter_service.ledger.entries import leaf
@@ -35,9 +35,9 @@ def sealed_leaves(sessions: Sessions) -> list[bytes]:
     """What is sealed, in order; no place is left out."""
     row = LedgerRow
     columns = (row.id, row.at, row.event, row.item_id, row.batch_id, row.commitment)
-    statement = select(Sealed.position, *columns).join_from(Sealed, LedgerRow)
+    statement = select(SealedEntry.position, *columns).join_from(SealedEntry, LedgerRow)
     with sessions.begin() as session:
-        rows = session.execute(statement.order_by(Sealed.position)).all()
+        rows = session.execute(statement.order_by(SealedEntry.position)).all()
     assert [position for position, *_ in rows] == list(range(len(rows)))
     return [
         leaf(entry_id, at, event, item, batch, bytes.fromhex(commitment))
@@ -59,8 +59,8 @@ def check_tree(sessions: Sessions) -> list[int]:
             assert set(opened.verified) == set(who_signs(keys, before, checkpoint.size))
             before = checkpoint.size
             sizes.append(before)
-        waiting = set(session.scalars(select(Unsealed.entry_id)))
-        sealed = set(session.scalars(select(Sealed.entry_id)))
+        waiting = set(session.scalars(select(UnsealedEntry.entry_id)))
+        sealed = set(session.scalars(select(SealedEntry.entry_id)))
         assert waiting | sealed == set(session.scalars(select(LedgerRow.id)))
         assert not waiting & sealed
         tiles = session.scalars(select(Tile).where(Tile.level == 0).order_by(Tile.number))

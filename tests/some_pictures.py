@@ -13,7 +13,7 @@ from sqlalchemy import func, insert, select
 from filter_service.db.embeddings import keep_vectors, register_encoder
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Batch, Image, Item, PolicyClass, StoredExplanation
+from filter_service.db.tables import Batch, Item, PolicyClass, StoredExplanation, StoredImage
 from filter_service.images import digest
 from filter_service.images.views import View
 from filter_service.policy import Policy
@@ -81,13 +81,13 @@ def stored(sessions: Sessions, storage: Storage, *items: Pictured) -> list[int]:
                 name = digest(wanted.data)
                 if wanted.keep:
                     storage.put(name, wanted.data)
-                image = session.scalar(select(Image.id).where(Image.digest == name))
+                image = session.scalar(select(StoredImage.id).where(StoredImage.digest == name))
                 image = (
                     image
                     or session.scalars(
-                        insert(Image)
+                        insert(StoredImage)
                         .values(digest=name, bytes=len(wanted.data))
-                        .returning(Image.id)
+                        .returning(StoredImage.id)
                     ).one()
                 )
             row = {

@@ -18,15 +18,15 @@ from filter_service.db.tables import (
     Item,
     Person,
     PolicyClass,
-    Statement,
     StatementDue,
     StoredExplanation,
+    StoredStatement,
 )
 from filter_service.policy import Policy, parse_policy
 from filter_service.reviews import cases
 from filter_service.reviews.decisions import Decision, decide, settle
-from filter_service.statements.evidence import Evidence
-from filter_service.statements.reasons import By, Reasons, Strength
+from filter_service.statements.evidence import ExplanationSummary
+from filter_service.statements.reasons import DecisionMaker, Reasons, Strength
 from filter_service.verdicts.explanation import Explanation
 from tests.some_cases import LEASE, Wanted, cases_of
 from tests.some_proofs import PASSED
@@ -184,11 +184,11 @@ def explanation(name: str = "gun", **fields: Any) -> Explanation:
     return Explanation.model_validate_json(canonical({**known, **fields}))
 
 
-def statements(sessions: Sessions, *items: int) -> Sequence[Statement]:
+def statements(sessions: Sessions, *items: int) -> Sequence[StoredStatement]:
     """What was issued, in order; of some items only, if any are given."""
-    query = select(Statement).order_by(Statement.issued_at, Statement.puid)
+    query = select(StoredStatement).order_by(StoredStatement.issued_at, StoredStatement.puid)
     if items:
-        query = query.where(Statement.item_id.in_(items))
+        query = query.where(StoredStatement.item_id.in_(items))
     with sessions.begin() as session:
         return list(session.scalars(query))
 
@@ -208,15 +208,15 @@ def reasons(name: str = "gun", of: Policy | None = None, **fields: Any) -> Reaso
         "batch_id": uuid.UUID(int=1),
         "policy": known,
         "forbidden": forbidden,
-        "found_by": By.MODEL,
-        "decided_by": By.PERSON,
+        "found_by": DecisionMaker.MODEL,
+        "decided_by": DecisionMaker.PERSON,
         "decided_at": datetime(2026, 11, 21, 12, tzinfo=UTC),
         "content_date": date(2026, 11, 20),
         "review_id": 1,
         "entry_id": None,
         "match": None,
         "strength": Strength(0.88, forbidden.threshold, 2.0, forbidden.calibration is not None),
-        "evidence": Evidence.of(explanation(name)),
+        "evidence": ExplanationSummary.of(explanation(name)),
         "looks": 1,
         "revealed": True,
     }

@@ -19,7 +19,7 @@ from filter_service import accounts
 from filter_service.db.embeddings import register_encoder
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item
-from filter_service.query_encoder import Sought
+from filter_service.query_encoder import QueryVector
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app
@@ -37,12 +37,12 @@ class FixedSeeker(NullSeeker):
     """Looks for whatever one vector stands for."""
 
     def __init__(self, encoder_id: int) -> None:
-        self._sought = Sought(encoder_id, np.array([1, 0, 0, 0], np.float32), 1.0)
+        self._sought = QueryVector(encoder_id, np.array([1, 0, 0, 0], np.float32), 1.0)
 
-    def text(self, text: str) -> Sought:
+    def text(self, text: str) -> QueryVector:
         return self._sought
 
-    def image(self, data: bytes) -> Sought:
+    def image(self, data: bytes) -> QueryVector:
         return self._sought
 
 

@@ -10,13 +10,13 @@ from sqlalchemy import select
 from filter_service import retention
 from filter_service.accounts import Role
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Image, Item, Person, ReviewOutcome
+from filter_service.db.tables import Item, Person, ReviewOutcome, StoredImage
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownEntry, UnknownItem
 from filter_service.reviews import restricted
 from filter_service.reviews.appeals import appeal, appeals_of, open_appeal
 from filter_service.reviews.cases import Filter, Stage, claim, claim_next, release
 from filter_service.reviews.decisions import Decision, decide, settle
-from filter_service.reviews.rules import Kind, add_rule
+from filter_service.reviews.rules import RuleKind, add_rule
 from tests.some_cases import (
     LEASE,
     Wanted,
@@ -164,7 +164,9 @@ def test_what_was_erased_or_locked_away_is_not_appealed(sessions: Sessions) -> N
 def test_an_appeal_waits_for_an_erasure(sessions: Sessions) -> None:
     (item,) = cases_of(sessions, [Wanted()], review=False)
     with sessions.begin() as session:
-        image = session.get_one(Image, session.get_one(Item, item).image_id, with_for_update=True)
+        image = session.get_one(
+            StoredImage, session.get_one(Item, item).image_id, with_for_update=True
+        )
         with ThreadPoolExecutor(1) as thread:
             asked = thread.submit(ask, sessions, item)
             with pytest.raises(TimeoutError):
@@ -241,7 +243,7 @@ def test_a_case_taken_after_the_appeal_answers_it(
 
 
 def test_an_appeal_needs_no_second_look(sessions: Sessions, ada: Person) -> None:
-    add_rule(sessions, colleague(sessions, "boss", Role.ADMIN), Kind.SECOND_LOOK)
+    add_rule(sessions, colleague(sessions, "boss", Role.ADMIN), RuleKind.SECOND_LOOK)
     item = one_case(sessions)
     ask(sessions, item)
     say(sessions, ada, item)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.architectures import PAGE, TITLES, fill, hold, laid_out, rows, shorten
 from filter_service.errors import NotExplainable
-from filter_service.explain.activations import Tape
+from filter_service.explain.activations import ActivationTape
 from filter_service.explain.relevance import TOLERANCE, capture, find_explainer
 from filter_service.explain.towers import EXPLAINERS, missing
 from tests.test_relevance import directions, state
@@ -140,7 +140,7 @@ def test_every_layer_has_a_site_that_tells_what_it_added(kind: str) -> None:
     """Up to constants, the sites' totals are what the stream gained at the class token."""
     blocks = tiny(kind).model.visual.trunk.blocks
     after = [b.mlp if "after" in kind else b.norm2 for b in blocks]
-    with Tape({m: lambda given, _: given[0][:, 0] for m in (*blocks, *after)}) as tape:
+    with ActivationTape({m: lambda given, _: given[0][:, 0] for m in (*blocks, *after)}) as tape:
         reading = capture(tiny(kind), pixels(kind)).reading
     assert reading is not None and len(reading.sites) == len(blocks)
     g = torch.randn(1, 2, 64, generator=torch.Generator().manual_seed(3)).expand(3, -1, -1)

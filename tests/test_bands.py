@@ -18,7 +18,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import StoredCheck
 from filter_service.demo import POLICY, SAMPLES
 from filter_service.encoder import Encoder
-from filter_service.encoder.screening_check import RECENT, ROOM, Pairs, ScreeningCheck
+from filter_service.encoder.screening_check import RECENT, ROOM, MarginPairs, ScreeningCheck
 from filter_service.images import Limits
 from filter_service.pipeline import AUDITED, ServedJudge, Subject, audited, prepare
 from filter_service.policy import Policy, read_policy
@@ -110,7 +110,7 @@ def test_the_sample_is_what_finds_a_margin_that_is_far_too_low(
     )  # out of reach, so that nothing is near
     drifted.band(lowest)
     moderate(subjects_of(drifted, audit=False), lowest, drifted)
-    assert drifted.check.take() == Pairs()
+    assert drifted.check.take() == MarginPairs()
     moderate(subjects_of(drifted, audit=True), lowest, drifted)
     assert drifted.check.take().alarms > 0
 
@@ -157,14 +157,14 @@ def test_deviations_as_those_of_the_probes_are_sound(check: ScreeningCheck) -> N
     rng = np.random.default_rng(0)
     sound = np.abs(rng.standard_normal((50, 40))) / 20  # a band is twenty times their spread
     assert not any(check.observe(some.tolist()) for some in sound)
-    assert check.take().count == 2000 and check.take() == Pairs()
+    assert check.take().count == 2000 and check.take() == MarginPairs()
 
 
 def test_one_margin_outside_the_band_is_enough(check: ScreeningCheck) -> None:
     assert check.observe([0.1, 1.5, 0.2])
     assert check.widening == 3.0
     assert not check.observe([1.5])
-    assert check.take() == Pairs(count=4, outside=1, furthest=1.5, total=3.3, alarms=1)
+    assert check.take() == MarginPairs(count=4, outside=1, furthest=1.5, total=3.3, alarms=1)
 
 
 def test_many_margins_that_drift_within_the_band_are_enough(check: ScreeningCheck) -> None:
@@ -205,11 +205,11 @@ def test_what_one_worker_sees_widens_the_band_of_all(
 
 
 def test_an_alarm_is_forgotten_after_a_week(sessions: Sessions, encoder_id: int) -> None:
-    keep_pairs(sessions, encoder_id, Pairs(3, 1, 5.0, 6.0, 1), 10.0)
+    keep_pairs(sessions, encoder_id, MarginPairs(3, 1, 5.0, 6.0, 1), 10.0)
     with sessions.begin() as session:
         session.get_one(StoredCheck, encoder_id).alarmed_at = datetime.now(UTC) - timedelta(days=8)
-    assert keep_pairs(sessions, encoder_id, Pairs(1, 0, 0.2, 0.2, 0), 1.0) == 1
+    assert keep_pairs(sessions, encoder_id, MarginPairs(1, 0, 0.2, 0.2, 0), 1.0) == 1
     with sessions.begin() as session:
         kept = session.get_one(StoredCheck, encoder_id)
         assert (kept.pairs, kept.outside, kept.furthest, kept.alarms) == (4, 1, 5.0, 1)
-    assert keep_pairs(sessions, encoder_id, Pairs(1, 1, 2.0, 2.0, 1), 4.0) == 4
+    assert keep_pairs(sessions, encoder_id, MarginPairs(1, 1, 2.0, 2.0, 1), 4.0) == 4

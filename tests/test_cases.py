@@ -14,8 +14,8 @@ from filter_service.db.tables import Batch, Person, ReviewCase
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownItem, UnknownPerson
 from filter_service.reviews import tallies
 from filter_service.reviews.cases import (
-    Case,
     Filter,
+    QueuedCase,
     Stage,
     ahead,
     case_of,
@@ -147,7 +147,7 @@ def test_readers_see_the_queue_but_claim_nothing(sessions: Sessions, role: Role)
 
 
 def test_a_case_says_nothing_that_others_decided() -> None:
-    assert {f.name for f in fields(Case)} == {
+    assert {f.name for f in fields(QueuedCase)} == {
         *("item_id", "stage", "sampled", "severity", "margin", "class_name", "policy_id"),
         *("batch_id", "image_id", "digest", "source", "opened_at", "holder", "pending"),
         "client",
@@ -168,7 +168,7 @@ def test_only_one_of_many_at_once_gets_the_case(sessions: Sessions) -> None:
     crowd = [colleague(sessions, f"m{n}") for n in range(8)]
     ready = threading.Barrier(len(crowd))
 
-    def rush(person: Person) -> Case | None:
+    def rush(person: Person) -> QueuedCase | None:
         ready.wait()
         return claim_next(sessions, person, ANY, LEASE)
 

@@ -14,7 +14,7 @@ from filter_service import schedule
 from filter_service.db.session import Sessions
 from filter_service.db.tables import IdempotencyKey, Login, LoginFailure, Person
 from filter_service.errors import DatabaseOutdated, InvalidSettings, StorageUnavailable
-from filter_service.schedule import CHORES, Chore, Chores, Place, forget
+from filter_service.schedule import CHORES, Chore, Chores, ScheduleContext, forget
 from filter_service.settings import Settings
 
 DAY = timedelta(days=1)
@@ -40,7 +40,7 @@ def test_every_chore_may_find_nothing_to_do(those: Chores, name: str) -> None:
 def test_a_chore_that_fails_is_said_and_stops_no_other(
     those: Chores, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(_: Place) -> int:
+    def fail(_: ScheduleContext) -> int:
         raise StorageUnavailable("The store is away.")
 
     monkeypatch.setitem(CHORES, "deliver", Chore(1, fail, "%d"))
@@ -67,7 +67,7 @@ def test_a_chore_still_at_work_is_not_begun_again(
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
-    def slow(_: Place) -> int:
+    def slow(_: ScheduleContext) -> int:
         begun.set()
         return int(go_on.wait(20))
 

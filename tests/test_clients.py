@@ -19,7 +19,7 @@ from filter_service.db.tables import Client, Delivery, Item, LedgerEntry
 from filter_service.images import digest
 from filter_service.moderation import drain
 from filter_service.policy import Policy
-from filter_service.query_encoder import Sought
+from filter_service.query_encoder import QueryVector
 from filter_service.rollout import active_policy
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
@@ -37,10 +37,10 @@ URL = "https://shop.example.org/hook"
 class AnySeeker(NullSeeker):
     """Looks for one direction, whatever the words."""
 
-    def text(self, text: str) -> Sought:
-        return Sought(1, np.eye(DIM, dtype=np.float32)[0], 1.0)
+    def text(self, text: str) -> QueryVector:
+        return QueryVector(1, np.eye(DIM, dtype=np.float32)[0], 1.0)
 
-    def image(self, data: bytes) -> Sought:
+    def image(self, data: bytes) -> QueryVector:
         return self.text("")
 
 

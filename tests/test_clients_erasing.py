@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from filter_service import ledger, retention
 from filter_service.accounts import Role
-from filter_service.db.tables import Image, Item, ReviewOutcome
+from filter_service.db.tables import Item, ReviewOutcome, StoredImage
 from filter_service.ledger.sealer import seal
 from filter_service.ledger.signers import signer_of
 from filter_service.ledger.verification import verify
@@ -150,7 +150,7 @@ def test_what_is_submitted_again_after_it_is_a_new_item_of_the_same_picture(
     (again,) = items(world.a, submit(world.a, SHARED)["batch"])
     with world.sessions.begin() as session:
         images = {i: session.get_one(Item, i).image_id for i in (shared, theirs, again["id"])}
-        assert session.get_one(Image, images[shared]).digest is None
+        assert session.get_one(StoredImage, images[shared]).digest is None
     assert images[again["id"]] == images[theirs] != images[shared]
     world.work()
     assert erase(world.a, again["id"]) != first

@@ -12,7 +12,7 @@ import redis
 from sqlalchemy import func, select, text
 
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Item, Queued, ReviewCase, StoredExplanation
+from filter_service.db.tables import Item, QueueEntry, ReviewCase, StoredExplanation
 from filter_service.intake import submissions
 from filter_service.intake.submissions import Submission
 from filter_service.settings import Settings
@@ -104,7 +104,7 @@ def check(sessions: Sessions, batch: object) -> None:
         waiting = select(ReviewCase.item_id).order_by(ReviewCase.item_id)
         assert list(session.scalars(explained)) == list(session.scalars(flagged))
         assert list(session.scalars(waiting)) == list(session.scalars(flagged))
-        assert session.scalar(select(func.count()).select_from(Queued)) == 0
+        assert session.scalar(select(func.count()).select_from(QueueEntry)) == 0
         entries = session.execute(
             text(
                 "SELECT event, count(*), count(DISTINCT item_id) FROM ledger "

@@ -14,13 +14,13 @@ from filter_service.db.arrivals import hold_images, keep_images
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Embedding,
-    Image,
     Item,
     ListEntry,
     OutboxEvent,
     ReviewCase,
     SealedItem,
     StoredExplanation,
+    StoredImage,
     StoredScore,
 )
 from filter_service.db.vectors import StoredMemory, among, near
@@ -31,10 +31,10 @@ from filter_service.images import Limits, decode, digest
 from filter_service.intake import submissions
 from filter_service.intake.submissions import Submission
 from filter_service.ledger import Event
-from filter_service.moderation import Desk
+from filter_service.moderation import WorkerContext
 from filter_service.pipeline import ServedJudge, moderate
-from filter_service.policy import Policy, Preserved, read_policy
-from filter_service.query_encoder import Sought
+from filter_service.policy import Policy, Preservation, read_policy
+from filter_service.query_encoder import QueryVector
 from filter_service.reviews import cases, restricted
 from filter_service.reviews.appeals import appeal, open_appeal
 from filter_service.verdicts import Verdict
@@ -54,7 +54,7 @@ def sealing(*names: str) -> Policy:
     """The demo's policy with these classes sealed."""
     policy = read_policy(POLICY)
     classes = tuple(
-        c.model_copy(update={"sealed": Preserved(days=DAYS)}) if c.name in names else c
+        c.model_copy(update={"sealed": Preservation(days=DAYS)}) if c.name in names else c
         for c in policy.classes
     )
     return policy.model_copy(update={"classes": classes})
@@ -94,7 +94,7 @@ def judge(world: World, name: str, policy: Policy) -> int:
     encoder = bundled()
     memory = StoredMemory(world.sessions, encoder_id, encoder.dim, encoder.head.scale)
     judged = ServedJudge(encoder, Limits(), [memory])
-    desk = Desk(world.sessions, world.service.storage, judged, encoder_id)
+    desk = WorkerContext(world.sessions, world.service.storage, judged, encoder_id)
     sent = [Submission(name, file(name))]
     batch = submissions.accept(
         world.sessions, world.service.storage, lambda: None, sent, policy, label="sealed"
@@ -120,7 +120,9 @@ def left_of(world: World, item: int) -> dict[str, int]:
             "scores": select(func.count()).where(StoredScore.image_id == image),
             "explanations": select(func.count()).where(StoredExplanation.item_id.in_(items)),
             "cases": select(func.count()).where(ReviewCase.image_id == image),
-            "hashes": select(func.count()).where(Image.id == image, Image.pdq.is_not(None)),
+            "hashes": select(func.count()).where(
+                StoredImage.id == image, StoredImage.pdq.is_not(None)
+            ),
         }
         return {name: session.scalar(query) or 0 for name, query in queries.items()}
 
@@ -288,7 +290,7 @@ def test_whoever_decides_is_waited_for(sessions: Sessions) -> None:
 @pytest.mark.parametrize("last_is_sealed", [True, False])
 def test_images_are_locked_in_their_order(sessions: Sessions, last_is_sealed: bool) -> None:
     with sessions.begin() as session:
-        images = [Image(digest=d * 64, bytes=1) for d in "ba"]  # the second one's comes first
+        images = [StoredImage(digest=d * 64, bytes=1) for d in "ba"]  # the second one's comes first
         session.add_all(images)
         session.flush()
         first, last = sorted(image.id for image in images)
@@ -300,13 +302,13 @@ def test_images_are_locked_in_their_order(sessions: Sessions, last_is_sealed: bo
             else:
                 keep_images(session, {"a" * 64: 1, "b" * 64: 1})
 
-    row = select(Image.id).with_for_update(nowait=True)
+    row = select(StoredImage.id).with_for_update(nowait=True)
     with ThreadPoolExecutor(1) as threads, sessions.begin() as session:
-        session.execute(row.where(Image.id == first)).all()
+        session.execute(row.where(StoredImage.id == first)).all()
         taken = threads.submit(take)
         with pytest.raises(TimeoutError):
             taken.result(0.3)
-        session.execute(row.where(Image.id == last)).all()  # nobody has it yet
+        session.execute(row.where(StoredImage.id == last)).all()  # nobody has it yet
         session.rollback()
         taken.result(10)
 
@@ -427,10 +429,10 @@ def test_a_forgotten_vector_is_not_enough_to_find_it(world: World) -> None:
         z, encoder_id = kept.vector, kept.encoder_id
 
     class Near:
-        def text(self, text: str) -> Sought:
-            return Sought(encoder_id, z, 1.0)
+        def text(self, text: str) -> QueryVector:
+            return QueryVector(encoder_id, z, 1.0)
 
-        def image(self, data: bytes) -> Sought:
+        def image(self, data: bytes) -> QueryVector:
             raise NotImplementedError
 
     object.__setattr__(world.service, "seeker", Near())

@@ -11,11 +11,11 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from filter_service.accounts import Role, reveal
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Image, Person, Review, ReviewOutcome, Tally
+from filter_service.db.tables import Person, Review, ReviewOutcome, StoredImage, Tally
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownEntry
 from filter_service.reviews.cases import Filter, Stage, case_of, claim, claim_next, waiting
-from filter_service.reviews.decisions import Decided, Decision, decide, settle, told, undo
-from filter_service.reviews.rules import Kind, add_rule
+from filter_service.reviews.decisions import Decision, DecisionReceipt, decide, settle, told, undo
+from filter_service.reviews.rules import RuleKind, add_rule
 from tests.some_cases import (
     LEASE,
     Wanted,
@@ -53,7 +53,7 @@ def second_looks(sessions: Sessions, class_name: str | None = None) -> None:
     add_rule(
         sessions,
         colleague(sessions, "boss", Role.ADMIN),
-        Kind.SECOND_LOOK,
+        RuleKind.SECOND_LOOK,
         class_name=class_name,
     )
 
@@ -64,7 +64,7 @@ def say(
     item: int,
     decision: Decision = CONFIRMED,
     undo_seconds: float = 0,
-) -> list[Decided]:
+) -> list[DecisionReceipt]:
     """Claim and decide."""
     claim(sessions, person, item, LEASE)
     reason = "too hard" if decision in (Decision.ESCALATED, Decision.SKIPPED) else None
@@ -154,7 +154,7 @@ def test_pressing_twice_decides_once(sessions: Sessions, ada: Person) -> None:
     claim(sessions, ada, item, LEASE)
     ready = threading.Barrier(4)
 
-    def press(_: int) -> list[Decided]:
+    def press(_: int) -> list[DecisionReceipt]:
         ready.wait()
         return decide(sessions, ada, item, CONFIRMED, undo_seconds=60)
 
@@ -426,7 +426,7 @@ def test_the_outcome_is_of_the_image(sessions: Sessions, ada: Person) -> None:
     with sessions.begin() as session:
         found = session.get(ReviewOutcome, item)
         assert found is not None
-        image = session.get(Image, found.image_id)
+        image = session.get(StoredImage, found.image_id)
         assert image is not None and image.digest == case.digest
 
 

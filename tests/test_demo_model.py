@@ -27,7 +27,7 @@ Label = dict[str, object]
 
 
 @cache
-def model() -> bundled.Bundled:
+def model() -> bundled.BundledModel:
     return bundled.load()
 
 

@@ -26,13 +26,13 @@ from filter_service.db.tables import (
     Appeal,
     Embedding,
     Erasure,
-    Image,
     Item,
     OutboxEvent,
-    Queued,
+    QueueEntry,
     Review,
     SealedItem,
     StoredExplanation,
+    StoredImage,
     StoredScore,
 )
 from filter_service.demo import POLICY, SAMPLES
@@ -51,8 +51,8 @@ from filter_service.retention import erasure
 from filter_service.reviews import cases, hash_lists
 from filter_service.reviews.appeals import open_appeal
 from filter_service.reviews.decisions import Decision, decide, settle
-from filter_service.reviews.hash_lists import Entered
-from filter_service.reviews.hash_matching import Kind, Match
+from filter_service.reviews.hash_lists import NewListEntry
+from filter_service.reviews.hash_matching import ListKind, Match
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
 from tests.console_world import World, world_over
@@ -132,7 +132,7 @@ def files(folder: Path) -> Iterator[bytes]:
 def known_by(session_of: Sessions, image: int, data: bytes) -> dict[str, tuple[bytes, ...]]:
     """Everything that was computed of an image, in every form in which it might be kept."""
     with session_of.begin() as session:
-        row = session.get_one(Image, image)
+        row = session.get_one(StoredImage, image)
         vector = session.execute(
             select(
                 func.halfvec_send(Embedding.vector), func.vector_send(Embedding.exact_vector)
@@ -196,7 +196,7 @@ def copied(admin: Engine, servers: Services, judged: Path, folder: Path) -> Iter
             world.sessions, world.service.settings, "https://shop.example/hook", None, "key shop"
         )
         with world.sessions.begin() as session:
-            image = session.get_one(Image, session.get_one(Item, first).image_id)
+            image = session.get_one(StoredImage, session.get_one(Item, first).image_id)
         assert image.digest is not None
         data = (SAMPLES / SAMPLE).read_bytes()
         needles = known_by(world.sessions, image.id, data)
@@ -230,12 +230,16 @@ def live(world: World, item: int) -> None:
     retention.hold(world.sessions, item, HOLD, "person admin")
     retention.release(world.sessions, item, "settled", "person admin")
     sue = somebody(world.sessions, Role.SENIOR, "sue")
-    entered = Entered(Kind.BLOCK, "gambling", Match.RADIUS, item, within=1.0, reason="like Jane's")
+    entered = NewListEntry(
+        ListKind.BLOCK, "gambling", Match.RADIUS, item, within=1.0, reason="like Jane's"
+    )
     for match in Match:
         within = None if match is Match.DIGEST else 1.0
         hash_lists.add_entry(world.sessions, sue, replace(entered, match=match, within=within))
     known = digest((SAMPLES / SAMPLE).read_bytes())
-    by_digest = Entered(Kind.BLOCK, "gambling", Match.DIGEST, digest=known, reason="seen before")
+    by_digest = NewListEntry(
+        ListKind.BLOCK, "gambling", Match.DIGEST, digest=known, reason="seen before"
+    )
     hash_lists.add_entry(world.sessions, sue, by_digest)
     for login in ("ben", "eva"):
         person = somebody(world.sessions, Role.MODERATOR, login)
@@ -275,7 +279,7 @@ def test_after_it_nothing_is_found_and_the_ledger_says_why(case: Case) -> None:
         assert [e.item_id for e in erased] == list(case.items)
         assert all(e.details is None for e in entries if e.event != Event.ERASED)
         assert tuple(sorted(e.id for e in entries if e.details is None)) == receipt.blanked
-        assert session.scalar(select(Queued).where(Queued.item_id.in_(case.items))) is None
+        assert session.scalar(select(QueueEntry).where(QueueEntry.item_id.in_(case.items))) is None
         told = session.scalars(select(OutboxEvent.payload).where(OutboxEvent.item_id.is_not(None)))
         assert all(p["source"] == "" and p["erased"] for p in told if p["item"] in case.items)
     assert [m.item for m in receipt.mentions] == list(case.items)
@@ -458,7 +462,7 @@ def test_what_must_be_kept_is_not_erased(kept: Case, why: str) -> None:
             session.add(SealedItem(**told, sealed_at=later, preserve_until=later))
         if why == "judging":
             leased = {"worker": uuid.uuid4(), "leased_until": later}
-            session.execute(update(Queued).where(Queued.item_id == second).values(leased))
+            session.execute(update(QueueEntry).where(QueueEntry.item_id == second).values(leased))
         if why == "appeal":
             session.add(Appeal(id=uuid.uuid4(), item_id=first, statement="s", opened_by="key a"))
     if why == "hold":
@@ -471,7 +475,7 @@ def test_what_must_be_kept_is_not_erased(kept: Case, why: str) -> None:
         assert connection.scalar(text("SELECT count(*) FROM erasures")) == 0
 
 
-@pytest.mark.parametrize("table", [Queued, Review, Item])
+@pytest.mark.parametrize("table", [QueueEntry, Review, Item])
 def test_whoever_works_on_it_is_not_waited_for(kept: Case, table: Any) -> None:
     column = table.id if table is Item else table.item_id
     with kept.sessions.begin() as session:
@@ -541,7 +545,7 @@ def test_an_image_that_arrives_meanwhile_is_not_forgotten(
     def crossing(*args: Any) -> None:
         at_once.setattr(erasure, "_take", take)
         with sessions.begin() as other:  # as what fetches it does
-            image = Image(digest="ab" * 32, bytes=1)
+            image = StoredImage(digest="ab" * 32, bytes=1)
             other.add(image)
             other.flush()
             other.execute(update(Item).where(Item.id == item).values(image_id=image.id))
@@ -572,7 +576,9 @@ def test_a_neighbour_may_still_name_the_digest(case: Case) -> None:
         record = session.scalars(select(StoredExplanation.record)).first()
         assert record is not None
         near = next(i["digest"] for i in record["images"])
-        item = session.scalars(select(Item.id).join(Image).where(Image.digest == near)).first()
+        item = session.scalars(
+            select(Item.id).join(StoredImage).where(StoredImage.digest == near)
+        ).first()
     assert item is not None
     receipt = retention.erase(case.sessions, case.storage, item, WHY, "service")
     with case.sessions.begin() as session:

@@ -18,10 +18,18 @@ from typer.testing import CliRunner
 
 from filter_service.accounts import Role
 from filter_service.audit import exports
-from filter_service.audit.exports import COLUMNS, Format, Kind, Wanted, moment, rows, writers
+from filter_service.audit.exports import (
+    COLUMNS,
+    ColumnType,
+    ExportFilter,
+    Format,
+    moment,
+    rows,
+    writers,
+)
 from filter_service.cli import app as commands
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Image, Item, LedgerEntry, SealedItem
+from filter_service.db.tables import Item, LedgerEntry, SealedItem, StoredImage
 from filter_service.errors import InvalidRequest, UnknownBatch, UnknownPolicy
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
@@ -44,7 +52,7 @@ def app(sessions: Sessions, storage: Storage) -> FastAPI:
 
 
 def exported(sessions: Sessions, form: Format = Format.JSONL, /, **narrowed: str) -> bytes:
-    export = exports.begin(sessions, Wanted.said(**narrowed), form, "service")
+    export = exports.begin(sessions, ExportFilter.said(**narrowed), form, "service")
     data = b"".join(export)
     export.close()
     return data
@@ -127,7 +135,7 @@ def test_a_list_decides_and_an_erasure_shows(sessions: Sessions, writer: Writer)
     item = writer.item(writer.batch())
     writer.listed(item, "overturned", START)
     with sessions.begin() as session:
-        session.execute(update(Image).values(digest=None, bytes_gone_at=START))
+        session.execute(update(StoredImage).values(digest=None, bytes_gone_at=START))
     (row,) = lines(exported(sessions))
     assert (row["list_decision"], row["review_decision"], row["standing"]) == (
         "overturned",
@@ -218,7 +226,7 @@ def test_chunks_leave_nothing_out_and_give_nothing_twice(
 def test_items_that_come_later_are_not_in_it(sessions: Sessions, writer: Writer) -> None:
     batch = writer.batch()
     first = writer.item(batch)
-    export = exports.begin(sessions, Wanted(), Format.JSONL, "service")
+    export = exports.begin(sessions, ExportFilter(), Format.JSONL, "service")
     writer.item(batch)
     assert [line["item"] for line in lines(b"".join(export))] == [first]
 
@@ -228,18 +236,18 @@ def test_no_transaction_stays_open_between_chunks(
 ) -> None:
     random_world(sessions, 20)
     monkeypatch.setattr(rows, "CHUNK", 5)
-    export = exports.begin(sessions, Wanted(), Format.JSONL, "service")
+    export = exports.begin(sessions, ExportFilter(), Format.JSONL, "service")
     pool = sessions.kw["bind"].pool
     assert [pool.checkedout() for _ in export] == [0] * 4
 
 
-def typed(text: str, kind: Kind) -> Any:
+def typed(text: str, kind: ColumnType) -> Any:
     """A cell of CSV, read back."""
     if text == "":
         return None
-    if kind in (Kind.TEXT, Kind.NAME):
+    if kind in (ColumnType.TEXT, ColumnType.NAME):
         return text.removeprefix("'")
-    return text if kind in (Kind.MOMENT, Kind.DAY) else json.loads(text)
+    return text if kind in (ColumnType.MOMENT, ColumnType.DAY) else json.loads(text)
 
 
 def test_the_three_formats_hold_the_same(
@@ -318,7 +326,9 @@ def test_an_export_is_told_when_it_begins_and_when_it_ends(
     sessions: Sessions, writer: Writer
 ) -> None:
     writer.item(writer.batch())
-    export = exports.begin(sessions, Wanted.said(since="2026-01-01"), Format.CSV, "person ada")
+    export = exports.begin(
+        sessions, ExportFilter.said(since="2026-01-01"), Format.CSV, "person ada"
+    )
     (begun,) = told(sessions)
     assert begun["state"] == "begun"
     assert begun["filters"] == {"since": "2026-01-01T00:00:00+00:00", "by": "submitted"}
@@ -335,7 +345,7 @@ def test_an_export_that_breaks_off_is_told_too(
 ) -> None:
     random_world(sessions, 12)
     monkeypatch.setattr(rows, "CHUNK", 5)
-    export = exports.begin(sessions, Wanted(), Format.JSONL, "service")
+    export = exports.begin(sessions, ExportFilter(), Format.JSONL, "service")
     next(iter(export))
     export.close()
     assert (told(sessions)[1]["state"], told(sessions)[1]["rows"]) == ("broken off", 5)

@@ -26,7 +26,7 @@ from sqlalchemy import Engine, delete, func, select, text
 from filter_service import ledger, retention
 from filter_service.db.arrivals import enqueue
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Fetch, Image, Item, LedgerEntry, Queued
+from filter_service.db.tables import Fetch, Item, LedgerEntry, QueueEntry, StoredImage
 from filter_service.errors import (
     AddressUnavailable,
     ImageTooLarge,
@@ -481,7 +481,7 @@ def test_a_submitted_uri_waits_to_be_fetched(
     batch = submit(server.uri("/a.jpg"))
     status = submissions.status(sessions, batch)
     assert (status.total, status.waiting, status.finished) == (1, 1, False)
-    assert (rows(sessions, Fetch), rows(sessions, Queued)) == (1, 0)
+    assert (rows(sessions, Fetch), rows(sessions, QueueEntry)) == (1, 0)
 
 
 def test_what_was_fetched_is_queued_with_its_image(
@@ -491,9 +491,9 @@ def test_what_was_fetched_is_queued_with_its_image(
     knocks: list[None] = []
     assert turn(knock=lambda: knocks.append(None)) == 1
     name = hashlib.sha256(b"bytes").hexdigest()
-    item, image = only(sessions, Item), only(sessions, Image)
+    item, image = only(sessions, Item), only(sessions, StoredImage)
     with sessions.begin() as session:
-        queued = session.execute(select(Queued.item_id, Queued.priority)).one()
+        queued = session.execute(select(QueueEntry.item_id, QueueEntry.priority)).one()
     assert (item.image_id, image.digest, image.bytes) == (image.id, name, 5)
     assert (*queued, knocks) == (item.id, 7, [None])
     assert (storage.get(name), rows(sessions, Fetch)) == (b"bytes", 0)
@@ -518,14 +518,14 @@ def test_the_bytes_are_kept_before_the_rows(
 ) -> None:
     class Broken(Storage):
         def put(self, digest: str, data: bytes) -> None:
-            assert rows(sessions, Image) == 0
+            assert rows(sessions, StoredImage) == 0
             raise StorageUnavailable("The store is full.")
 
     submit(server.uri("/a.jpg"))
     fetch_due(sessions, Broken(str(tmp_path)), settings, internet=nearby())
     waiting = only(sessions, Fetch)
     assert (waiting.problem, waiting.attempts) == (StorageUnavailable.public, 1)
-    assert rows(sessions, Image) == 0
+    assert rows(sessions, StoredImage) == 0
 
 
 def test_the_same_bytes_from_two_addresses_are_one_image(
@@ -534,7 +534,7 @@ def test_the_same_bytes_from_two_addresses_are_one_image(
     server.answers["/b.jpg"] = body(b"bytes")
     submit(server.uri("/a.jpg"), server.uri("/b.jpg"), server.uri("/a.jpg"))
     turn()
-    assert [rows(sessions, t) for t in (Image, Item, Queued, Fetch)] == [1, 3, 3, 0]
+    assert [rows(sessions, t) for t in (StoredImage, Item, QueueEntry, Fetch)] == [1, 3, 3, 0]
 
 
 @pytest.mark.parametrize("path", ["/gone", "/large"])
@@ -612,7 +612,7 @@ def test_a_retry_fetches_anew(
     assert turn() == 1
     item = only(sessions, Item)
     assert (item.verdict, item.reason) == (None, None)
-    assert rows(sessions, Queued) == 1
+    assert rows(sessions, QueueEntry) == 1
     assert events(sessions, item.id) == ["submitted", "failed", "retried", "fetched"]
 
 
@@ -641,7 +641,7 @@ def test_what_is_cancelled_while_it_comes_is_not_queued(
     server.answers["/a.jpg"] = meanwhile
     batch = submit(server.uri("/a.jpg"))
     turn()
-    assert (rows(sessions, Queued), only(sessions, Item).image_id) == (0, None)
+    assert (rows(sessions, QueueEntry), only(sessions, Item).image_id) == (0, None)
 
 
 def test_what_came_for_nobody_is_deleted_soon(
@@ -672,7 +672,7 @@ def test_what_is_cancelled_just_as_it_is_queued_is_not(
             cancelled = threads.submit(submissions.cancel, sessions, batch)
             time.sleep(0.3)
         assert cancelled.result() == 1
-    assert rows(sessions, Queued) == 0
+    assert rows(sessions, QueueEntry) == 0
 
 
 def test_who_lost_the_lease_overrules_nobody(
@@ -688,7 +688,7 @@ def test_who_lost_the_lease_overrules_nobody(
     submit(server.uri("/a.jpg"))
     turn()
     item = only(sessions, Item)
-    assert (item.verdict, rows(sessions, Queued)) == (None, 1)
+    assert (item.verdict, rows(sessions, QueueEntry)) == (None, 1)
     assert events(sessions, item.id) == ["submitted", "fetched"]
 
 
@@ -715,7 +715,7 @@ def test_who_lost_the_lease_gives_nothing_up(
     with ThreadPoolExecutor() as threads:
         done = turn()
     assert done + others[0].result() == 2  # a thread of the first turn may take the second try, too
-    assert (only(sessions, Item).verdict, rows(sessions, Queued)) == (None, 1)
+    assert (only(sessions, Item).verdict, rows(sessions, QueueEntry)) == (None, 1)
 
 
 def test_late_bytes_of_what_was_given_up_change_nothing(
@@ -731,7 +731,7 @@ def test_late_bytes_of_what_was_given_up_change_nothing(
     submit(server.uri("/a.jpg"))
     turn()
     assert only(sessions, Item).verdict is Verdict.UNDETERMINED
-    assert rows(sessions, Queued) == 0
+    assert rows(sessions, QueueEntry) == 0
 
 
 def test_some_are_fetched_at_once(server: Foreign, submit: Submit, turn: Turn) -> None:
@@ -775,7 +775,7 @@ def test_killed_fetchers_lose_and_double_nothing(
     kept = digests(sessions, batch)
     assert kept == [hashlib.sha256(data).hexdigest() for data in contents.values()]
     assert all(storage.get(name) for name in kept)
-    assert [rows(sessions, t) for t in (Queued, Image, Fetch)] == [120, 120, 0]
+    assert [rows(sessions, t) for t in (QueueEntry, StoredImage, Fetch)] == [120, 120, 0]
     with sessions.begin() as session:
         told = list(session.scalars(select(LedgerEntry.item_id).filter_by(event="fetched")))
     assert len(set(told)) == len(told) == 120
@@ -802,13 +802,13 @@ def fetcher(*arguments: object) -> Iterator["subprocess.Popen[bytes]"]:
 
 def wait_for(sessions: Sessions, arrived: int) -> None:
     deadline = time.monotonic() + 60
-    while rows(sessions, Queued) < arrived:
+    while rows(sessions, QueueEntry) < arrived:
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
 def digests(sessions: Sessions, batch: uuid.UUID) -> list[str]:
     """Of a batch's items, in order."""
-    query = select(Image.digest).join(Item).where(Item.batch_id == batch).order_by(Item.id)
+    query = select(StoredImage.digest).join(Item).where(Item.batch_id == batch).order_by(Item.id)
     with sessions.begin() as session:
         return list(session.scalars(query))

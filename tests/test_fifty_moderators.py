@@ -19,8 +19,8 @@ from filter_service.errors import Conflict, NotAllowed
 from filter_service.ledger import Event
 from filter_service.reviews import tallies
 from filter_service.reviews.cases import (
-    Case,
     Filter,
+    QueuedCase,
     claim_next,
     extend,
     hand_over,
@@ -28,7 +28,7 @@ from filter_service.reviews.cases import (
     waiting,
 )
 from filter_service.reviews.decisions import Decision, decide, settle, undo
-from filter_service.reviews.rules import Kind, add_rule
+from filter_service.reviews.rules import RuleKind, add_rule
 from tests.some_cases import Wanted, cases_of, colleague
 
 PEOPLE, SENIORS, LEAVING = 50, 5, 8
@@ -108,7 +108,7 @@ class Moderator:
                 self.finish(case)
 
     @contextmanager
-    def holding(self, case: Case) -> Iterator[None]:
+    def holding(self, case: QueuedCase) -> Iterator[None]:
         """Whoever gave signs of life in time must not hear that the case is another's."""
         try:
             yield
@@ -117,7 +117,7 @@ class Moderator:
                 self.floor.wrong.append(f"{self.login} lost item {case.item_id}: {error}")
             self.floor.leaves(case.item_id, "starved")
 
-    def look(self, case: Case) -> None:
+    def look(self, case: QueuedCase) -> None:
         """Mostly a glance; now and then for longer than a lease."""
         until = time.monotonic() + self.random.choice([0.0, 0.05, 0.1, 0.2, 0.3])
         if self.random.random() < 0.05:
@@ -127,12 +127,12 @@ class Moderator:
             time.sleep(min(left, BEAT))
             self.beat(case)
 
-    def beat(self, case: Case) -> None:
+    def beat(self, case: QueuedCase) -> None:
         began = time.monotonic()
         extend(self.sessions, self.person, case.item_id, LEASE)
         self.floor.alive[self.login] = began
 
-    def finish(self, case: Case) -> None:
+    def finish(self, case: QueuedCase) -> None:
         item, chance = case.item_id, self.random.random()
         if chance < 0.05:
             self.floor.leaves(item, "released")
@@ -146,7 +146,7 @@ class Moderator:
         else:
             self.decide(case, self.random.choice([Decision.CONFIRMED, Decision.OVERTURNED]))
 
-    def hand_over(self, case: Case) -> None:
+    def hand_over(self, case: QueuedCase) -> None:
         to = self.random.choice(self.floor.present)
         with self.floor.lock:
             self.floor.working[case.item_id] = to.login
@@ -159,7 +159,7 @@ class Moderator:
             self.beat(case)
             self.decide(case, Decision.CONFIRMED)
 
-    def decide(self, case: Case, decision: Decision) -> None:
+    def decide(self, case: QueuedCase, decision: Decision) -> None:
         also: list[int] = []
         if self.random.random() < 0.2:
             alike = Filter(class_name=case.class_name)
@@ -180,7 +180,7 @@ class Moderator:
         if self.random.random() < 0.15:
             self.think_again(case, [d.review_id for d in decided], at)
 
-    def think_again(self, case: Case, reviews: list[int], decided_at: float) -> None:
+    def think_again(self, case: QueuedCase, reviews: list[int], decided_at: float) -> None:
         time.sleep(self.random.uniform(0, UNDO / 2))
         began = time.monotonic()
         try:
@@ -218,7 +218,7 @@ def chores(sessions: Sessions, floor: Floor) -> None:
 def test_fifty_moderators_share_a_queue(processes: list[Sessions]) -> None:
     sessions = processes[0]
     boss = colleague(sessions, "boss", Role.ADMIN)
-    add_rule(sessions, boss, Kind.SECOND_LOOK, share=0.2)
+    add_rule(sessions, boss, RuleKind.SECOND_LOOK, share=0.2)
     items = cases_of(
         sessions, [Wanted(("gun", "knife")[n % 2], margin=n % 7) for n in range(CASES)]
     )

@@ -12,7 +12,7 @@ from sqlalchemy import insert
 
 from filter_service.accounts import Role
 from filter_service.audit import transparency
-from filter_service.audit.transparency import Period, Report
+from filter_service.audit.transparency import Period, TransparencyReport
 from filter_service.audit.transparency.intervals import Stratum, stratified, wilson
 from filter_service.db.session import Sessions
 from filter_service.db.tables import ReviewRule
@@ -136,7 +136,7 @@ def by_hand(world: list[Told], period: Period) -> dict[str, float | None]:
     }
 
 
-def values(report: Report) -> dict[str, float | None]:
+def values(report: TransparencyReport) -> dict[str, float | None]:
     return {f.key: f.value for s in report.sections for f in s.figures}
 
 

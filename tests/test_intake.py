@@ -25,7 +25,7 @@ from filter_service import accounts
 from filter_service.accounts import Role
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Batch, Fetch, IdempotencyKey, Item, Queued
+from filter_service.db.tables import Batch, Fetch, IdempotencyKey, Item, QueueEntry
 from filter_service.intake.submissions import CHUNK
 from filter_service.settings import Settings
 from filter_service.storage import Storage
@@ -267,7 +267,7 @@ def test_addresses_wait_to_be_fetched(client: TestClient, sessions: Sessions) ->
     first, *others = items(client, client.post("/v1/batches", json=asked))
     assert first["verdict"] is None
     assert [i["verdict"] for i in others] == ["undetermined"] * 2
-    assert (count(sessions, Fetch), count(sessions, Queued)) == (1, 0)
+    assert (count(sessions, Fetch), count(sessions, QueueEntry)) == (1, 0)
 
 
 @pytest.mark.parametrize("way", ["body", "form"])

@@ -21,7 +21,7 @@ from filter_service.cli.interruption import hurried, interruptible
 from filter_service.cli.supervision import supervised
 from filter_service.errors import ProcessFailed
 from filter_service.local import services, stop
-from filter_service.local.data_folder import Place
+from filter_service.local.data_folder import DataFolder
 from filter_service.local.processes import at_work, brokers_at_work, until
 from filter_service.settings import Settings
 from tests.served import ROOT, environment
@@ -64,7 +64,7 @@ class Running:
 
 
 def servers(settings: Settings) -> list[psutil.Process]:
-    home = Place.of(settings).home
+    home = DataFolder.of(settings).home
     return at_work("postgres", home / "postgres") + brokers_at_work(home / "redis")
 
 

@@ -21,8 +21,14 @@ from filter_service.db.tables import (
 )
 from filter_service.errors import InvalidRequest, NotAllowed, UnknownEntry, UnknownItem
 from filter_service.ledger import Event
-from filter_service.reviews.hash_lists import Entered, add_entry, entries, preview, remove_entry
-from filter_service.reviews.hash_matching import Kind, Match, Seen
+from filter_service.reviews.hash_lists import (
+    NewListEntry,
+    add_entry,
+    entries,
+    preview,
+    remove_entry,
+)
+from filter_service.reviews.hash_matching import ImageHashes, ListKind, Match
 from filter_service.verdicts import Verdict
 from tests.listed import Desk, bits, desk_of, person_of, turned
 
@@ -44,8 +50,10 @@ def senior(sessions: Sessions) -> Person:
 
 @pytest.fixture
 def enter(sessions: Sessions, senior: Person) -> Enter:
-    def enter(kind: Kind, match: Match = Match.DIGEST, name: str = "knife", **known: object) -> int:
-        entered = Entered(kind, name, match, reason="known", **known)  # type: ignore[arg-type]
+    def enter(
+        kind: ListKind, match: Match = Match.DIGEST, name: str = "knife", **known: object
+    ) -> int:
+        entered = NewListEntry(kind, name, match, reason="known", **known)  # type: ignore[arg-type]
         return add_entry(sessions, senior, entered).entry.id
 
     return enter
@@ -76,7 +84,7 @@ def events(sessions: Sessions, item_id: int) -> list[str]:
 def test_a_blocked_image_is_flagged_whatever_the_model_says(
     sessions: Sessions, desk: Desk, enter: Enter
 ) -> None:
-    entry = enter(Kind.BLOCK, digest=ONE)
+    entry = enter(ListKind.BLOCK, digest=ONE)
     (clear,) = desk.judge(CLEAR, digests=[ONE])
     found = item(sessions, clear)
     assert (found.verdict, found.list_entry_id, found.margin) == (Verdict.FLAGGED, entry, -1.0)
@@ -88,7 +96,7 @@ def test_a_blocked_image_is_flagged_whatever_the_model_says(
 def test_a_blocked_image_that_cannot_be_read_is_flagged_too(
     sessions: Sessions, desk: Desk, enter: Enter
 ) -> None:
-    enter(Kind.BLOCK, digest=ONE)
+    enter(ListKind.BLOCK, digest=ONE)
     (broken,) = desk.judge(None, digests=[ONE])
     found = item(sessions, broken)
     assert (found.verdict, found.reason, found.margin) == (Verdict.FLAGGED, None, None)
@@ -97,7 +105,7 @@ def test_a_blocked_image_that_cannot_be_read_is_flagged_too(
 def test_an_allowed_image_stays_flagged_and_waits_for_nobody(
     sessions: Sessions, desk: Desk, enter: Enter
 ) -> None:
-    entry = enter(Kind.ALLOW, digest=ONE)
+    entry = enter(ListKind.ALLOW, digest=ONE)
     with sessions.begin() as session:
         session.add(WebhookEndpoint(url="https://a.example", secret="whsec_", created_by="x"))
     (flagged,) = desk.judge(KNIFE, digests=[ONE])
@@ -112,7 +120,7 @@ def test_an_allowed_image_stays_flagged_and_waits_for_nobody(
 def test_an_allowance_takes_away_one_class_only(
     sessions: Sessions, desk: Desk, enter: Enter
 ) -> None:
-    enter(Kind.ALLOW, digest=ONE)
+    enter(ListKind.ALLOW, digest=ONE)
     (both,) = desk.judge(BOTH, digests=[ONE])
     assert waiting(sessions) == {both: "gun"}
     assert item(sessions, both).list_entry_id is None
@@ -120,15 +128,15 @@ def test_an_allowance_takes_away_one_class_only(
 
 
 def test_a_block_wins_over_an_allowance(sessions: Sessions, desk: Desk, enter: Enter) -> None:
-    enter(Kind.ALLOW, digest=ONE)
-    block = enter(Kind.BLOCK, digest=ONE)
+    enter(ListKind.ALLOW, digest=ONE)
+    block = enter(ListKind.BLOCK, digest=ONE)
     (flagged,) = desk.judge(KNIFE, digests=[ONE])
     assert item(sessions, flagged).list_entry_id == block
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", list(ListKind))
 def test_a_class_that_the_policy_does_not_forbid_is_left_alone(
-    sessions: Sessions, desk: Desk, enter: Enter, kind: Kind
+    sessions: Sessions, desk: Desk, enter: Enter, kind: ListKind
 ) -> None:
     enter(kind, name="spoon", digest=ONE)
     clear, flagged = desk.judge(CLEAR, KNIFE, digests=[ONE, ONE])
@@ -138,7 +146,7 @@ def test_a_class_that_the_policy_does_not_forbid_is_left_alone(
 
 def test_copies_are_matched_within_some_bits(sessions: Sessions, desk: Desk, enter: Enter) -> None:
     (first,) = desk.judge(KNIFE, hashes=[bits(1)])
-    enter(Kind.BLOCK, Match.PDQ, item_id=first)
+    enter(ListKind.BLOCK, Match.PDQ, item_id=first)
     near, far = desk.judge(CLEAR, CLEAR, hashes=[bits(1, 31), bits(1, 32)])
     assert item(sessions, near).verdict is Verdict.FLAGGED
     assert item(sessions, far).verdict is Verdict.CLEAR
@@ -149,7 +157,7 @@ def test_embeddings_are_matched_within_some_degrees(
 ) -> None:
     z = turned([0, 9.9, 10.1])
     (first,) = desk.judge(KNIFE, vectors=z[:1])
-    enter(Kind.BLOCK, Match.RADIUS, item_id=first, within=10.0)
+    enter(ListKind.BLOCK, Match.RADIUS, item_id=first, within=10.0)
     near, far = desk.judge(CLEAR, CLEAR, vectors=z[1:])
     assert item(sessions, near).verdict is Verdict.FLAGGED
     assert item(sessions, far).verdict is Verdict.CLEAR
@@ -160,24 +168,26 @@ def test_an_image_known_from_before_is_matched_without_being_computed(
     sessions: Sessions, desk: Desk, enter: Enter, match: Match
 ) -> None:
     (first,) = desk.judge(KNIFE, digests=[ONE], hashes=[bits(1)], vectors=turned([0]))
-    enter(Kind.BLOCK, match, item_id=first)
+    enter(ListKind.BLOCK, match, item_id=first)
     (again,) = desk.judge(CLEAR, digests=[ONE])
     assert item(sessions, again).verdict is Verdict.FLAGGED
 
 
 def test_any_frame_of_an_animation_is_matched(sessions: Sessions, desk: Desk, enter: Enter) -> None:
     (first,) = desk.judge(KNIFE, vectors=turned([0]))
-    enter(Kind.BLOCK, Match.RADIUS, item_id=first)
+    enter(ListKind.BLOCK, Match.RADIUS, item_id=first)
     with sessions.begin() as session:
         lists = desk.matcher.lists(session)
     frames = np.concatenate([turned([0, 90])[1:], turned([5])])  # (2, d)
-    assert lists.hits(Seen(TWO, vectors=frames)) and not lists.hits(Seen(TWO, vectors=frames[:1]))
+    assert lists.hits(ImageHashes(TWO, vectors=frames)) and not lists.hits(
+        ImageHashes(TWO, vectors=frames[:1])
+    )
 
 
 def test_a_removed_entry_matches_no_more(
     sessions: Sessions, desk: Desk, enter: Enter, senior: Person
 ) -> None:
-    entry = enter(Kind.BLOCK, digest=ONE)
+    entry = enter(ListKind.BLOCK, digest=ONE)
     desk.judge(CLEAR, digests=[ONE])
     remove_entry(sessions, senior, entry)
     (later,) = desk.judge(CLEAR, digests=[ONE])
@@ -189,7 +199,7 @@ def test_a_removed_entry_matches_no_more(
 def test_a_list_that_did_not_change_is_not_read_again(
     sessions: Sessions, desk: Desk, enter: Enter, senior: Person
 ) -> None:
-    entry = enter(Kind.BLOCK, digest=ONE)
+    entry = enter(ListKind.BLOCK, digest=ONE)
     with sessions.begin() as session:
         first = desk.matcher.lists(session)
         assert desk.matcher.lists(session) is first
@@ -213,7 +223,7 @@ def test_an_entry_decides_what_waits_as_its_preview_said(
     sessions: Sessions, desk: Desk, senior: Person, match: str, matched: int
 ) -> None:
     items = waiting_ones(desk)
-    entered = Entered(Kind.ALLOW, "knife", Match(match), item_id=items[0], reason="a logo")
+    entered = NewListEntry(ListKind.ALLOW, "knife", Match(match), item_id=items[0], reason="a logo")
     seen = preview(sessions, senior, entered)
     assert seen == items[:matched]
     assert add_entry(sessions, senior, entered, decide_waiting=True).decided == matched
@@ -232,37 +242,39 @@ def test_what_somebody_works_on_is_left_to_them(
             .where(ReviewCase.item_id == held)
             .values(leased_until=func.now() + timedelta(minutes=1))
         )
-    entered = Entered(Kind.BLOCK, "knife", Match.DIGEST, digest=ONE, reason="known")
+    entered = NewListEntry(ListKind.BLOCK, "knife", Match.DIGEST, digest=ONE, reason="known")
     assert add_entry(sessions, senior, entered, decide_waiting=True).decided == 1
     assert list(outcomes(sessions)) == [free]
 
 
 def test_entries_come_newest_first_and_page_by_page(sessions: Sessions, enter: Enter) -> None:
-    ids = [enter(kind, digest=ONE) for kind in (Kind.BLOCK, Kind.ALLOW, Kind.BLOCK)]
+    ids = [enter(kind, digest=ONE) for kind in (ListKind.BLOCK, ListKind.ALLOW, ListKind.BLOCK)]
     first = entries(sessions, limit=2)
     rest = entries(sessions, after=first[-1].id, limit=2)
     assert [e.id for e in first + rest] == ids[::-1]
-    assert [e.id for e in entries(sessions, kind=Kind.ALLOW)] == [ids[1]]
+    assert [e.id for e in entries(sessions, kind=ListKind.ALLOW)] == [ids[1]]
 
 
 @pytest.mark.parametrize(
     "entered",
     [
-        Entered(Kind.BLOCK, "Knife!", Match.DIGEST, digest=ONE, reason="x"),
-        Entered(Kind.BLOCK, "knife", Match.DIGEST, digest=ONE, reason=" "),
-        Entered(Kind.BLOCK, "knife", Match.DIGEST, digest="ab", reason="x"),
-        Entered(Kind.BLOCK, "knife", Match.DIGEST, reason="x"),
-        Entered(Kind.BLOCK, "knife", Match.DIGEST, item_id=1, digest=ONE, reason="x"),
-        Entered(Kind.BLOCK, "knife", Match.DIGEST, digest=ONE, within=3, reason="x"),
-        Entered(Kind.BLOCK, "knife", Match.PDQ, item_id=1, within=65, reason="x"),
-        Entered(Kind.BLOCK, "knife", Match.RADIUS, item_id=1, within=float("nan"), reason="x"),
-        Entered(Kind.BLOCK, "knife", Match.PDQ, digest=TWO, reason="x"),
-        Entered(Kind.BLOCK, "knife", Match.PDQ, item_id=1, reason="x"),
-        Entered(Kind.BLOCK, "knife", Match.RADIUS, item_id=1, reason="x"),
+        NewListEntry(ListKind.BLOCK, "Knife!", Match.DIGEST, digest=ONE, reason="x"),
+        NewListEntry(ListKind.BLOCK, "knife", Match.DIGEST, digest=ONE, reason=" "),
+        NewListEntry(ListKind.BLOCK, "knife", Match.DIGEST, digest="ab", reason="x"),
+        NewListEntry(ListKind.BLOCK, "knife", Match.DIGEST, reason="x"),
+        NewListEntry(ListKind.BLOCK, "knife", Match.DIGEST, item_id=1, digest=ONE, reason="x"),
+        NewListEntry(ListKind.BLOCK, "knife", Match.DIGEST, digest=ONE, within=3, reason="x"),
+        NewListEntry(ListKind.BLOCK, "knife", Match.PDQ, item_id=1, within=65, reason="x"),
+        NewListEntry(
+            ListKind.BLOCK, "knife", Match.RADIUS, item_id=1, within=float("nan"), reason="x"
+        ),
+        NewListEntry(ListKind.BLOCK, "knife", Match.PDQ, digest=TWO, reason="x"),
+        NewListEntry(ListKind.BLOCK, "knife", Match.PDQ, item_id=1, reason="x"),
+        NewListEntry(ListKind.BLOCK, "knife", Match.RADIUS, item_id=1, reason="x"),
     ],
 )
 def test_an_entry_that_makes_no_sense_is_refused(
-    sessions: Sessions, desk: Desk, senior: Person, entered: Entered
+    sessions: Sessions, desk: Desk, senior: Person, entered: NewListEntry
 ) -> None:
     assert desk.judge(None) == [1]
     with pytest.raises(InvalidRequest):
@@ -272,7 +284,11 @@ def test_an_entry_that_makes_no_sense_is_refused(
 
 def test_an_unknown_item_is_refused(sessions: Sessions, senior: Person) -> None:
     with pytest.raises(UnknownItem):
-        add_entry(sessions, senior, Entered(Kind.BLOCK, "knife", Match.PDQ, item_id=9, reason="x"))
+        add_entry(
+            sessions,
+            senior,
+            NewListEntry(ListKind.BLOCK, "knife", Match.PDQ, item_id=9, reason="x"),
+        )
 
 
 @pytest.mark.parametrize("match", list(Match))
@@ -293,10 +309,10 @@ def test_what_is_locked_away_is_not_listed(
         )
     for ask in (preview, add_entry):
         with pytest.raises(NotAllowed, match="is locked away") as refused:
-            ask(sessions, senior, Entered(Kind.BLOCK, "knife", match, first, reason="x"))
+            ask(sessions, senior, NewListEntry(ListKind.BLOCK, "knife", match, first, reason="x"))
         assert ONE not in str(refused.value)
     if match is not Match.DIGEST:
-        known = Entered(Kind.BLOCK, "knife", match, digest=ONE, reason="x")
+        known = NewListEntry(ListKind.BLOCK, "knife", match, digest=ONE, reason="x")
         with pytest.raises(InvalidRequest, match="No image is stored"):
             preview(sessions, senior, known)
 
@@ -306,7 +322,9 @@ def test_a_refusal_names_no_digest_that_was_not_given(
 ) -> None:
     (plain,) = desk.judge(KNIFE, digests=[ONE])
     with pytest.raises(InvalidRequest, match=f"image of item {plain} has no perceptual hash"):
-        preview(sessions, senior, Entered(Kind.BLOCK, "knife", Match.PDQ, plain, reason="x"))
+        preview(
+            sessions, senior, NewListEntry(ListKind.BLOCK, "knife", Match.PDQ, plain, reason="x")
+        )
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -315,14 +333,14 @@ def test_an_entry_by_digest_tells_of_its_item(
 ) -> None:
     """So that its payload goes when that is erased."""
     (first, _) = desk.judge(KNIFE, KNIFE, digests=[ONE, TWO])
-    enter(Kind.BLOCK, digest=ONE if known else THREE)
+    enter(ListKind.BLOCK, digest=ONE if known else THREE)
     with sessions.begin() as session:
         listed = select(LedgerEntry.item_id).where(LedgerEntry.event == Event.LISTED.value)
         assert session.scalars(listed).all() == [first if known else None]
 
 
 def test_who_may_not_change_lists_is_refused(sessions: Sessions) -> None:
-    entered = Entered(Kind.BLOCK, "knife", Match.DIGEST, digest=ONE, reason="x")
+    entered = NewListEntry(ListKind.BLOCK, "knife", Match.DIGEST, digest=ONE, reason="x")
     moderator = person_of(sessions, "lee", "moderator")
     blind = person_of(sessions, "sam")
     blind.classes = ["gun"]

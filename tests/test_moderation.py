@@ -14,7 +14,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Embedding,
     Item,
-    Queued,
+    QueueEntry,
     StoredExplanation,
     StoredScore,
 )
@@ -22,7 +22,7 @@ from filter_service.errors import StorageUnavailable
 from filter_service.images import digest
 from filter_service.intake import submissions
 from filter_service.intake.submissions import Submission
-from filter_service.moderation import Desk, Leases, drain, has_work
+from filter_service.moderation import Leases, WorkerContext, drain, has_work
 from filter_service.moderation.leases import HOPELESS, SUSPECT
 from filter_service.policy import Policy
 from filter_service.storage import Storage
@@ -40,7 +40,7 @@ def judge() -> SimpleJudge:
 
 
 @pytest.fixture
-def desk(sessions: Sessions, storage: Storage, judge: SimpleJudge) -> Desk[Subject]:
+def desk(sessions: Sessions, storage: Storage, judge: SimpleJudge) -> WorkerContext[Subject]:
     return desk_of(sessions, storage, judge)
 
 
@@ -90,7 +90,7 @@ def attempted(sessions: Sessions, source: str, attempts: int) -> None:
 
 
 def test_every_item_gets_its_verdict(
-    sessions: Sessions, desk: Desk[Subject], submit: Submit
+    sessions: Sessions, desk: WorkerContext[Subject], submit: Submit
 ) -> None:
     submit("-1", "2", "unreadable")
     assert drain(desk) == 3
@@ -99,11 +99,11 @@ def test_every_item_gets_its_verdict(
         "2": Verdict.FLAGGED,
         "unreadable": Verdict.UNDETERMINED,
     }
-    assert count(sessions, Queued) == 0
+    assert count(sessions, QueueEntry) == 0
 
 
 def test_what_happened_is_in_the_ledger(
-    sessions: Sessions, desk: Desk[Subject], submit: Submit
+    sessions: Sessions, desk: WorkerContext[Subject], submit: Submit
 ) -> None:
     submit("-1", "2", "unreadable")
     drain(desk)
@@ -113,7 +113,7 @@ def test_what_happened_is_in_the_ledger(
 
 
 def test_the_worst_class_stands_with_the_item(
-    sessions: Sessions, desk: Desk[Subject], submit: Submit
+    sessions: Sessions, desk: WorkerContext[Subject], submit: Submit
 ) -> None:
     submit("2")
     drain(desk)
@@ -123,7 +123,7 @@ def test_the_worst_class_stands_with_the_item(
 
 
 def test_every_flag_has_its_explanation(
-    sessions: Sessions, desk: Desk[Subject], submit: Submit
+    sessions: Sessions, desk: WorkerContext[Subject], submit: Submit
 ) -> None:
     submit("2 a", "3 b", "-1")
     drain(desk)
@@ -131,7 +131,7 @@ def test_every_flag_has_its_explanation(
 
 
 def test_one_image_in_two_items_is_computed_once(
-    sessions: Sessions, storage: Storage, desk: Desk[Subject], judge: SimpleJudge
+    sessions: Sessions, storage: Storage, desk: WorkerContext[Subject], judge: SimpleJudge
 ) -> None:
     files = [Submission("first", b"2"), Submission("second", b"2")]
     submissions.accept(sessions, storage, lambda: None, files, POLICY)
@@ -141,7 +141,7 @@ def test_one_image_in_two_items_is_computed_once(
 
 
 def test_a_known_image_is_judged_from_its_kept_vector(
-    desk: Desk[Subject], submit: Submit, judge: SimpleJudge
+    desk: WorkerContext[Subject], submit: Submit, judge: SimpleJudge
 ) -> None:
     submit("2")
     drain(desk)
@@ -151,7 +151,7 @@ def test_a_known_image_is_judged_from_its_kept_vector(
 
 
 def test_one_image_under_two_policies_at_once_is_computed_once(
-    sessions: Sessions, desk: Desk[Subject], submit: Submit, judge: SimpleJudge
+    sessions: Sessions, desk: WorkerContext[Subject], submit: Submit, judge: SimpleJudge
 ) -> None:
     submit("2")
     submit("2", policy=OTHER)
@@ -161,7 +161,7 @@ def test_one_image_under_two_policies_at_once_is_computed_once(
 
 
 def test_the_most_urgent_come_first(
-    desk: Desk[Subject], submit: Submit, judge: SimpleJudge
+    desk: WorkerContext[Subject], submit: Submit, judge: SimpleJudge
 ) -> None:
     submit(*[f"-1 {i}" for i in range(8)])
     submit("-2", priority=5)
@@ -170,7 +170,7 @@ def test_the_most_urgent_come_first(
 
 
 def test_two_workers_share_the_queue(
-    sessions: Sessions, desk: Desk[Subject], submit: Submit, judge: SimpleJudge
+    sessions: Sessions, desk: WorkerContext[Subject], submit: Submit, judge: SimpleJudge
 ) -> None:
     submit(*[f"-1 {i}" for i in range(40)])
     with ThreadPoolExecutor(2) as pool:
@@ -202,7 +202,7 @@ def test_a_living_workers_lease_does_not_lapse(sessions: Sessions, submit: Submi
 
 
 def test_what_another_has_claimed_meanwhile_is_not_recorded(
-    sessions: Sessions, desk: Desk[Subject], submit: Submit, judge: SimpleJudge
+    sessions: Sessions, desk: WorkerContext[Subject], submit: Submit, judge: SimpleJudge
 ) -> None:
     submit("2")
 
@@ -217,7 +217,7 @@ def test_what_another_has_claimed_meanwhile_is_not_recorded(
 
 
 def test_what_was_cancelled_meanwhile_is_not_recorded(
-    sessions: Sessions, desk: Desk[Subject], submit: Submit, judge: SimpleJudge
+    sessions: Sessions, desk: WorkerContext[Subject], submit: Submit, judge: SimpleJudge
 ) -> None:
     batch = submit("2")
     judge.before = lambda _: submissions.cancel(sessions, batch)
@@ -226,7 +226,7 @@ def test_what_was_cancelled_meanwhile_is_not_recorded(
 
 
 def test_stopping_gives_back_what_was_claimed_ahead(
-    sessions: Sessions, desk: Desk[Subject], submit: Submit, judge: SimpleJudge
+    sessions: Sessions, desk: WorkerContext[Subject], submit: Submit, judge: SimpleJudge
 ) -> None:
     submit(*[f"-1 {i}" for i in range(24)])
     stop = threading.Event()
@@ -243,21 +243,21 @@ def test_what_was_given_back_unbegun_counts_as_no_attempt(
     leases.claim(8)
     leases.release(counted=False)
     with sessions.begin() as session:
-        assert session.scalar(select(Queued.attempts)) == 0
+        assert session.scalar(select(QueueEntry.attempts)) == 0
 
 
 def test_when_the_time_is_over_another_is_called(
-    sessions: Sessions, desk: Desk[Subject], submit: Submit
+    sessions: Sessions, desk: WorkerContext[Subject], submit: Submit
 ) -> None:
     submit(*[f"-1 {i}" for i in range(9)])
     knocks: list[None] = []
     drain(desk, seconds=0, knock=lambda: knocks.append(None))
     assert len(knocks) == 2  # there is more than one batch; and the time is over
-    assert count(sessions, Queued) == 1
+    assert count(sessions, QueueEntry) == 1
 
 
 def test_one_bad_image_does_not_take_its_batch_with_it(
-    sessions: Sessions, desk: Desk[Subject], submit: Submit, judge: SimpleJudge
+    sessions: Sessions, desk: WorkerContext[Subject], submit: Submit, judge: SimpleJudge
 ) -> None:
     def stumble(subjects: Sequence[Subject]) -> None:
         if any("bad" in s.words for s in subjects):
@@ -278,7 +278,7 @@ def test_what_kills_workers_is_claimed_alone(sessions: Sessions, submit: Submit)
 
 
 def test_what_has_killed_too_many_workers_is_undetermined(
-    sessions: Sessions, desk: Desk[Subject], submit: Submit
+    sessions: Sessions, desk: WorkerContext[Subject], submit: Submit
 ) -> None:
     submit("poison", "-1")
     attempted(sessions, "poison", HOPELESS)
@@ -298,13 +298,13 @@ class Unreachable(Storage):
 
 
 @pytest.fixture
-def unreachable(sessions: Sessions, storage: Storage, judge: SimpleJudge) -> Desk[Subject]:
+def unreachable(sessions: Sessions, storage: Storage, judge: SimpleJudge) -> WorkerContext[Subject]:
     storage.__class__ = Unreachable
     return desk_of(sessions, storage, judge)
 
 
 def test_what_cannot_be_fetched_is_put_off(
-    sessions: Sessions, unreachable: Desk[Subject], submit: Submit
+    sessions: Sessions, unreachable: WorkerContext[Subject], submit: Submit
 ) -> None:
     submit("lost", "-1")
     assert drain(unreachable) == 1
@@ -314,7 +314,7 @@ def test_what_cannot_be_fetched_is_put_off(
 
 
 def test_what_can_never_be_fetched_is_undetermined_in_the_end(
-    sessions: Sessions, unreachable: Desk[Subject], submit: Submit
+    sessions: Sessions, unreachable: WorkerContext[Subject], submit: Submit
 ) -> None:
     submit("lost")
     for _ in range(HOPELESS + 1):
@@ -325,7 +325,7 @@ def test_what_can_never_be_fetched_is_undetermined_in_the_end(
 
 
 def test_a_retried_item_is_judged_anew(
-    sessions: Sessions, desk: Desk[Subject], submit: Submit, judge: SimpleJudge
+    sessions: Sessions, desk: WorkerContext[Subject], submit: Submit, judge: SimpleJudge
 ) -> None:
     def stumble(_: Sequence[Subject]) -> None:
         raise ValueError
@@ -343,7 +343,7 @@ def test_a_retried_item_is_judged_anew(
 
 
 def test_no_transaction_is_open_while_the_model_computes(
-    sessions: Sessions, desk: Desk[Subject], submit: Submit, judge: SimpleJudge
+    sessions: Sessions, desk: WorkerContext[Subject], submit: Submit, judge: SimpleJudge
 ) -> None:
     open_ones: list[int] = []
     query = text(
@@ -362,7 +362,7 @@ def test_no_transaction_is_open_while_the_model_computes(
 
 
 def test_an_item_without_a_verdict_is_one_that_waits(
-    sessions: Sessions, desk: Desk[Subject], submit: Submit
+    sessions: Sessions, desk: WorkerContext[Subject], submit: Submit
 ) -> None:
     submit("-1", "2")
     drain(desk)

@@ -11,7 +11,7 @@ from sqlalchemy import insert, select, update
 from filter_service import accounts, ledger
 from filter_service.accounts import Role
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Batch, Item, Queued, Tally, WebhookEndpoint
+from filter_service.db.tables import Batch, Item, QueueEntry, Tally, WebhookEndpoint
 from filter_service.rendering import charts
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
@@ -159,7 +159,7 @@ def test_one_item_or_all_that_are_shown_are_judged_again(
     assert "1 item is queued again" in page and f"/items/{items[0]}" not in page
     browser.post("/undetermined/retry", data={"item": items[1:]})
     with sessions.begin() as session:
-        queued = set(session.scalars(select(Queued.item_id)))
+        queued = set(session.scalars(select(QueueEntry.item_id)))
         entry = ledger.of_item(session, items[0])[-1]
     assert queued == set(items) and len(knocks) == 2
     assert (entry.event, entry.actor) == ("retried", "person senior")

@@ -13,13 +13,13 @@ from filter_service.encoder import load_encoder
 from filter_service.explain.counterfactual import search_images
 from filter_service.explain.memory import ArrayMemory
 from filter_service.explain.question import Question
-from filter_service.explain.study.phrases import ENOUGH, FEWEST, MOST, Difference, difference
+from filter_service.explain.study.phrases import ENOUGH, FEWEST, MOST, PhraseDifference, difference
 from filter_service.policy import read_policy
 from filter_service.scoring import FloatArray, Head
 from tests.asked import BANK, HEAD, SIGMOID, encode, world
 
 
-def explained(head: Head = HEAD) -> list[tuple[Question, FloatArray, Difference]]:
+def explained(head: Head = HEAD) -> list[tuple[Question, FloatArray, PhraseDifference]]:
     place = world(head=head)
     questions = [place.question(i) for i in range(20)]
     others = [search_images(q, [place.memory], None).vectors[0] for q in questions]

@@ -11,7 +11,7 @@ from open_clip.pretrained import get_pretrained_cfg
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from open_clip.transformer import QuickGELU
 
-from filter_service.encoder.network import BUNDLED, Source, find, load
+from filter_service.encoder.network import BUNDLED, ModelSource, find, load
 from filter_service.encoder.preprocessing import Preprocessing
 from filter_service.errors import UnknownModel
 
@@ -109,7 +109,7 @@ def test_preprocessing_goes_with_a_file_alone(model: str, pretrained: str | None
 def test_a_loaded_file_is_prepared_for_with_open_clips_own_transform() -> None:
     weights = BUNDLED / "open_clip_model.safetensors"
     odd = Preprocessing((0.2, 0.3, 0.4), (0.5, 0.6, 0.7), "bilinear", "longest", quick_gelu=True)
-    network = load(Source(f"local-dir:{BUNDLED}", file=weights, preprocessing=odd))
+    network = load(ModelSource(f"local-dir:{BUNDLED}", file=weights, preprocessing=odd))
     picture = PIL.Image.frombytes("RGB", (120, 90), os.urandom(120 * 90 * 3))
     arguments = {name: getattr(odd, name) for name in KEPT}
     expected = image_transform_v2(PreprocessCfg(64, **arguments), is_train=False)(picture)

@@ -15,7 +15,7 @@ from filter_service.db.embeddings import register_encoder
 from filter_service.db.policies import store_policy
 from filter_service.db.screening import keep_pairs
 from filter_service.db.session import Sessions, connect, sessions_of
-from filter_service.encoder.screening_check import Pairs
+from filter_service.encoder.screening_check import MarginPairs
 from filter_service.errors import FilterServiceError
 from filter_service.intake import submissions
 from filter_service.intake.submissions import Submission
@@ -263,7 +263,7 @@ def test_metrics_say_what_waits(app: FastAPI, sessions: Sessions, storage: Stora
 def test_metrics_say_what_the_check_of_the_fast_pass_saw(app: FastAPI, sessions: Sessions) -> None:
     with sessions.begin() as session:
         encoder = register_encoder(session, "ab" * 32, "vit", 8, {})
-    keep_pairs(sessions, encoder, Pairs(9, 1, 2.5, 4.0, 1), 5.0)
+    keep_pairs(sessions, encoder, MarginPairs(9, 1, 2.5, 4.0, 1), 5.0)
     text = key_client(app, sessions, all_clients=True).get("/metrics").text
     label = '{encoder="vit abababababab"}'
     assert f"filter_service_screening_pairs_total{label} 9.0" in text

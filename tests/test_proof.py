@@ -12,7 +12,7 @@ from filter_service.demo import POLICY
 from filter_service.demo.samples import as_submitted, moderation_scenes
 from filter_service.demo.scenes import TEST_SEEDS
 from filter_service.encoder import Encoder
-from filter_service.explain.explanation import Case, Explanations
+from filter_service.explain.explanation import Explanations, FlaggedClass
 from filter_service.explain.memory import ArrayMemory
 from filter_service.explain.question import degrees
 from filter_service.explain.relevance import Capture, RelevanceMap, capture
@@ -34,7 +34,7 @@ class Shuffled(Explanations):
     """A deliberately wrong explainer: the right values, at random places."""
 
     def _maps(
-        self, cases: Sequence[Case], seen: Capture
+        self, cases: Sequence[FlaggedClass], seen: Capture
     ) -> tuple[Sequence[RelevanceMap | None], str | None]:
         rng = np.random.default_rng(0)
         found, refusal = super()._maps(cases, seen)
@@ -48,7 +48,7 @@ class Exchanged(Explanations):
     """Another wrong explainer: the map of each flag is that of the one before."""
 
     def _maps(
-        self, cases: Sequence[Case], seen: Capture
+        self, cases: Sequence[FlaggedClass], seen: Capture
     ) -> tuple[Sequence[RelevanceMap | None], str | None]:
         found, refusal = super()._maps(cases, seen)
         right = [m.grid.copy() for m in found if m is not None]
@@ -66,7 +66,7 @@ class Judged:
     vectors: PolicyVectors
     pixels: Tensor  # (n, 3, h, w)
     seen: Capture
-    cases: list[Case]
+    cases: list[FlaggedClass]
 
     @property
     def memory(self) -> ArrayMemory:
@@ -93,7 +93,7 @@ def judged() -> Judged:
     seen = capture(encoder, pixels)
     margins = vectors.margins(seen.z)  # (n, classes)
     cases = [
-        Case(row, digest(row), pixels[row], s)
+        FlaggedClass(row, digest(row), pixels[row], s)
         for row in range(len(scenes))
         for s in score(margins[row : row + 1], (View(),), (True,), policy)
         if s.flagged

@@ -19,7 +19,7 @@ from filter_service.ledger.merkle import EMPTY
 from filter_service.ledger.notes import WITNESS, SigningKey, cosign, open_note
 from filter_service.ledger.publication import publish, seal_and_publish, seal_next
 from filter_service.ledger.sealer import seal
-from filter_service.ledger.signers import Signer, rotate, signer_of
+from filter_service.ledger.signers import LedgerSigner, rotate, signer_of
 from filter_service.settings import Settings
 from tests.some_entries import append, root_over, sealed_leaves
 
@@ -33,7 +33,7 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def signer(sessions: Sessions, settings: Settings) -> Signer:
+def signer(sessions: Sessions, settings: Settings) -> LedgerSigner:
     return signer_of(sessions, settings)
 
 
@@ -42,7 +42,7 @@ def log(settings: Settings) -> Path:
     return Path(settings.ledger_at)
 
 
-def sealed(sessions: Sessions, signer: Signer, *numbers: int) -> None:
+def sealed(sessions: Sessions, signer: LedgerSigner, *numbers: int) -> None:
     """A checkpoint for each number of new entries."""
     for number in numbers:
         append(sessions, number)
@@ -108,7 +108,7 @@ def unpublished(sessions: Sessions) -> int:
 
 @pytest.mark.parametrize("numbers", [(1,), (254,), (255,), (256,), (600, 1), (3, 250, 300, 700)])
 def test_a_published_log_can_be_checked_by_its_files(
-    sessions: Sessions, signer: Signer, log: Path, numbers: tuple[int, ...]
+    sessions: Sessions, signer: LedgerSigner, log: Path, numbers: tuple[int, ...]
 ) -> None:
     sealed(sessions, signer, *numbers)
     assert publish(sessions, str(log)) == len(numbers)
@@ -119,7 +119,7 @@ def test_a_published_log_can_be_checked_by_its_files(
 
 
 def test_entries_say_what_happened_and_not_to_whom(
-    sessions: Sessions, signer: Signer, log: Path
+    sessions: Sessions, signer: LedgerSigner, log: Path
 ) -> None:
     sealed(sessions, signer, 2)
     publish(sessions, str(log))
@@ -128,7 +128,9 @@ def test_entries_say_what_happened_and_not_to_whom(
     assert {*entries[0]} == {"at", "batch", "commitment", "event", "id", "item"}
 
 
-def test_every_checkpoint_is_kept_for_good(sessions: Sessions, signer: Signer, log: Path) -> None:
+def test_every_checkpoint_is_kept_for_good(
+    sessions: Sessions, signer: LedgerSigner, log: Path
+) -> None:
     for number in (3, 300, 5):
         sealed(sessions, signer, number)
         publish(sessions, str(log))
@@ -138,7 +140,7 @@ def test_every_checkpoint_is_kept_for_good(sessions: Sessions, signer: Signer, l
 
 
 def test_tiles_that_are_full_have_no_narrower_ones(
-    sessions: Sessions, signer: Signer, log: Path
+    sessions: Sessions, signer: LedgerSigner, log: Path
 ) -> None:
     for _ in range(6):
         sealed(sessions, signer, 99)
@@ -152,7 +154,9 @@ def test_tiles_that_are_full_have_no_narrower_ones(
     ]
 
 
-def test_publishing_again_writes_nothing(sessions: Sessions, signer: Signer, log: Path) -> None:
+def test_publishing_again_writes_nothing(
+    sessions: Sessions, signer: LedgerSigner, log: Path
+) -> None:
     sealed(sessions, signer, 300)
     publish(sessions, str(log))
     before = {file: file.stat().st_mtime_ns for file in log.rglob("*")}
@@ -161,7 +165,7 @@ def test_publishing_again_writes_nothing(sessions: Sessions, signer: Signer, log
 
 
 def test_an_empty_folder_is_filled_from_the_beginning(
-    sessions: Sessions, signer: Signer, log: Path, tmp_path: Path
+    sessions: Sessions, signer: LedgerSigner, log: Path, tmp_path: Path
 ) -> None:
     sealed(sessions, signer, 3, 300)
     publish(sessions, str(log))
@@ -174,7 +178,9 @@ def files_of(folder: Path) -> set[tuple[str, bytes]]:
     return {(str(file.relative_to(folder)), file.read_bytes()) for file in files}
 
 
-def test_an_object_store_holds_the_same(sessions: Sessions, signer: Signer, log: Path) -> None:
+def test_an_object_store_holds_the_same(
+    sessions: Sessions, signer: LedgerSigner, log: Path
+) -> None:
     sealed(sessions, signer, 3, 300)
     publish(sessions, str(log))
     publish(sessions, "memory://a-log")
@@ -190,7 +196,7 @@ def test_nothing_sealed_is_nothing_to_publish(sessions: Sessions, log: Path) -> 
 
 
 def test_a_database_that_was_cut_short_is_refused(
-    sessions: Sessions, owner: Engine, signer: Signer, log: Path
+    sessions: Sessions, owner: Engine, signer: LedgerSigner, log: Path
 ) -> None:
     sealed(sessions, signer, 3, 4)
     publish(sessions, str(log))
@@ -213,7 +219,7 @@ def test_nothing_is_signed_over_a_database_that_was_cut_short(
 
 
 def test_a_rewritten_tree_is_not_published(
-    sessions: Sessions, owner: Engine, signer: Signer, log: Path
+    sessions: Sessions, owner: Engine, signer: LedgerSigner, log: Path
 ) -> None:
     sealed(sessions, signer, 3)
     publish(sessions, str(log))
@@ -227,7 +233,7 @@ def test_a_rewritten_tree_is_not_published(
 
 
 def test_a_changed_entry_is_not_published(
-    sessions: Sessions, owner: Engine, signer: Signer, log: Path
+    sessions: Sessions, owner: Engine, signer: LedgerSigner, log: Path
 ) -> None:
     sealed(sessions, signer, 300)
     change(owner, "UPDATE ledger SET item_id = 1000 WHERE item_id = 280")
@@ -237,7 +243,7 @@ def test_a_changed_entry_is_not_published(
 
 
 def test_a_checkpoint_of_a_strange_key_is_not_published(
-    sessions: Sessions, owner: Engine, signer: Signer, log: Path
+    sessions: Sessions, owner: Engine, signer: LedgerSigner, log: Path
 ) -> None:
     sealed(sessions, signer, 3)
     forged = Checkpoint(signer.name, 9, EMPTY).note([SigningKey.new(signer.name)])
@@ -251,7 +257,7 @@ def test_a_checkpoint_of_a_strange_key_is_not_published(
 
 @pytest.mark.parametrize("there", [b"rubbish", b"\xff", b""])
 def test_what_is_not_our_checkpoint_outside_is_refused(
-    sessions: Sessions, signer: Signer, log: Path, there: bytes
+    sessions: Sessions, signer: LedgerSigner, log: Path, there: bytes
 ) -> None:
     log.mkdir()
     (log / "checkpoint").write_bytes(there)
@@ -260,7 +266,9 @@ def test_what_is_not_our_checkpoint_outside_is_refused(
         publish(sessions, str(log))
 
 
-def test_another_services_folder_is_refused(sessions: Sessions, signer: Signer, log: Path) -> None:
+def test_another_services_folder_is_refused(
+    sessions: Sessions, signer: LedgerSigner, log: Path
+) -> None:
     log.mkdir()
     theirs = Checkpoint("log.example/theirs", 0, EMPTY).note([SigningKey.new("log.example/theirs")])
     (log / "checkpoint").write_text(theirs)
@@ -270,7 +278,7 @@ def test_another_services_folder_is_refused(sessions: Sessions, signer: Signer, 
 
 
 def test_another_kept_checkpoint_is_not_overwritten(
-    sessions: Sessions, signer: Signer, log: Path
+    sessions: Sessions, signer: LedgerSigner, log: Path
 ) -> None:
     (log / "checkpoints").mkdir(parents=True)
     other = Checkpoint(signer.name, 4, EMPTY).note([signer.key])
@@ -282,7 +290,7 @@ def test_another_kept_checkpoint_is_not_overwritten(
     assert not (log / "checkpoint").exists()
 
 
-def test_what_a_witness_added_stays(sessions: Sessions, signer: Signer, log: Path) -> None:
+def test_what_a_witness_added_stays(sessions: Sessions, signer: LedgerSigner, log: Path) -> None:
     sealed(sessions, signer, 3)
     publish(sessions, str(log))
     kept, witness = log / "checkpoints/4", SigningKey.new("witness.example/w", WITNESS)
@@ -309,7 +317,7 @@ def test_nothing_is_signed_while_another_publishes(
 
 
 def test_what_is_signed_goes_on_from_what_is_published(
-    sessions: Sessions, signer: Signer, settings: Settings
+    sessions: Sessions, signer: LedgerSigner, settings: Settings
 ) -> None:
     sealed(sessions, signer, 3)
     append(sessions)
@@ -325,7 +333,7 @@ def test_a_key_that_is_changed_meanwhile_signs_on(
 ) -> None:
     at_once = settings.model_copy(update={"seal_rows": 1})
     append(sessions)
-    changed: list[Signer] = []
+    changed: list[LedgerSigner] = []
 
     def published_then_rotated(sessions: Sessions, url: str) -> int:
         done = publish(sessions, url)
@@ -339,7 +347,7 @@ def test_a_key_that_is_changed_meanwhile_signs_on(
     assert open_note(note, [changed[0].vkey]).verified == (changed[0].vkey,)
 
 
-def test_one_publisher_works_at_a_time(sessions: Sessions, signer: Signer, log: Path) -> None:
+def test_one_publisher_works_at_a_time(sessions: Sessions, signer: LedgerSigner, log: Path) -> None:
     sealed(sessions, signer, 3)
     with sessions.begin() as session:
         session.execute(text(LOCK))
@@ -348,7 +356,7 @@ def test_one_publisher_works_at_a_time(sessions: Sessions, signer: Signer, log: 
 
 
 def test_a_folder_that_cannot_be_written_to_is_told(
-    sessions: Sessions, signer: Signer, tmp_path: Path
+    sessions: Sessions, signer: LedgerSigner, tmp_path: Path
 ) -> None:
     sealed(sessions, signer, 3)
     (tmp_path / "file").write_text("")
@@ -371,7 +379,7 @@ def kept(log: Path) -> int:
 
 
 def test_a_killed_publisher_is_taken_up_again(
-    database_url: str, sessions: Sessions, signer: Signer, log: Path
+    database_url: str, sessions: Sessions, signer: LedgerSigner, log: Path
 ) -> None:
     append(sessions, 3_000)
     while seal(sessions, signer, limit=170):

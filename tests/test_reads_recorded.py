@@ -15,9 +15,15 @@ from starlette.types import Message, Receive, Scope, Send
 
 from filter_service.accounts import Role
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Image, Item, LedgerEntry, LedgerPayload, StoredExplanation
+from filter_service.db.tables import (
+    Item,
+    LedgerEntry,
+    LedgerPayload,
+    StoredExplanation,
+    StoredImage,
+)
 from filter_service.local import Services
-from filter_service.query_encoder import Sought
+from filter_service.query_encoder import QueryVector
 from filter_service.storage import Storage
 from filter_service.web.api.routes import RESOURCES
 from filter_service.web.app import create_app
@@ -34,12 +40,12 @@ pytest_plugins = ["tests.console_fixtures"]
 class Fixed(NullSeeker):
     """Whatever is looked for, it is here."""
 
-    sought: Sought
+    sought: QueryVector
 
-    def text(self, text: str) -> Sought:
+    def text(self, text: str) -> QueryVector:
         return self.sought
 
-    def image(self, data: bytes) -> Sought:
+    def image(self, data: bytes) -> QueryVector:
         return self.sought
 
 
@@ -59,7 +65,9 @@ class Watched(Storage):
 
     def _is_told(self, digest: str) -> bool:
         of_item = exists().where(
-            Item.id == LedgerEntry.item_id, Item.image_id == Image.id, Image.digest == digest
+            Item.id == LedgerEntry.item_id,
+            Item.image_id == StoredImage.id,
+            StoredImage.digest == digest,
         )
         beside = cast(LedgerPayload.details, Text).contains(digest)
         told = select(LedgerEntry.id).where(LedgerEntry.event == "revealed", or_(of_item, beside))
@@ -121,7 +129,9 @@ def watching(admin: Engine, servers: Services, judged: Path) -> Iterator[Watchin
                 .order_by(StoredExplanation.item_id)
             ).first() or (0, "")
             digest = session.scalar(
-                select(Image.digest).join(Item, Item.image_id == Image.id).where(Item.id == item)
+                select(StoredImage.digest)
+                .join(Item, Item.image_id == StoredImage.id)
+                .where(Item.id == item)
             )
             sought, _ = vector_of(session, Caller("service", Role.SERVICE, None), item)
         service = replace(world.service, storage=storage, seeker=Fixed(sought))

@@ -16,8 +16,8 @@ from filter_service.db.tables import (
     Tally,
     WebhookEndpoint,
 )
-from filter_service.moderation.disposition import Judged
-from filter_service.moderation.results import Failed, fail
+from filter_service.moderation.disposition import JudgedItem
+from filter_service.moderation.results import FailedItem, fail
 from filter_service.verdicts import Verdict
 from tests.listed import Desk, bits, desk_of, outcome, pictures
 
@@ -86,7 +86,7 @@ def test_what_another_worker_took_has_no_consequence(sessions: Sessions, desk: D
         image = session.scalars(select(Item.image_id)).one()
     before = tallies(sessions)
     assert image is not None
-    again = Judged(item, desk.batch, image, outcome("ab" * 32, KNIFE, None, None))
+    again = JudgedItem(item, desk.batch, image, outcome("ab" * 32, KNIFE, None, None))
     assert desk.record([again]) == 0
     assert (cases(sessions), tallies(sessions)) == ({}, before)
 
@@ -97,7 +97,7 @@ def test_an_item_that_is_judged_again_opens_no_second_case(sessions: Sessions, d
     with sessions.begin() as session:
         image = session.scalars(select(Item.image_id)).one()
     assert image is not None
-    again = Judged(item, desk.batch, image, outcome(digest, KNIFE, None, None))
+    again = JudgedItem(item, desk.batch, image, outcome(digest, KNIFE, None, None))
     desk.queue([item])
     assert (desk.record([again]), desk.record([again])) == (1, 0)
     with sessions.begin() as session:
@@ -136,7 +136,7 @@ def test_only_the_share_of_a_rule_is_drawn(sessions: Sessions, desk: Desk) -> No
 def test_an_item_given_up_is_counted(sessions: Sessions, desk: Desk) -> None:
     (item,) = desk.judge(CLEAR)
     with sessions.begin() as session:
-        fail(session, [Failed(item, "the worker died 6 times")], "worker test")
+        fail(session, [FailedItem(item, "the worker died 6 times")], "worker test")
     assert tallies(sessions)["undetermined", ""] == 1
     with sessions.begin() as session:
         assert session.scalars(select(Item.verdict)).one() is Verdict.UNDETERMINED

@@ -20,7 +20,7 @@ from filter_service.audit.record.document import proofs_in, written_down
 from filter_service.audit.record.event_descriptions import (
     ERASED,
     SENTENCES,
-    Chapter,
+    RecordChapter,
     chapter_of,
     sentence,
     told,
@@ -31,7 +31,7 @@ from filter_service.audit.record.page import Record
 from filter_service.audit.record.stored_json import explanation_in
 from filter_service.canonical import canonical
 from filter_service.cli import app
-from filter_service.db.tables import LedgerEntry, Statement, StoredExplanation
+from filter_service.db.tables import LedgerEntry, StoredExplanation, StoredStatement
 from filter_service.errors import InvalidRequest, UnknownItem
 from filter_service.images import Limits
 from filter_service.ledger import Event
@@ -97,7 +97,7 @@ def test_what_a_sentence_names_is_put_in(event: Event) -> None:
 
 def test_an_event_of_a_later_release_is_told() -> None:
     assert sentence(entry("sung")) == "Sung, by anna."
-    assert chapter_of("sung") is Chapter.AROUND
+    assert chapter_of("sung") is RecordChapter.AROUND
 
 
 def test_details_are_never_read_as_a_pattern() -> None:
@@ -282,7 +282,7 @@ def stated(world: World) -> int:
         "notice": sha256(notice.encode()).hexdigest(),
     }
     with world.sessions.begin() as session:
-        session.execute(insert(Statement).values(row))
+        session.execute(insert(StoredStatement).values(row))
         ledger.append(session, [ledger.Entry(Event.STATED, "service", item, details=said)])
     return item
 

@@ -20,16 +20,16 @@ from typer.testing import CliRunner
 
 from filter_service import ledger
 from filter_service.audit.replay import sampling
-from filter_service.audit.replay.comparison import Comparison
+from filter_service.audit.replay.comparison import RecordComparison
 from filter_service.audit.replay.recorded import Apart, NotReplayed, OnRecord, on_record
-from filter_service.audit.replay.replay import Replay, Replayed, Result, Total
+from filter_service.audit.replay.replay import Replay, ReplayedItem, ReplayResult, Total
 from filter_service.audit.replay.report import lines
-from filter_service.audit.replay.sampling import Sample, chosen, share_of
+from filter_service.audit.replay.sampling import ReplaySample, chosen, share_of
 from filter_service.audit.replay.scores import compare_scores
 from filter_service.audit.replay.tolerances import LOGITS
 from filter_service.cli import app
 from filter_service.db.session import connect
-from filter_service.db.tables import Image, Item, SealedItem, StoredExplanation
+from filter_service.db.tables import Item, SealedItem, StoredExplanation, StoredImage
 from filter_service.demo import POLICY
 from filter_service.encoder import load_encoder
 from filter_service.encoder.network import BUNDLED
@@ -78,9 +78,9 @@ def tampering(world: World) -> Iterator[Connection]:
     engine.dispose()
 
 
-def replayed(replay: Replay, item: int) -> Replayed:
+def replayed(replay: Replay, item: int) -> ReplayedItem:
     done = replay.one(item)
-    assert isinstance(done, Replayed)
+    assert isinstance(done, ReplayedItem)
     return done
 
 
@@ -109,13 +109,13 @@ def flagged(world: World, **wanted: bool) -> int:
 
 def test_every_flag_is_found_again(world: World, replay: Replay) -> None:
     total = Total()
-    for done in replay.many(chosen(world.sessions, Sample())):
+    for done in replay.many(chosen(world.sessions, ReplaySample())):
         total.add(done)
         assert isinstance(done, NotReplayed) or done.found.told()["differences"] == []
     with world.sessions.begin() as session:
         verdicts = list(session.scalars(select(Item.verdict)))
     assert total.results == {
-        Result.SAME: len(verdicts) - 2,
+        ReplayResult.SAME: len(verdicts) - 2,
         Apart.UNDETERMINED: 2,
     }
     assert total.screened == verdicts.count(Verdict.CLEAR)
@@ -141,7 +141,11 @@ def test_another_process_with_more_threads_finds_it_too(world: World) -> None:
     assert done.returncode == 0, done.stderr
     *rows, total = map(json.loads, done.stdout.splitlines())
     assert len(rows) >= 5 and any(row.get("screened") is False for row in rows)
-    assert total["results"][Result.SAME] == sum(row["result"] == Result.SAME for row in rows) > 4
+    assert (
+        total["results"][ReplayResult.SAME]
+        == sum(row["result"] == ReplayResult.SAME for row in rows)
+        > 4
+    )
     assert total["seed"] == 3 and total["tolerances"]["logits"]["size"] == LOGITS.size
 
 
@@ -240,7 +244,7 @@ def test_what_was_changed_on_record_differs(world: World, replay: Replay) -> Non
         turned = () if bundled().screening_is_exact else ("faithful", "more than")
         assert all(place in where or where.endswith(turned) for where in found), (place, found)
         assert found or place == "digest"
-        assert done.result is Result.DIFFERS
+        assert done.result is ReplayResult.DIFFERS
         assert any(place in line for line in lines(done))
 
 
@@ -303,7 +307,7 @@ def judged_as(world: World, over: tuple[float, float], name: str, **flags: float
     margins = np.array([threshold_margin(c) - 5 for c in policy.classes])
     margins[:2] += 5 + np.array(over)
     told = {**record.judged, "class": name, "flags": flags}
-    found = Comparison()
+    found = RecordComparison()
     scores = score(margins[None], [View()], [True], policy)
     compare_scores(found, replace(record, judged=told), scores, np.zeros(len(margins)))
     return {d.place for d in found.differences if "class" in d.place or "hats" in d.place}
@@ -321,7 +325,7 @@ def test_the_class_on_record_is_the_worst_one(world: World) -> None:
 def test_bytes_that_the_store_has_lost_are_a_difference(world: World, replay: Replay) -> None:
     item = flagged(world)
     with world.sessions.begin() as session:
-        digest = session.scalars(select(Image.digest).join(Item).where(Item.id == item)).one()
+        digest = session.scalars(select(StoredImage.digest).join(Item).where(Item.id == item)).one()
     assert digest is not None
     data = replay.storage.get(digest)
     replay.storage.delete(digest)
@@ -368,7 +372,7 @@ def test_a_counterfactual_image_that_is_gone_is_said_to_be(world: World, replay:
     with world.sessions.begin() as session:
         record = session.scalars(query).one()
         digest = record["images"][0]["digest"]
-        image = session.scalars(select(Image).where(Image.digest == digest)).one()
+        image = session.scalars(select(StoredImage).where(StoredImage.digest == digest)).one()
         other = session.scalars(select(Item.id).where(Item.image_id == image.id)).first()
         session.add(
             SealedItem(
@@ -395,7 +399,7 @@ def test_a_counterfactual_image_that_is_gone_is_said_to_be(world: World, replay:
 
 def notes(replay: Replay, item: int) -> str:
     done = replayed(replay, item)
-    assert done.result is Result.SAME
+    assert done.result is ReplayResult.SAME
     return "\n".join(done.found.notes)
 
 
@@ -430,14 +434,14 @@ def test_a_clear_item_is_found_again_in_another_screening_precision(world: World
 
 
 def test_a_sample_can_be_drawn_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    everything = list(chosen(world.sessions, Sample()))
+    everything = list(chosen(world.sessions, ReplaySample()))
     assert everything == sorted(everything) and len(everything) == 44
-    some = list(chosen(world.sessions, Sample(0.5, seed=1)))
+    some = list(chosen(world.sessions, ReplaySample(0.5, seed=1)))
     monkeypatch.setattr(sampling, "PAGE", 3)
-    assert list(chosen(world.sessions, Sample(0.5, seed=1))) == some
-    assert list(chosen(world.sessions, Sample(0.5, seed=2))) != some
+    assert list(chosen(world.sessions, ReplaySample(0.5, seed=1))) == some
+    assert list(chosen(world.sessions, ReplaySample(0.5, seed=2))) != some
     assert 10 < len(some) < 34 and set(some) < set(everything)
-    assert set(chosen(world.sessions, Sample(0.1, seed=1))) < set(some)
+    assert set(chosen(world.sessions, ReplaySample(0.1, seed=1))) < set(some)
 
 
 @pytest.mark.parametrize(("words", "share"), [("1%", 0.01), ("0.5", 0.5), ("100%", 1.0)])

@@ -15,15 +15,15 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Appeal,
     Embedding,
-    Image,
     Item,
     LedgerEntry,
     LooseBytes,
-    Queued,
+    QueueEntry,
     ReviewCase,
     ReviewOutcome,
     SealedItem,
     StoredExplanation,
+    StoredImage,
 )
 from filter_service.errors import Conflict, InvalidRequest, StorageUnavailable, UnknownEntry
 from filter_service.images import digest
@@ -31,10 +31,10 @@ from filter_service.intake import submissions
 from filter_service.intake.submissions import Submission
 from filter_service.ledger import Event
 from filter_service.moderation import drain
-from filter_service.retention import Outcome, Part, Terms, expire, sweep
+from filter_service.retention import ItemOutcome, RetainedPart, RetentionTerms, expire, sweep
 from filter_service.retention import orphaned_bytes as room
 from filter_service.retention.expiry import Facts, over
-from filter_service.retention.rules import Rule, winning
+from filter_service.retention.rules import EffectiveRetentionRule, winning
 from filter_service.schedule import CHORES
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
@@ -42,12 +42,14 @@ from tests.simple_judge import POLICY, SimpleJudge, desk_of
 from tests.some_cases import colleague, one_case
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
-ALL = tuple(Part)
+ALL = tuple(RetainedPart)
 FLAGGED, CLEAR = b"3 a knife", b"-3 nothing"
 
 
-def rule(id: int, days: int, parts: Sequence[Part] = ALL, **terms: object) -> Rule:
-    return Rule(days=days, parts=tuple(parts), id=id, **terms)  # type: ignore[arg-type]
+def rule(
+    id: int, days: int, parts: Sequence[RetainedPart] = ALL, **terms: object
+) -> EffectiveRetentionRule:
+    return EffectiveRetentionRule(days=days, parts=tuple(parts), id=id, **terms)  # type: ignore[arg-type]
 
 
 def facts(item: int = 1, **changes: object) -> Facts:
@@ -119,10 +121,10 @@ def decided(sessions: Sessions, item: int, decision: str, sampled: bool = False)
 
 RULES = (
     rule(1, 400),
-    rule(2, 30, outcome=Outcome.CLEAR),
-    rule(3, 365, outcome=Outcome.CONFIRMED),
+    rule(2, 30, outcome=ItemOutcome.CLEAR),
+    rule(3, 365, outcome=ItemOutcome.CONFIRMED),
     rule(4, 700, class_name="gun"),
-    rule(5, 90, [Part.BYTES], class_name="gun", outcome=Outcome.OVERTURNED),
+    rule(5, 90, [RetainedPart.BYTES], class_name="gun", outcome=ItemOutcome.OVERTURNED),
 )
 
 
@@ -143,22 +145,25 @@ def test_the_most_specific_rule_wins_for_each_part(
     class_name: str | None, outcome: str | None, bytes_rule: int, vectors_rule: int
 ) -> None:
     found = winning(RULES, class_name, outcome)
-    assert (found[Part.BYTES].id, found[Part.EMBEDDINGS].id) == (bytes_rule, vectors_rule)
+    assert (found[RetainedPart.BYTES].id, found[RetainedPart.EMBEDDINGS].id) == (
+        bytes_rule,
+        vectors_rule,
+    )
 
 
 def test_of_two_rules_alike_the_longer_wins() -> None:
-    assert winning([rule(1, 50), rule(2, 10)], None, "clear")[Part.BYTES].id == 1
+    assert winning([rule(1, 50), rule(2, 10)], None, "clear")[RetainedPart.BYTES].id == 1
 
 
 def test_without_a_rule_nothing_is_deleted() -> None:
     assert over([], [facts()], NOW) == {}
-    assert over([rule(1, 5, outcome=Outcome.CONFIRMED)], [facts()], NOW) == {}
+    assert over([rule(1, 5, outcome=ItemOutcome.CONFIRMED)], [facts()], NOW) == {}
 
 
 def test_a_shared_image_is_kept_as_long_as_the_longest() -> None:
-    rules = [rule(1, 30), rule(2, 200, [Part.BYTES], outcome=Outcome.OVERTURNED)]
+    rules = [rule(1, 30), rule(2, 200, [RetainedPart.BYTES], outcome=ItemOutcome.OVERTURNED)]
     shared = [facts(1), facts(2, outcome="overturned")]
-    kept = (Part.EMBEDDINGS, Part.EXPLANATIONS)
+    kept = (RetainedPart.EMBEDDINGS, RetainedPart.EXPLANATIONS)
     assert over(rules, shared, NOW) == {1: dict.fromkeys(kept, 1), 2: dict.fromkeys(kept, 1)}
     assert over(rules, [facts(1), facts(2, blocked=True)], NOW) == {}
     assert over(rules, [facts(1), facts(2, last_at=None)], NOW) == {}
@@ -173,10 +178,10 @@ def test_what_is_sealed_goes_when_its_policy_says_so() -> None:
 @pytest.mark.parametrize(
     ("decision", "sampled", "outcome"),
     [
-        (None, False, Outcome.FLAGGED),
-        ("confirmed", False, Outcome.CONFIRMED),
-        ("overturned", False, Outcome.OVERTURNED),
-        ("overturned", True, Outcome.CONFIRMED),
+        (None, False, ItemOutcome.FLAGGED),
+        ("confirmed", False, ItemOutcome.CONFIRMED),
+        ("overturned", False, ItemOutcome.OVERTURNED),
+        ("overturned", True, ItemOutcome.CONFIRMED),
     ],
 )
 def test_an_item_expires_under_the_rule_of_its_outcome(
@@ -185,17 +190,17 @@ def test_an_item_expires_under_the_rule_of_its_outcome(
     owner: Engine,
     decision: str | None,
     sampled: bool,
-    outcome: Outcome,
+    outcome: ItemOutcome,
 ) -> None:
     (item,) = judged(sessions, storage, CLEAR if sampled else FLAGGED)
     if decision:
         decided(sessions, item, decision, sampled)
-    others = [o for o in Outcome if o is not outcome]
+    others = [o for o in ItemOutcome if o is not outcome]
     for other in others:
-        retention.add_rule(sessions, Terms(1, ALL, outcome=other), "service")
+        retention.add_rule(sessions, RetentionTerms(1, ALL, outcome=other), "service")
     age(owner, 20)
     assert expire(sessions) == 0
-    mine = retention.add_rule(sessions, Terms(10, ALL, outcome=outcome), "service")
+    mine = retention.add_rule(sessions, RetentionTerms(10, ALL, outcome=outcome), "service")
     assert expire(sessions) == 1
     assert expired(sessions, item) == [{"parts": [p.value for p in ALL], "rule": mine.id}]
     assert counts(sessions) == (0, 0)
@@ -207,8 +212,10 @@ def test_an_item_expires_under_the_rule_of_its_outcome(
 
 def test_each_part_has_its_own_time(sessions: Sessions, storage: Storage, owner: Engine) -> None:
     flagged, clear = judged(sessions, storage, FLAGGED, CLEAR)
-    one = retention.add_rule(sessions, Terms(10, (Part.BYTES,)), "service")
-    two = retention.add_rule(sessions, Terms(50, (Part.EMBEDDINGS, Part.BYTES)), "service")
+    one = retention.add_rule(sessions, RetentionTerms(10, (RetainedPart.BYTES,)), "service")
+    two = retention.add_rule(
+        sessions, RetentionTerms(50, (RetainedPart.EMBEDDINGS, RetainedPart.BYTES)), "service"
+    )
     retention.remove_rule(sessions, two.id, "service")
     age(owner, 20)
     assert expire(sessions) == 2
@@ -216,7 +223,7 @@ def test_each_part_has_its_own_time(sessions: Sessions, storage: Storage, owner:
     assert expired(sessions, clear) == [{"parts": ["bytes"], "rule": one.id}]
     age(owner, 40)
     assert expire(sessions) == 0
-    last = retention.add_rule(sessions, Terms(50, (Part.EMBEDDINGS,)), "service")
+    last = retention.add_rule(sessions, RetentionTerms(50, (RetainedPart.EMBEDDINGS,)), "service")
     assert expire(sessions) == 2
     assert expired(sessions, flagged)[1] == {"parts": ["embeddings"], "rule": last.id}
     assert counts(sessions) == (0, 1)
@@ -246,7 +253,7 @@ def test_what_is_not_done_with_is_kept(
         retention.hold(sessions, item, "a court", f"person {person.login}")
     if block == "case":
         item = one_case(sessions)
-    retention.add_rule(sessions, Terms(1, ALL), "service")
+    retention.add_rule(sessions, RetentionTerms(1, ALL), "service")
     age(owner, 20)
     assert expire(sessions) == (1 if block == "case" else 0)  # the twins, without a case
     assert expired(sessions, item) == []
@@ -264,7 +271,7 @@ def test_a_released_hold_lets_an_image_go(
     retention.release(sessions, item, "it is over", "service")
     with pytest.raises(UnknownEntry, match="under no legal hold"):
         retention.release(sessions, item, "it is over", "service")
-    retention.add_rule(sessions, Terms(0, ALL), "service")
+    retention.add_rule(sessions, RetentionTerms(0, ALL), "service")
     assert expire(sessions) == 1
     with sessions.begin() as session:
         events = [e.event for e in ledger.of_item(session, item)]
@@ -294,7 +301,7 @@ def test_bytes_whose_deletion_failed_are_deleted_later(
     sessions: Sessions, storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
     judged(sessions, storage, CLEAR)
-    retention.add_rule(sessions, Terms(0, ALL), "service")
+    retention.add_rule(sessions, RetentionTerms(0, ALL), "service")
     expire(sessions)
     assert sweep(sessions, Failing(storage.url)) == 0
     assert "cannot be deleted now" in caplog.text
@@ -362,14 +369,14 @@ def test_what_arrives_at_the_last_moment_keeps_its_bytes(
 
 def test_an_image_submitted_again_has_its_bytes_again(sessions: Sessions, storage: Storage) -> None:
     (first,) = judged(sessions, storage, CLEAR)
-    rule = retention.add_rule(sessions, Terms(0, ALL), "service")
+    rule = retention.add_rule(sessions, RetentionTerms(0, ALL), "service")
     assert (expire(sessions), sweep(sessions, storage)) == (1, 1)
     with sessions.begin() as session:
         assert f"under retention rule {rule.id}" in (retention.why_gone(session, first) or "")
     retention.remove_rule(sessions, rule.id, "service")
     (second,) = judged(sessions, storage, CLEAR)
     with sessions.begin() as session:
-        image = session.get_one(Image, session.get_one(Item, second).image_id)
+        image = session.get_one(StoredImage, session.get_one(Item, second).image_id)
         assert session.get_one(Item, second).verdict is Verdict.CLEAR
         assert (image.bytes_gone_at, image.parts_gone) == (None, [])
         assert retention.why_gone(session, second) is None
@@ -382,7 +389,7 @@ def test_a_submission_that_crosses_a_deletion_keeps_its_bytes(
     sessions: Sessions, storage: Storage, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     judged(sessions, storage, CLEAR)
-    retention.add_rule(sessions, Terms(0, ALL, outcome=Outcome.CLEAR), "service")
+    retention.add_rule(sessions, RetentionTerms(0, ALL, outcome=ItemOutcome.CLEAR), "service")
     keep, add = submissions._keep, submissions._add
 
     def delete() -> None:
@@ -418,7 +425,7 @@ def test_deleting_and_submitting_at_once_loses_nothing(
 ) -> None:
     files = [b"-%d nothing" % n for n in range(1, 9)]
     judged(sessions, storage, *files)
-    retention.add_rule(sessions, Terms(0, (Part.BYTES,)), "service")
+    retention.add_rule(sessions, RetentionTerms(0, (RetainedPart.BYTES,)), "service")
     over = threading.Event()
 
     def forget() -> None:
@@ -434,7 +441,7 @@ def test_deleting_and_submitting_at_once_loses_nothing(
                 sessions, storage, lambda: None, [Submission("a", f) for f in files], POLICY
             )
             with sessions.begin() as session:
-                assert session.scalar(select(func.count()).select_from(Queued)) == len(files)
+                assert session.scalar(select(func.count()).select_from(QueueEntry)) == len(files)
             for f in files:
                 assert storage.get(digest(f)) == f  # queued: nothing deletes it
             drain(desk_of(sessions, storage, SimpleJudge()))
@@ -448,7 +455,7 @@ def test_deleting_and_submitting_at_once_loses_nothing(
 
 def test_two_who_expire_at_once_write_it_once(sessions: Sessions, storage: Storage) -> None:
     items = judged(sessions, storage, *[b"-%d nothing" % n for n in range(1, 30)])
-    retention.add_rule(sessions, Terms(0, ALL), "service")
+    retention.add_rule(sessions, RetentionTerms(0, ALL), "service")
     threads = [threading.Thread(target=expire, args=[sessions]) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -461,7 +468,7 @@ def test_what_was_deleted_is_not_retried(
     sessions: Sessions, storage: Storage, owner: Engine
 ) -> None:
     (item,) = judged(sessions, storage, b"unreadable")
-    retention.add_rule(sessions, Terms(0, ALL), "service")
+    retention.add_rule(sessions, RetentionTerms(0, ALL), "service")
     assert expire(sessions) == 1
     assert submissions.retry_items(sessions, lambda: None, [item]) == 0
     with sessions.begin() as session:
@@ -471,7 +478,9 @@ def test_what_was_deleted_is_not_retried(
 
 def test_what_is_judged_again_has_its_own_time_again(sessions: Sessions, storage: Storage) -> None:
     (item,) = judged(sessions, storage, FLAGGED)
-    retention.add_rule(sessions, Terms(0, (Part.EMBEDDINGS, Part.EXPLANATIONS)), "service")
+    retention.add_rule(
+        sessions, RetentionTerms(0, (RetainedPart.EMBEDDINGS, RetainedPart.EXPLANATIONS)), "service"
+    )
     assert expire(sessions) == 1
     with sessions.begin() as session:
         session.execute(update(Item).where(Item.id == item).values(verdict=None, judged_at=None))
@@ -487,22 +496,26 @@ def test_what_is_judged_again_has_its_own_time_again(sessions: Sessions, storage
 @pytest.mark.parametrize(
     ("terms", "said"),
     [
-        (Terms(-1, ALL), "days"),
-        (Terms(10, ()), "deletes nothing"),
-        (Terms(10, ALL, "gun", Outcome.CLEAR), "is of no class"),
-        (Terms(10, ALL, "A Gun"), "names no class"),
+        (RetentionTerms(-1, ALL), "days"),
+        (RetentionTerms(10, ()), "deletes nothing"),
+        (RetentionTerms(10, ALL, "gun", ItemOutcome.CLEAR), "is of no class"),
+        (RetentionTerms(10, ALL, "A Gun"), "names no class"),
     ],
 )
-def test_a_rule_that_says_nothing_is_refused(sessions: Sessions, terms: Terms, said: str) -> None:
+def test_a_rule_that_says_nothing_is_refused(
+    sessions: Sessions, terms: RetentionTerms, said: str
+) -> None:
     with pytest.raises(InvalidRequest, match=said):
         retention.add_rule(sessions, terms, "service")
 
 
 def test_a_rule_within_the_time_for_complaints_is_warned_of() -> None:
-    assert "six months" in (Terms(30, ALL).warning or "")
-    assert "of confirmed items" in (Terms(182, ALL, outcome=Outcome.CONFIRMED).warning or "")
-    assert Terms(183, ALL, outcome=Outcome.CONFIRMED).warning is None
-    assert Terms(1, ALL, outcome=Outcome.CLEAR).warning is None
+    assert "six months" in (RetentionTerms(30, ALL).warning or "")
+    assert "of confirmed items" in (
+        RetentionTerms(182, ALL, outcome=ItemOutcome.CONFIRMED).warning or ""
+    )
+    assert RetentionTerms(183, ALL, outcome=ItemOutcome.CONFIRMED).warning is None
+    assert RetentionTerms(1, ALL, outcome=ItemOutcome.CLEAR).warning is None
 
 
 def test_nothing_is_deleted_without_an_entry(sessions: Sessions, storage: Storage) -> None:
@@ -531,7 +544,7 @@ def test_the_chores_know_retention() -> None:
 
 
 def test_rules_are_in_the_ledger(sessions: Sessions) -> None:
-    added = retention.add_rule(sessions, Terms(400, ALL, "gun"), "person ada")
+    added = retention.add_rule(sessions, RetentionTerms(400, ALL, "gun"), "person ada")
     retention.remove_rule(sessions, added.id, "person ada")
     with pytest.raises(UnknownEntry, match="no retention rule"):
         retention.remove_rule(sessions, added.id, "person ada")

@@ -10,7 +10,7 @@ from filter_service import retention
 from filter_service.accounts import Role
 from filter_service.cli import app as commands
 from filter_service.db.session import Sessions
-from filter_service.retention import Outcome, Part, Terms
+from filter_service.retention import ItemOutcome, RetainedPart, RetentionTerms
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
 from tests.console_world import World
@@ -37,8 +37,10 @@ def items(sessions: Sessions) -> list[int]:
 @pytest.fixture
 def window(world: World, items: list[int], browser: Browser) -> Iterator[Page]:
     sessions, storage = world.sessions, world.service.storage
-    retention.add_rule(sessions, Terms(30, tuple(Part), outcome=Outcome.CLEAR), "person ada")
-    retention.add_rule(sessions, Terms(90, (Part.BYTES,), "gun"), "person ada")
+    retention.add_rule(
+        sessions, RetentionTerms(30, tuple(RetainedPart), outcome=ItemOutcome.CLEAR), "person ada"
+    )
+    retention.add_rule(sessions, RetentionTerms(90, (RetainedPart.BYTES,), "gun"), "person ada")
     retention.hold(sessions, items[0], "File 3 Js 114/26 of the public prosecutor", "person ada")
     retention.erase(sessions, storage, items[1], "Its user closed the account", "key shop")
     with world.served() as address:

@@ -11,8 +11,8 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import LedgerEntry
 from filter_service.errors import InvalidRequest, NotAllowed, UnknownEntry
 from filter_service.reviews.rules import (
-    Kind,
-    Rule,
+    RuleKind,
+    SamplingRule,
     active_rules,
     add_rule,
     asks_second_look,
@@ -21,8 +21,8 @@ from filter_service.reviews.rules import (
 )
 from tests.some_cases import colleague
 
-LOOK = Rule(1, Kind.SECOND_LOOK, None, None, 1.0, "person boss", datetime.now(UTC))
-DRAW = replace(LOOK, kind=Kind.CLEAR_SAMPLE)
+LOOK = SamplingRule(1, RuleKind.SECOND_LOOK, None, None, 1.0, "person boss", datetime.now(UTC))
+DRAW = replace(LOOK, kind=RuleKind.CLEAR_SAMPLE)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Seen:
         (replace(LOOK, margin_below=2.0), Seen(margin=-3.0), False),
     ],
 )
-def test_rules_ask_for_class_and_margin(rule: Rule, case: Seen, asked: bool) -> None:
+def test_rules_ask_for_class_and_margin(rule: SamplingRule, case: Seen, asked: bool) -> None:
     assert asks_second_look([rule], case) is asked
     assert asks_second_look([], case) is False
 
@@ -82,7 +82,7 @@ def test_clear_items_are_drawn_by_class() -> None:
 
 def test_rules_hold_until_they_are_removed(sessions: Sessions) -> None:
     boss = colleague(sessions, "boss", Role.POLICY_EDITOR)
-    rule = add_rule(sessions, boss, Kind.SECOND_LOOK, class_name="gun", share=0.25)
+    rule = add_rule(sessions, boss, RuleKind.SECOND_LOOK, class_name="gun", share=0.25)
     with sessions.begin() as session:
         assert active_rules(session) == [rule]
     remove_rule(sessions, boss, rule.id)
@@ -97,7 +97,7 @@ def test_rules_hold_until_they_are_removed(sessions: Sessions) -> None:
 def test_moderators_make_no_rules(sessions: Sessions) -> None:
     ada = colleague(sessions, "ada")
     with pytest.raises(NotAllowed, match="may not change rules"):
-        add_rule(sessions, ada, Kind.SECOND_LOOK)
+        add_rule(sessions, ada, RuleKind.SECOND_LOOK)
     with pytest.raises(NotAllowed, match="may not change rules"):
         remove_rule(sessions, ada, 1)
 
@@ -106,18 +106,18 @@ def test_moderators_make_no_rules(sessions: Sessions) -> None:
 def test_an_impossible_share_is_refused(sessions: Sessions, share: float) -> None:
     boss = colleague(sessions, "boss", Role.ADMIN)
     with pytest.raises(InvalidRequest, match="The share is"):
-        add_rule(sessions, boss, Kind.CLEAR_SAMPLE, share=share)
+        add_rule(sessions, boss, RuleKind.CLEAR_SAMPLE, share=share)
 
 
 @pytest.mark.parametrize("margin", [0.0, -1.0, float("inf"), float("nan")])
 def test_an_impossible_margin_is_refused(sessions: Sessions, margin: float) -> None:
     boss = colleague(sessions, "boss", Role.ADMIN)
     with pytest.raises(InvalidRequest, match="The margin is"):
-        add_rule(sessions, boss, Kind.SECOND_LOOK, margin_below=margin)
+        add_rule(sessions, boss, RuleKind.SECOND_LOOK, margin_below=margin)
 
 
 @pytest.mark.parametrize("name", ["Gun", "", "a b", "x" * 65, "\x00"])
 def test_an_impossible_class_is_refused(sessions: Sessions, name: str) -> None:
     boss = colleague(sessions, "boss", Role.ADMIN)
     with pytest.raises(InvalidRequest, match="names no class"):
-        add_rule(sessions, boss, Kind.SECOND_LOOK, class_name=name)
+        add_rule(sessions, boss, RuleKind.SECOND_LOOK, class_name=name)

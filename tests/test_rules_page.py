@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from filter_service.accounts import Role
 from filter_service.db.session import Sessions
 from filter_service.reviews import hash_lists, rules
-from filter_service.reviews.hash_matching import Kind, Match
+from filter_service.reviews.hash_matching import ListKind, Match
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
 from filter_service.web.console import rules as page_of_rules
@@ -48,7 +48,7 @@ def test_an_entry_decides_what_waits_if_that_is_asked_for(
     assert (stage_of(sessions, kept), stage_of(sessions, decided)) == ("first", None)
     entries = hash_lists.entries(sessions)
     assert [(e.kind, e.match, e.created_by) for e in entries] == [
-        (Kind.ALLOW, Match.DIGEST, "person policy_editor")
+        (ListKind.ALLOW, Match.DIGEST, "person policy_editor")
     ] * 2
 
 

@@ -12,7 +12,7 @@ from filter_service.demo.samples import SAMPLE_SEEDS, moderation_scene
 from filter_service.demo.scenes import (
     DEV_SEEDS,
     TEST_SEEDS,
-    Placed,
+    PlacedObject,
     Scene,
     captions,
     mask,
@@ -40,11 +40,11 @@ def widened(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return np.asarray(sliding_window_view(padded, (3, 3)).any(axis=(2, 3)))
 
 
-def placed(kind: str, x: float, y: float, size: float = 0.4) -> Placed:
-    return Placed(kind=kind, style="noto", x=x, y=y, size=size)
+def placed(kind: str, x: float, y: float, size: float = 0.4) -> PlacedObject:
+    return PlacedObject(kind=kind, style="noto", x=x, y=y, size=size)
 
 
-def scene_of(*objects: Placed) -> Scene:
+def scene_of(*objects: PlacedObject) -> Scene:
     return Scene(objects, colour="blue", texture="striped", seed=3)
 
 

@@ -11,12 +11,12 @@ from sqlalchemy import Engine, func, select, text
 
 from filter_service import ledger
 from filter_service.db.session import Sessions, connect, sessions_of
-from filter_service.db.tables import LedgerEntry, Sealed, StoredCheckpoint, Unsealed
+from filter_service.db.tables import LedgerEntry, SealedEntry, StoredCheckpoint, UnsealedEntry
 from filter_service.errors import BrokenLedger
 from filter_service.ledger import Entry, Event
 from filter_service.ledger.notes import SigningKey
 from filter_service.ledger.sealer import is_due, seal
-from filter_service.ledger.signers import Signer, signer_of
+from filter_service.ledger.signers import LedgerSigner, signer_of
 from filter_service.settings import Settings
 from tests.some_entries import append, check_tree, root_over, sealed_leaves
 
@@ -30,11 +30,11 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def signer(sessions: Sessions, settings: Settings) -> Signer:
+def signer(sessions: Sessions, settings: Settings) -> LedgerSigner:
     return signer_of(sessions, settings)
 
 
-def count(sessions: Sessions, what: type[Sealed] | type[Unsealed]) -> int:
+def count(sessions: Sessions, what: type[SealedEntry] | type[UnsealedEntry]) -> int:
     with sessions.begin() as session:
         return session.scalar(select(func.count()).select_from(what)) or 0
 
@@ -47,7 +47,7 @@ def change(owner: Engine, *statements: str) -> None:
             connection.execute(text(statement))
 
 
-def test_entries_are_sealed_under_a_signed_root(sessions: Sessions, signer: Signer) -> None:
+def test_entries_are_sealed_under_a_signed_root(sessions: Sessions, signer: LedgerSigner) -> None:
     append(sessions, 9)
     checkpoint = seal(sessions, signer)
     assert checkpoint is not None
@@ -57,14 +57,16 @@ def test_entries_are_sealed_under_a_signed_root(sessions: Sessions, signer: Sign
 
 
 def test_sealing_again_without_new_entries_changes_nothing(
-    sessions: Sessions, signer: Signer
+    sessions: Sessions, signer: LedgerSigner
 ) -> None:
     assert seal(sessions, signer) is not None
     assert seal(sessions, signer) is None
     assert check_tree(sessions) == [1]
 
 
-def test_a_backlog_is_sealed_in_chunks_across_tiles(sessions: Sessions, signer: Signer) -> None:
+def test_a_backlog_is_sealed_in_chunks_across_tiles(
+    sessions: Sessions, signer: LedgerSigner
+) -> None:
     append(sessions, 700)
     while seal(sessions, signer, limit=150):
         pass
@@ -92,7 +94,7 @@ def test_few_entries_are_due_when_their_time_is_over(
 
 
 def test_an_entry_whose_transaction_ends_late_is_sealed_late(
-    sessions: Sessions, signer: Signer
+    sessions: Sessions, signer: LedgerSigner
 ) -> None:
     with sessions() as late:
         ledger.append(late, [Entry(Event.JUDGED, "slow")])
@@ -103,8 +105,8 @@ def test_an_entry_whose_transaction_ends_late_is_sealed_late(
     assert seal(sessions, signer) is not None
     assert check_tree(sessions) == [6, 7]
     with sessions.begin() as session:
-        last = select(LedgerEntry).join(Sealed, Sealed.entry_id == LedgerEntry.id)
-        entries = session.scalars(last.order_by(Sealed.position)).all()
+        last = select(LedgerEntry).join(SealedEntry, SealedEntry.entry_id == LedgerEntry.id)
+        entries = session.scalars(last.order_by(SealedEntry.position)).all()
     assert entries[-1].actor == "slow"
     assert entries[-1].id < entries[-2].id
 
@@ -114,7 +116,7 @@ def check_tree_of_committed(sessions: Sessions) -> int:
     return len(sealed_leaves(sessions))
 
 
-def test_two_sealers_at_once_give_each_place_once(sessions: Sessions, signer: Signer) -> None:
+def test_two_sealers_at_once_give_each_place_once(sessions: Sessions, signer: LedgerSigner) -> None:
     append(sessions, 400)
 
     def work(_: int) -> int:
@@ -128,7 +130,7 @@ def test_two_sealers_at_once_give_each_place_once(sessions: Sessions, signer: Si
     assert check_tree(sessions) == [*range(20, 401, 20), 401]
 
 
-def test_sealing_goes_on_beside_writing(sessions: Sessions, signer: Signer) -> None:
+def test_sealing_goes_on_beside_writing(sessions: Sessions, signer: LedgerSigner) -> None:
     def write(_: int) -> None:
         for _ in range(20):
             append(sessions, 5)
@@ -152,18 +154,18 @@ def keep_sealing(database_url: str, key: Path) -> None:
 
 
 def test_a_killed_sealer_leaves_all_or_nothing(
-    database_url: str, sessions: Sessions, settings: Settings, signer: Signer
+    database_url: str, sessions: Sessions, settings: Settings, signer: LedgerSigner
 ) -> None:
     chance = random.Random(5)
     append(sessions, 3_000)
     processes = get_context("forkserver")
     processes.set_forkserver_preload([__name__])
     for _ in range(KILLS):
-        before = count(sessions, Sealed)
+        before = count(sessions, SealedEntry)
         sealer = processes.Process(target=keep_sealing, args=(database_url, settings.ledger_key_at))
         sealer.start()
         deadline = time.monotonic() + PATIENCE
-        while count(sessions, Sealed) == before:
+        while count(sessions, SealedEntry) == before:
             assert time.monotonic() < deadline
         time.sleep(chance.uniform(0, 0.1))
         sealer.kill()
@@ -188,7 +190,7 @@ def test_a_killed_sealer_leaves_all_or_nothing(
     ],
 )
 def test_nothing_is_signed_over_a_broken_tree(
-    sessions: Sessions, owner: Engine, signer: Signer, statements: list[str], said: str
+    sessions: Sessions, owner: Engine, signer: LedgerSigner, statements: list[str], said: str
 ) -> None:
     append(sessions, 4)
     seal(sessions, signer)
@@ -196,11 +198,11 @@ def test_nothing_is_signed_over_a_broken_tree(
     change(owner, *statements)
     with pytest.raises(BrokenLedger, match=said):
         seal(sessions, signer)
-    assert count(sessions, Unsealed) >= 2
+    assert count(sessions, UnsealedEntry) >= 2
 
 
 def test_nothing_is_signed_over_another_keys_tree(
-    sessions: Sessions, owner: Engine, signer: Signer, tmp_path: Path
+    sessions: Sessions, owner: Engine, signer: LedgerSigner, tmp_path: Path
 ) -> None:
     append(sessions, 4)
     seal(sessions, signer)
@@ -217,7 +219,9 @@ def hand_over(sessions: Sessions, vkey: object) -> None:
         ledger.append(session, [Entry(Event.SIGNER_ADDED, "service", details={"vkey": vkey})])
 
 
-def test_no_strange_key_is_vouched_for(sessions: Sessions, owner: Engine, signer: Signer) -> None:
+def test_no_strange_key_is_vouched_for(
+    sessions: Sessions, owner: Engine, signer: LedgerSigner
+) -> None:
     seal(sessions, signer)
     hand_over(sessions, SigningKey.new(signer.name).vkey)
     with pytest.raises(BrokenLedger, match="says that another key signs from now on"):
@@ -242,21 +246,21 @@ def test_no_strange_key_is_vouched_for(sessions: Sessions, owner: Engine, signer
     ],
 )
 def test_a_damaged_hand_over_is_not_signed(
-    sessions: Sessions, owner: Engine, signer: Signer, statement: str
+    sessions: Sessions, owner: Engine, signer: LedgerSigner, statement: str
 ) -> None:
     change(owner, statement)
     with pytest.raises(BrokenLedger, match="Entry 1 says that another key signs"):
         seal(sessions, signer)
 
 
-def test_a_key_takes_over_once(sessions: Sessions, signer: Signer) -> None:
+def test_a_key_takes_over_once(sessions: Sessions, signer: LedgerSigner) -> None:
     seal(sessions, signer)
     hand_over(sessions, signer.vkey)
     with pytest.raises(BrokenLedger, match="says that another key signs from now on"):
         seal(sessions, signer)
 
 
-def test_a_checkpoint_is_kept_with_its_time(sessions: Sessions, signer: Signer) -> None:
+def test_a_checkpoint_is_kept_with_its_time(sessions: Sessions, signer: LedgerSigner) -> None:
     seal(sessions, signer)
     with sessions.begin() as session:
         stored = session.scalars(select(StoredCheckpoint)).one()

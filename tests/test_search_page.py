@@ -14,7 +14,7 @@ from filter_service.db.tables import Item, LedgerEntry, ReviewOutcome
 from filter_service.errors import ModelUnavailable, UnreadableImage
 from filter_service.images import digest
 from filter_service.ledger import Event
-from filter_service.query_encoder import Sought
+from filter_service.query_encoder import QueryVector
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app
@@ -35,19 +35,19 @@ class Compass(NullSeeker):
         self.loaded.set()
         self.broken = False
 
-    def text(self, text: str) -> Sought:
+    def text(self, text: str) -> QueryVector:
         self.loaded.wait(30)
         if self.broken:
             raise ModelUnavailable("The weights cannot be downloaded: try again.")
         return self._towards(NORTH if text == "north" else EAST)
 
-    def image(self, data: bytes) -> Sought:
+    def image(self, data: bytes) -> QueryVector:
         if data == b"no picture":
             raise UnreadableImage("The file begins with b'no pictu': submit an image.")
         return self._towards(EAST)
 
-    def _towards(self, direction: tuple[float, ...]) -> Sought:
-        return Sought(self.encoder_id, np.asarray(direction, dtype=np.float32), 20.0)
+    def _towards(self, direction: tuple[float, ...]) -> QueryVector:
+        return QueryVector(self.encoder_id, np.asarray(direction, dtype=np.float32), 20.0)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from filter_service.ledger import Event
 from filter_service.ledger.checkpoints import open_checkpoint
 from filter_service.ledger.notes import SigningKey
 from filter_service.ledger.sealer import seal
-from filter_service.ledger.signers import Known, known, rotate, signer_of, who_signs
+from filter_service.ledger.signers import KnownKey, known, rotate, signer_of, who_signs
 from filter_service.settings import Settings
 from tests.some_entries import append, check_tree
 
@@ -171,7 +171,7 @@ def test_a_hand_over_that_was_cut_short_is_taken_up_again(
 
 
 def test_who_signs_follows_from_the_entries() -> None:
-    keys = [Known("a", 0), Known("b", 10), Known("c", 12)]
+    keys = [KnownKey("a", 0), KnownKey("b", 10), KnownKey("c", 12)]
     assert who_signs(keys[:1], 0, 5) == ["a"]
     assert who_signs(keys, 0, 5) == ["a"]
     assert who_signs(keys, 5, 10) == ["a"]

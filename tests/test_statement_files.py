@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from filter_service.accounts import Role
 from filter_service.cli import app
 from filter_service.db.session import Sessions
-from filter_service.db.tables import LedgerEntry, Person, Statement
+from filter_service.db.tables import LedgerEntry, Person, StoredStatement
 from filter_service.errors import InvalidStatement
 from filter_service.policy import parse_policy
 from filter_service.statements import database_files
@@ -55,7 +55,7 @@ def many(sessions: Sessions) -> None:
         for item in items_of(sessions, *["gun"] * 230)
     ]
     with sessions.begin() as session:
-        session.execute(insert(Statement), rows)
+        session.execute(insert(StoredStatement), rows)
 
 
 def test_files_hold_a_hundred_each_and_all_once(

@@ -8,7 +8,7 @@ from sqlalchemy import insert
 
 from filter_service.accounts import Role
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Statement
+from filter_service.db.tables import StoredStatement
 from filter_service.statements import wording
 from filter_service.statements.payload import document
 from filter_service.storage import Storage
@@ -32,7 +32,7 @@ def stated(sessions: Sessions) -> int:
             "document": document(made, wording.facts(made, "en")),
             "notice": wording.notice(made),
         }
-        session.execute(insert(Statement), [row])
+        session.execute(insert(StoredStatement), [row])
     return item
 
 

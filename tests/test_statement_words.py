@@ -11,17 +11,17 @@ from filter_service.errors import InvalidPolicy
 from filter_service.policy import Policy, parse_policy
 from filter_service.policy.statement_grounds import (
     Account,
+    CodedWord,
     Monetary,
+    NoticeSource,
     Provision,
-    Source,
     Visibility,
-    Word,
 )
 from filter_service.reviews.hash_matching import Match
 from filter_service.statements import wording
-from filter_service.statements.evidence import PLACES, Evidence
+from filter_service.statements.evidence import PLACES, ExplanationSummary
 from filter_service.statements.payload import document
-from filter_service.statements.reasons import By, Strength
+from filter_service.statements.reasons import DecisionMaker, Strength
 from filter_service.statements.validation import check
 from tests.some_statements import (
     POLICY,
@@ -60,24 +60,30 @@ def test_redress_is_told_to_users_only() -> None:
     assert not any(word in said for word in ("complaint", "court", "disputes"))
 
 
-DECISIONS: list[tuple[By, By, str | None]] = [
-    (By.MODEL, By.PERSON, None),
-    (By.PERSON, By.PERSON, None),
-    (By.MODEL, By.MODEL, None),
-    *((found, By.LIST, match) for found in (By.MODEL, By.LIST) for match in Match),
+DECISIONS: list[tuple[DecisionMaker, DecisionMaker, str | None]] = [
+    (DecisionMaker.MODEL, DecisionMaker.PERSON, None),
+    (DecisionMaker.PERSON, DecisionMaker.PERSON, None),
+    (DecisionMaker.MODEL, DecisionMaker.MODEL, None),
+    *(
+        (found, DecisionMaker.LIST, match)
+        for found in (DecisionMaker.MODEL, DecisionMaker.LIST)
+        for match in Match
+    ),
 ]
 EVIDENCE = (
     None,
-    Evidence((), None, (), tested=False, faithful=False),
-    Evidence(("top",), "a gun", ("gun",), tested=True, faithful=False),
-    Evidence(PLACES[:3], "a big gun", ("big", "gun"), tested=True, faithful=True),
+    ExplanationSummary((), None, (), tested=False, faithful=False),
+    ExplanationSummary(("top",), "a gun", ("gun",), tested=True, faithful=False),
+    ExplanationSummary(PLACES[:3], "a big gun", ("big", "gun"), tested=True, faithful=True),
 )
 
 
 @pytest.mark.parametrize("languages", [["en"], ["de"], ["de", "en"]], ids="-".join)
 @pytest.mark.parametrize("name", ["gun", "knife"])
 def test_every_generated_statement_keeps_every_rule(name: str, languages: list[str]) -> None:
-    policies = itertools.cycle([policy(languages=languages, source=source) for source in Source])
+    policies = itertools.cycle(
+        [policy(languages=languages, source=source) for source in NoticeSource]
+    )
     for decision, probability, evidence in itertools.product(DECISIONS, (0.5, 0.9, 1.0), EVIDENCE):
         found_by, decided_by, match = decision
         made = reasons(
@@ -99,7 +105,7 @@ def test_every_generated_statement_keeps_every_rule(name: str, languages: list[s
 @pytest.mark.parametrize("field", ["visibility", "monetary", "provision", "account"])
 @pytest.mark.parametrize("language", ["en", "de"])
 def test_every_restriction_has_its_words(field: str, language: str) -> None:
-    words: dict[str, type[Word]] = {
+    words: dict[str, type[CodedWord]] = {
         "visibility": Visibility,
         "monetary": Monetary,
         "provision": Provision,

@@ -12,14 +12,14 @@ from filter_service import ledger, retention
 from filter_service.accounts import Role
 from filter_service.canonical import canonical
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Item, Person, ReviewOutcome, Statement
+from filter_service.db.tables import Item, Person, ReviewOutcome, StoredStatement
 from filter_service.errors import InvalidStatement, UnknownItem
 from filter_service.policy import Policy, parse_policy
 from filter_service.reviews import hash_lists, rules
 from filter_service.reviews.appeals import open_appeal
 from filter_service.reviews.decisions import Decision
-from filter_service.reviews.hash_lists import Entered
-from filter_service.reviews.hash_matching import Kind, Match
+from filter_service.reviews.hash_lists import NewListEntry
+from filter_service.reviews.hash_matching import ListKind, Match
 from filter_service.statements.issuance import issue, issue_due, problems, statements_of
 from filter_service.statements.issue_queue import note
 from filter_service.statements.validation import check
@@ -44,7 +44,7 @@ def anna(sessions: Sessions) -> Person:
     return colleague(sessions, "anna")
 
 
-def one(sessions: Sessions, item_id: int) -> Statement:
+def one(sessions: Sessions, item_id: int) -> StoredStatement:
     issue_due(sessions)
     return statements(sessions, item_id)[0]
 
@@ -58,7 +58,7 @@ def listed(sessions: Sessions, match: Match = Match.DIGEST, of: Policy | None = 
     """An item whose picture a list forbids."""
     (item,) = items_of(sessions, "gun", of=of)
     sue = colleague(sessions, f"sue-{match}", Role.SENIOR)
-    entered = Entered(Kind.BLOCK, "gun", match, item, reason="seen before")
+    entered = NewListEntry(ListKind.BLOCK, "gun", match, item, reason="seen before")
     assert hash_lists.add_entry(sessions, sue, entered, decide_waiting=True).decided == 1
     return item
 
@@ -231,7 +231,7 @@ def test_what_was_erased_is_still_withdrawn(sessions: Sessions, anna: Person) ->
 
 
 def test_several_looks_are_told(sessions: Sessions, anna: Person) -> None:
-    rules.add_rule(sessions, colleague(sessions, "sue", Role.SENIOR), rules.Kind.SECOND_LOOK)
+    rules.add_rule(sessions, colleague(sessions, "sue", Role.SENIOR), rules.RuleKind.SECOND_LOOK)
     (item,) = items_of(sessions, "gun")
     decided(sessions, anna, item)
     assert issue_due(sessions) == 0

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 
 from filter_service import ledger
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Image, Item, Queued, StoredPolicy
+from filter_service.db.tables import Item, QueueEntry, StoredImage, StoredPolicy
 from filter_service.errors import UnknownBatch
 from filter_service.intake import submissions
 from filter_service.intake.submissions import CHUNK, Submission
@@ -74,7 +74,7 @@ def fail_all(sessions: Sessions) -> None:
             .where(Item.verdict.is_(None))
             .values(verdict=Verdict.UNDETERMINED, reason="broken", judged_at=func.now())
         )
-        session.execute(Queued.__table__.delete())  # type: ignore[attr-defined]
+        session.execute(QueueEntry.__table__.delete())  # type: ignore[attr-defined]
 
 
 def test_every_file_becomes_a_queued_item(sessions: Sessions, accept: Accept) -> None:
@@ -87,7 +87,7 @@ def test_the_bytes_are_kept_under_their_digest(
 ) -> None:
     accept(file("a.jpg", b"the bytes"))
     with sessions.begin() as session:
-        digest = session.scalars(select(Image.digest)).one()
+        digest = session.scalars(select(StoredImage.digest)).one()
     assert digest is not None
     assert storage.get(digest) == b"the bytes"
 
@@ -96,7 +96,7 @@ def test_the_same_bytes_twice_are_one_image_and_two_items(
     sessions: Sessions, accept: Accept
 ) -> None:
     accept(file("a.jpg", b"same"), file("b.jpg", b"same"))
-    assert (count(sessions, Image), count(sessions, Item)) == (1, 2)
+    assert (count(sessions, StoredImage), count(sessions, Item)) == (1, 2)
 
 
 def test_an_unreadable_file_is_undetermined_with_its_reason(
@@ -133,7 +133,7 @@ def test_it_knocks_only_when_the_items_are_there(sessions: Sessions, storage: St
     seen: list[int] = []
 
     def knock() -> None:
-        seen.append(count(sessions, Queued))
+        seen.append(count(sessions, QueueEntry))
 
     submissions.accept(sessions, storage, knock, files(2), POLICY)
     assert seen == [2]
@@ -144,7 +144,7 @@ def test_files_are_taken_as_they_come(sessions: Sessions, storage: Storage) -> N
 
     def stream() -> Iterator[Submission]:
         yield from files(CHUNK + 1)
-        queued_before.append(count(sessions, Queued))
+        queued_before.append(count(sessions, QueueEntry))
 
     submissions.accept(sessions, storage, lambda: None, stream(), POLICY)
     assert queued_before == [CHUNK]
@@ -159,7 +159,7 @@ def test_what_was_accepted_before_a_failure_stays_queued(
 
     with pytest.raises(ConnectionError):
         submissions.accept(sessions, storage, lambda: None, stream(), POLICY)
-    assert count(sessions, Queued) == CHUNK
+    assert count(sessions, QueueEntry) == CHUNK
 
 
 def test_a_policy_is_stored_once(sessions: Sessions, accept: Accept) -> None:
@@ -183,14 +183,14 @@ def test_an_unknown_batch_is_named(sessions: Sessions) -> None:
 def test_cancelling_empties_the_queue(sessions: Sessions, accept: Accept) -> None:
     batch = accept(*files(3))
     assert submissions.cancel(sessions, batch) == 3
-    assert count(sessions, Queued) == 0
+    assert count(sessions, QueueEntry) == 0
     assert submissions.status(sessions, batch).finished
 
 
 def test_cancelling_leaves_other_batches_alone(sessions: Sessions, accept: Accept) -> None:
     accept(file("a.jpg"))
     submissions.cancel(sessions, accept(file("b.jpg")))
-    assert count(sessions, Queued) == 1
+    assert count(sessions, QueueEntry) == 1
 
 
 def test_cancelling_is_written_down_for_every_item(sessions: Sessions, accept: Accept) -> None:
@@ -209,7 +209,7 @@ def test_a_batch_cancelled_while_it_arrives_queues_no_more(
         submissions.cancel(sessions, submissions.items(sessions)[0].batch_id)
 
     submissions.accept(sessions, storage, lambda: None, stream(), POLICY)
-    assert count(sessions, Queued) == 0
+    assert count(sessions, QueueEntry) == 0
 
 
 def test_undetermined_items_are_queued_again(
@@ -219,7 +219,7 @@ def test_undetermined_items_are_queued_again(
     fail_all(sessions)
     knocks.clear()
     assert submissions.retry(sessions, lambda: knocks.append(None), batch) == 2
-    assert (count(sessions, Queued), len(knocks)) == (2, 1)
+    assert (count(sessions, QueueEntry), len(knocks)) == (2, 1)
 
 
 def test_a_retry_keeps_the_old_reason_in_the_ledger(sessions: Sessions, accept: Accept) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, delete, func, insert, select, text, update
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, PolicyClass, ReviewCase, Tally
 from filter_service.reviews import tallies
-from filter_service.reviews.tallies import Overturned, waiting_now
+from filter_service.reviews.tallies import DecisionTally, waiting_now
 from filter_service.verdicts import Verdict
 from tests.listed import Desk, desk_of
 
@@ -192,9 +192,9 @@ def test_decisions_are_summed_by_class(sessions: Sessions) -> None:
             tallies.count(session, kind, "knife", amount)
         for seconds in (2.0, 6.0):
             tallies.count_seconds(session, "knife", seconds)
-    assert tallies.overturned_by_class(sessions) == {"knife": Overturned(6, 2)}
+    assert tallies.overturned_by_class(sessions) == {"knife": DecisionTally(6, 2)}
     assert tallies.overturned_by_class(sessions)["knife"].share == 0.25
-    assert tallies.overturned_by_class(sessions, sampled=True) == {"knife": Overturned(0, 1)}
+    assert tallies.overturned_by_class(sessions, sampled=True) == {"knife": DecisionTally(0, 1)}
     assert tallies.seconds_to_decide(sessions) == {"knife": 4.0}
     assert tallies.seconds_to_decide(sessions, ["gun"]) == {}
 
@@ -205,4 +205,4 @@ def test_what_is_too_long_ago_is_left_out(sessions: Sessions, owner: Engine) -> 
     with owner.begin() as connection:
         connection.execute(text("UPDATE tallies SET at = at - interval '7 days'"))
     assert tallies.overturned_by_class(sessions, days=7) == {}
-    assert tallies.overturned_by_class(sessions, days=8) == {"knife": Overturned(5, 0)}
+    assert tallies.overturned_by_class(sessions, days=8) == {"knife": DecisionTally(5, 0)}

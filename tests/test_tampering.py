@@ -13,11 +13,11 @@ from filter_service import ledger
 from filter_service.db.tables import (
     LedgerPayload,
     LedgerRow,
-    Sealed,
-    Signer,
+    SealedEntry,
     StoredCheckpoint,
     StoredExplanation,
     StoredPolicy,
+    StoredSigner,
     Tile,
 )
 from filter_service.errors import InvalidRequest
@@ -162,10 +162,10 @@ def test_every_column_has_its_change() -> None:
     tables = (
         LedgerRow,
         LedgerPayload,
-        Sealed,
+        SealedEntry,
         Tile,
         StoredCheckpoint,
-        Signer,
+        StoredSigner,
         StoredExplanation,
         StoredPolicy,
     )

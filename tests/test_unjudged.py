@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 
 from filter_service import retention, webhooks
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Batch, Item, Queued
+from filter_service.db.tables import Batch, Item, QueueEntry
 from filter_service.errors import StorageUnavailable
 from filter_service.intake import submissions
 from filter_service.intake.submissions import CHUNK, Submission
@@ -40,7 +40,7 @@ def batches(sessions: Sessions, storage: Storage) -> dict[str, uuid.UUID]:
     submissions.cancel(sessions, found["cancelled"])
     lost = select(Item.id).where(Item.batch_id == found["stranded"])
     with sessions.begin() as session:
-        session.execute(delete(Queued).where(Queued.item_id.in_(lost)))
+        session.execute(delete(QueueEntry).where(QueueEntry.item_id.in_(lost)))
     return found
 
 

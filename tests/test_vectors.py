@@ -16,7 +16,7 @@ from filter_service.db.embeddings import (
 )
 from filter_service.db.policies import load_policy, store_policy
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Image, StoredScore
+from filter_service.db.tables import StoredImage, StoredScore
 from filter_service.db.vectors import StoredMemory
 from filter_service.explain.counterfactual import Memory
 from filter_service.explain.memory import ArrayMemory
@@ -78,7 +78,7 @@ def fill(sessions: Sessions, vectors: FloatArray) -> Store:
         (class_id,) = load_policy(session, store_policy(session, POLICY)).class_ids.values()
         ids = list(
             session.scalars(
-                insert(Image).returning(Image.id, sort_by_parameter_order=True),
+                insert(StoredImage).returning(StoredImage.id, sort_by_parameter_order=True),
                 [{"digest": name(i), "bytes": 1} for i in range(len(vectors))],
             )
         )

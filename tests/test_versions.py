@@ -18,7 +18,7 @@ from filter_service.db.tables import (
     Item,
     LedgerEntry,
     ListEntry,
-    Queued,
+    QueueEntry,
     Review,
     ReviewCase,
     ReviewOutcome,
@@ -424,7 +424,7 @@ def test_confirmed_flags_go_before_somebody_else(
     settle(sessions)
     with sessions.begin() as session:
         assert session.get_one(ReviewOutcome, item).decision == "overturned"
-        assert session.scalar(select(func.count()).select_from(Queued)) == 0
+        assert session.scalar(select(func.count()).select_from(QueueEntry)) == 0
 
 
 def test_only_flags_of_the_old_version_are_reopened(

@@ -11,12 +11,12 @@ from sqlalchemy import Engine, insert, select, text
 
 from filter_service.db.embeddings import known_vectors, register_encoder
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Embedding, Image
+from filter_service.db.tables import Embedding, StoredImage
 from filter_service.images.views import View
-from filter_service.policy import Calibration, ForbiddenClass, Policy, Preserved
+from filter_service.policy import Calibration, ForbiddenClass, Policy, Preservation
 from filter_service.rollout import stored_vectors
-from filter_service.rollout.comparison import EXAMPLES, Comparison, Counts
-from filter_service.rollout.stored_vectors import Asked, compare
+from filter_service.rollout.comparison import EXAMPLES, FlagCounts, PolicyComparison
+from filter_service.rollout.stored_vectors import ComparisonScope, compare
 from filter_service.scoring import ClassVectors, FloatArray, Head, PolicyVectors
 from filter_service.verdicts import Verdict, judge, score
 
@@ -53,7 +53,7 @@ def keep(
     with sessions.begin() as session:
         encoder = register_encoder(session, "ab" * 32, "test", DIM, {})
         rows = [{"digest": f"{i:064x}", "bytes": 1} for i in range(len(counts))]
-        ids = session.scalars(insert(Image).returning(Image.id), rows).all()
+        ids = session.scalars(insert(StoredImage).returning(StoredImage.id), rows).all()
         places = [(i, f) for i, n in zip(ids, counts, strict=True) for f in range(n)]
         session.execute(
             insert(Embedding),
@@ -71,11 +71,14 @@ def keep(
     return encoder
 
 
-def judged(sessions: Sessions, encoder: int, sides: Sequence[PolicyVectors]) -> Comparison:
+def judged(sessions: Sessions, encoder: int, sides: Sequence[PolicyVectors]) -> PolicyComparison:
     """By brute force: every image through the judge's own arithmetic, one after the other."""
     with sessions.begin() as session:
-        known = known_vectors(session, encoder, session.scalars(select(Image.id)).all())
-    total, classes = Counts(), dict.fromkeys((n.name for s in sides for n in s.classes), Counts())
+        known = known_vectors(session, encoder, session.scalars(select(StoredImage.id)).all())
+    total, classes = (
+        FlagCounts(),
+        dict.fromkeys((n.name for s in sides for n in s.classes), FlagCounts()),
+    )
     for v in known.values():
         scores = [score(s.margins(v.vectors), v.views, v.exact, s.policy) for s in sides]
         flags = [judge(s) is Verdict.FLAGGED for s in scores]
@@ -83,11 +86,11 @@ def judged(sessions: Sessions, encoder: int, sides: Sequence[PolicyVectors]) -> 
         named = [{s.class_name for s in side if s.flagged} for side in scores]
         for name in classes:
             classes[name] += counted(*(name in side for side in named))
-    return Comparison(len(known), sum(len(v.vectors) for v in known.values()), total, classes)
+    return PolicyComparison(len(known), sum(len(v.vectors) for v in known.values()), total, classes)
 
 
-def counted(old: bool, new: bool) -> Counts:
-    return Counts(int(old and new), int(old and not new), int(new and not old))
+def counted(old: bool, new: bool) -> FlagCounts:
+    return FlagCounts(int(old and new), int(old and not new), int(new and not old))
 
 
 def near_thresholds(sides: Sequence[PolicyVectors], n: int) -> FloatArray:
@@ -119,7 +122,10 @@ def test_the_counts_are_those_of_the_judge(
     vectors = np.concatenate([near_thresholds(sides, 200), anywhere.astype(np.float32)])
     encoder = keep(sessions, vectors, every=every)
     monkeypatch.setattr(stored_vectors, "PIECE", 500)  # several pieces, for both threads
-    found, expected = compare(sessions, Asked(encoder, *sides)), judged(sessions, encoder, sides)
+    found, expected = (
+        compare(sessions, ComparisonScope(encoder, *sides)),
+        judged(sessions, encoder, sides),
+    )
     assert (found.images, found.vectors) == (expected.images, expected.vectors)
     assert found.total == expected.total
     assert found.classes == expected.classes
@@ -136,7 +142,10 @@ def test_an_image_is_what_its_worst_frame_is(
     vectors = unit(np.random.default_rng(3).standard_normal((sum(frames), DIM)).astype(np.float32))
     encoder = keep(sessions, vectors, frames)
     monkeypatch.setattr(stored_vectors, "PIECE", 7)  # so that images end in the midst of pieces
-    found, expected = compare(sessions, Asked(encoder, *sides)), judged(sessions, encoder, sides)
+    found, expected = (
+        compare(sessions, ComparisonScope(encoder, *sides)),
+        judged(sessions, encoder, sides),
+    )
     assert (found.images, found.vectors) == (400, sum(frames))
     assert (found.total, found.classes) == (expected.total, expected.classes)
     assert found.total.only_old > 5
@@ -146,7 +155,7 @@ def test_examples_are_the_furthest_ones(sessions: Sessions) -> None:
     sides = version(HEADS["softmax"], ["gun"], 0), version(HEADS["softmax"], ["gun"], 9)
     vectors = unit(np.random.default_rng(3).standard_normal((COUNT, DIM)).astype(np.float32))
     encoder = keep(sessions, vectors)
-    found = compare(sessions, Asked(encoder, *sides))
+    found = compare(sessions, ComparisonScope(encoder, *sides))
     margins = [s.margins(vectors)[:, 0] for s in sides]
     wanted = [(m - (np.log(1.5) + 8 + o) / 0.7) for m, o in zip(margins, (0, 9), strict=True)]
     lost = np.where((wanted[0] >= 0) & (wanted[1] < 0), wanted[0], -np.inf)
@@ -160,10 +169,10 @@ def test_no_example_shows_what_is_sealed(sessions: Sessions) -> None:
     old, new = version(HEADS["softmax"], ["gun"], 9), version(HEADS["softmax"], ["gun"], 0)
     vectors = unit(np.random.default_rng(3).standard_normal((COUNT, DIM)).astype(np.float32))
     encoder = keep(sessions, vectors)
-    assert compare(sessions, Asked(encoder, old, new)).gained
-    gun = new.policy.classes[0].model_copy(update={"sealed": Preserved(days=9)})
+    assert compare(sessions, ComparisonScope(encoder, old, new)).gained
+    gun = new.policy.classes[0].model_copy(update={"sealed": Preservation(days=9)})
     sealed = PolicyVectors(new.policy.model_copy(update={"classes": (gun,)}), new.classes)
-    found = compare(sessions, Asked(encoder, old, sealed))
+    found = compare(sessions, ComparisonScope(encoder, old, sealed))
     assert found.total.only_new > 0
     assert not found.gained
 
@@ -171,7 +180,7 @@ def test_no_example_shows_what_is_sealed(sessions: Sessions) -> None:
 def test_no_example_shows_what_somebody_may_not_see(sessions: Sessions) -> None:
     old, new = (version(HEADS["softmax"], ["gun", "mask"], offset) for offset in (9, 0))
     vectors = unit(np.random.default_rng(3).standard_normal((COUNT, DIM)).astype(np.float32))
-    asked = Asked(keep(sessions, vectors), old, new, hidden=frozenset({"gun"}))
+    asked = ComparisonScope(keep(sessions, vectors), old, new, hidden=frozenset({"gun"}))
     found = compare(sessions, asked)
     assert len(found.gained) == EXAMPLES  # of those that they may see, and so not fewer
     assert {c.class_name for c in found.gained} == {"mask"}
@@ -184,28 +193,28 @@ def test_what_the_judge_would_encode_again_is_unsure(sessions: Sessions) -> None
     wide = replace(side, bands=np.array([2.0]))
     screened = side.margins(vectors[1::2])[:, 0]
     within = np.abs(screened - (np.log(1.5) + 8) / 0.7) < 2
-    found = compare(sessions, Asked(encoder, side, wide))
+    found = compare(sessions, ComparisonScope(encoder, side, wide))
     assert found.unsure == pytest.approx(int(within.sum()), abs=3)
-    assert compare(sessions, Asked(encoder, side, side)).unsure < found.unsure
+    assert compare(sessions, ComparisonScope(encoder, side, side)).unsure < found.unsure
 
 
 def test_only_the_newest_are_looked_at(sessions: Sessions) -> None:
     side = version(HEADS["softmax"], ["gun"], 0)
     vectors = unit(np.random.default_rng(3).standard_normal((90, DIM)).astype(np.float32))
     encoder = keep(sessions, vectors)
-    found = compare(sessions, Asked(encoder, side, side, most=40))
+    found = compare(sessions, ComparisonScope(encoder, side, side, most=40))
     assert found.vectors == 40
     assert found.total == judged_newest(side, vectors[-40:])
 
 
-def judged_newest(side: PolicyVectors, vectors: FloatArray) -> Counts:
+def judged_newest(side: PolicyVectors, vectors: FloatArray) -> FlagCounts:
     flagged = [judge(score(side.margins(z[None]), [View()], [True], side.policy)) for z in vectors]
-    return Counts(both=sum(f is Verdict.FLAGGED for f in flagged))
+    return FlagCounts(both=sum(f is Verdict.FLAGGED for f in flagged))
 
 
 def test_nothing_stored_is_nothing_changed(sessions: Sessions) -> None:
     side = version(HEADS["softmax"], ["gun"], 0)
-    assert compare(sessions, Asked(1, side, side)).images == 0
+    assert compare(sessions, ComparisonScope(1, side, side)).images == 0
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

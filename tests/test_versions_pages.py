@@ -21,7 +21,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Activation, StoredPolicy
 from filter_service.demo import POLICY
 from filter_service.local import Services
-from filter_service.policy import Policy, Preserved, read_policy
+from filter_service.policy import Policy, Preservation, read_policy
 from filter_service.rollout import Flags
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
@@ -177,7 +177,7 @@ def stricter(policy: Policy) -> Policy:
     first = first.model_copy(
         update={"threshold": 0.02, "prompts": (*first.prompts[1:], "a loaded gun")}
     )
-    second = second.model_copy(update={"name": "renamed", "sealed": Preserved(days=90)})
+    second = second.model_copy(update={"name": "renamed", "sealed": Preservation(days=90)})
     return policy.model_copy(update={"classes": (first, *rest, second)})
 
 

@@ -11,13 +11,13 @@ from typing import cast
 import numpy as np
 import pytest
 
-from filter_service.audit.replay.comparison import Comparison
+from filter_service.audit.replay.comparison import RecordComparison
 from filter_service.audit.replay.recorded import OnRecord
 from filter_service.audit.replay.replay import Replay
 from filter_service.db.session import Sessions
 from filter_service.demo import POLICY
 from filter_service.demo.kinds import TRAINED_STYLES
-from filter_service.demo.scenes import Placed, Scene, render
+from filter_service.demo.scenes import PlacedObject, Scene, render
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.encoder.network import BUNDLED
 from filter_service.images import Image, Limits, decode, digest
@@ -28,7 +28,7 @@ from filter_service.images.views import (
     WIDEST,
     Box,
     Extent,
-    Seen,
+    ShareSeen,
     View,
     share_seen,
     windows,
@@ -92,7 +92,7 @@ def test_a_square_is_prepared_by_the_model_itself() -> None:
 def test_a_page_without_end_has_a_bounded_number_of_views_and_is_partial() -> None:
     boxes = windows(100, 100_000, CLIP)
     assert len(boxes) == MOST
-    assert Seen(share_seen(100, 100_000, CLIP, boxes)).partial
+    assert ShareSeen(share_seen(100, 100_000, CLIP, boxes)).partial
 
 
 def test_the_views_of_many_frames_are_bounded_together() -> None:
@@ -204,8 +204,8 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
 def phone(kind: str = "knife", y: float = 0.3) -> Image:
     """One thing at the top of a picture of a phone's shape, and another at its bottom."""
     things = (
-        Placed(kind, TRAINED_STYLES[0], 0.5, y, 0.5),
-        Placed("dog", TRAINED_STYLES[0], 0.5, 1.75, 0.5),
+        PlacedObject(kind, TRAINED_STYLES[0], 0.5, y, 0.5),
+        PlacedObject("dog", TRAINED_STYLES[0], 0.5, 1.75, 0.5),
     )
     return picture(Scene(things, "green", "plain", 1), (1.0, 2.2))
 
@@ -228,7 +228,7 @@ def test_a_knife_at_the_top_of_a_phones_picture_is_flagged(encoder: Encoder) -> 
     record = next(e for e in outcome.explanations if e.class_name == "weapons")
     assert record.seen == flag.view and record.size == (160, 352)
     assert record.part is not None and record.part.bottom == pytest.approx(256 / 352)
-    assert outcome.seen == Seen(1.0) and outcome.extent == Extent(160, 352)
+    assert outcome.seen == ShareSeen(1.0) and outcome.extent == Extent(160, 352)
 
 
 def test_coverage_of_the_model_is_what_it_was(cropping: Encoder) -> None:
@@ -288,15 +288,15 @@ def test_a_replay_looks_as_the_record_did(
     record = SimpleNamespace(
         digest=digest(data), policy=SimpleNamespace(policy=demo()), views=frozenset(stored)
     )
-    found = Comparison()
+    found = RecordComparison()
     subject = replay._subject(found, cast(OnRecord, record))
     assert [view.name for view in subject.views] == names
     assert bool(found.notes) == (len(stored) == 1 and stored[0].box is not None)
 
 
 def test_nearly_all_is_not_called_all() -> None:
-    assert str(Seen(0.999, 1)) == "99 % of its pixels and 100 % of its time"
-    assert not Seen(NEARLY).partial and Seen(1, NEARLY - 0.01).partial
+    assert str(ShareSeen(0.999, 1)) == "99 % of its pixels and 100 % of its time"
+    assert not ShareSeen(NEARLY).partial and ShareSeen(1, NEARLY - 0.01).partial
 
 
 def as_png(image: Image) -> bytes:

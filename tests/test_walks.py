@@ -22,7 +22,7 @@ from filter_service.db.tables import (
     LoginFailure,
     OutboxEvent,
     Person,
-    Queued,
+    QueueEntry,
     Review,
     ReviewCase,
     ReviewOutcome,
@@ -301,7 +301,7 @@ def test_an_undetermined_item_is_judged_again_on_demand(world: World, enter: Ent
     press(senior, f"Retry item {item}")
     expect(senior.get_by_role("status")).to_contain_text("1 item is queued again")
     with world.sessions.begin() as session:
-        assert list(session.scalars(select(Queued.item_id))) == [item]
+        assert list(session.scalars(select(QueueEntry.item_id))) == [item]
     (entry,) = happened(world.sessions, Event.RETRIED)
     assert (entry.actor, entry.item_id) == ("person senior", item)
 

@@ -36,7 +36,7 @@ from filter_service.settings import Settings
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app
-from filter_service.webhooks import EventType, State
+from filter_service.webhooks import DeliveryState, EventType
 from filter_service.webhooks.delivery import WAITS, deliver_due, pause
 from tests.served import ROOT, environment
 from tests.signed_in import client_of, key_client, web_service
@@ -227,7 +227,7 @@ def test_what_is_not_accepted_is_logged_and_waits(
     assert time.monotonic() - started < 3
     [shown] = webhooks.deliveries(sessions, endpoint).deliveries
     [attempt] = shown.attempts
-    assert shown.state is State.WAITING and shown.due_at is not None
+    assert shown.state is DeliveryState.WAITING and shown.due_at is not None
     assert attempt.problem and attempt.seconds < 2
     assert attempt.status == (mood if isinstance(mood, int) else None)
     assert webhooks.endpoint(sessions, endpoint).failing_since is not None
@@ -336,7 +336,7 @@ def test_a_lapsed_lease_changes_nothing_of_what_another_has_done(
     assert deliver(sessions) == 1
     slow.join()
     [shown] = webhooks.deliveries(sessions, endpoint).deliveries
-    assert shown.state is State.DELIVERED
+    assert shown.state is DeliveryState.DELIVERED
     assert len(shown.attempts) == 2
     assert webhooks.endpoint(sessions, endpoint).failing_since is None
 
@@ -374,8 +374,8 @@ def test_what_fails_too_long_is_given_up_and_the_next_has_its_turn(
     deliver(sessions)
     assert receiver.numbers == [2]
     second, first = webhooks.deliveries(sessions, endpoint).deliveries
-    assert (first.state, second.state) == (State.GIVEN_UP, State.DELIVERED)
-    [given_up] = webhooks.deliveries(sessions, endpoint, state=State.GIVEN_UP).deliveries
+    assert (first.state, second.state) == (DeliveryState.GIVEN_UP, DeliveryState.DELIVERED)
+    [given_up] = webhooks.deliveries(sessions, endpoint, state=DeliveryState.GIVEN_UP).deliveries
     assert given_up == first
 
 

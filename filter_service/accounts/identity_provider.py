@@ -25,7 +25,7 @@ LEEWAY = 60  # seconds that two clocks may differ by
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class LoginAttempt:
     """What the browser keeps while somebody is at the provider, and nobody else knows."""
 
     state: str
@@ -33,7 +33,7 @@ class Attempt:
     verifier: str
 
     @classmethod
-    def new(cls) -> "Attempt":
+    def new(cls) -> "LoginAttempt":
         return cls(*(secrets.token_urlsafe(32) for _ in range(3)))
 
 
@@ -63,7 +63,7 @@ class Provider:
             return None
         return cls(settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret)
 
-    def leave(self, back_to: str, attempt: Attempt) -> str:
+    def leave(self, back_to: str, attempt: LoginAttempt) -> str:
         """The provider's address to send the browser to; raises AddressUnavailable."""
         with self._client(back_to) as client:
             there = self._description(client)["authorization_endpoint"]
@@ -72,7 +72,7 @@ class Provider:
             )
         return str(address)
 
-    def arrive(self, answer: Mapping[str, str], back_to: str, attempt: Attempt) -> Identity:
+    def arrive(self, answer: Mapping[str, str], back_to: str, attempt: LoginAttempt) -> Identity:
         """Who came back with this answer; raises NotSignedIn, or AddressUnavailable as above."""
         sent, expected = answer.get("state", ""), attempt.state
         if not compare_digest(sent.encode(errors="replace"), expected.encode(errors="replace")):
@@ -90,7 +90,7 @@ class Provider:
             keys = _json(client, known["jwks_uri"])
             return self._read(token, KeySet.import_key_set(keys), attempt)
 
-    def _read(self, token: dict[str, Any], keys: KeySet, attempt: Attempt) -> Identity:
+    def _read(self, token: dict[str, Any], keys: KeySet, attempt: LoginAttempt) -> Identity:
         signed = jwt.decode(token["id_token"], keys, algorithms=SIGNATURES)
         claims = CodeIDToken(
             signed.claims,

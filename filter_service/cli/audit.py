@@ -235,10 +235,10 @@ def _named_keys(sessions: "Sessions") -> list[str]:
     """The keys that the database names."""
     from sqlalchemy import select
 
-    from filter_service.db.tables import Signer
+    from filter_service.db.tables import StoredSigner
 
     with sessions() as session:
-        return list(session.scalars(select(Signer.vkey).order_by(Signer.id)))
+        return list(session.scalars(select(StoredSigner.vkey).order_by(StoredSigner.id)))
 
 
 def _checkpoint(given: str, keys: Sequence[str]) -> "int | Checkpoint":

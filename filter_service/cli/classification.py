@@ -15,7 +15,7 @@ from filter_service.cli.parameters import MOST_FOUND, shown, words
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from filter_service.db.vectors import Hit
+    from filter_service.db.vectors import VectorHit
     from filter_service.encoder import Encoder
     from filter_service.policy import Policy
     from filter_service.rollout.soundness import Remark
@@ -70,11 +70,11 @@ def search(
     from filter_service.db.vectors import StoredMemory
     from filter_service.images import read
     from filter_service.intake.submissions import newest_items
-    from filter_service.query_encoder import EncoderSeeker
+    from filter_service.query_encoder import LazyQueryEncoder
 
     file = _file(what)
     with workplace(context.obj) as place:
-        seeker = EncoderSeeker(place.settings, place.sessions)
+        seeker = LazyQueryEncoder(place.settings, place.sessions)
         sought = seeker.text(words(what)) if file is None else seeker.image(read(file))
         dim = len(sought.vector)
         memory = StoredMemory(place.sessions, sought.encoder_id, dim, sought.scale)
@@ -177,7 +177,7 @@ def _file(what: str) -> Path | None:
     return None
 
 
-def _told(hit: "Hit", items: list[int]) -> str:
+def _told(hit: "VectorHit", items: list[int]) -> str:
     frame = f", frame {hit.view.frame}" if hit.view.frame else ""
     numbers = ", ".join(map(str, items)) or "none any more"
     return f"{hit.similarity:.3f}  {hit.digest}{frame}  items {numbers}"

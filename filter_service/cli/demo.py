@@ -20,7 +20,7 @@ from filter_service.cli.batches import watched
 from filter_service.cli.context import Queue, lasting
 from filter_service.cli.supervision import supervised
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Image, Item, StoredEncoder, StoredExplanation
+from filter_service.db.tables import Item, StoredEncoder, StoredExplanation, StoredImage
 from filter_service.demo import POLICY, SAMPLES
 from filter_service.images import decode, digest, read
 from filter_service.images.views import View
@@ -82,9 +82,9 @@ def show(queue: Queue) -> None:
 def _flags(sessions: Sessions, batch: uuid.UUID) -> list[Flag]:
     """Every explanation of a batch, the files in their order."""
     query = (
-        select(Item.source, Image.digest, StoredExplanation.record, StoredEncoder.details)
+        select(Item.source, StoredImage.digest, StoredExplanation.record, StoredEncoder.details)
         .join(Item, StoredExplanation.item_id == Item.id)
-        .join(Image, Item.image_id == Image.id)
+        .join(StoredImage, Item.image_id == StoredImage.id)
         .join(StoredEncoder, StoredExplanation.encoder_id == StoredEncoder.id)
         .where(Item.batch_id == batch)
         .order_by(Item.id, StoredExplanation.class_id)

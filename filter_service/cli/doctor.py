@@ -25,7 +25,7 @@ ROOM = 2.0  # GB that a data folder should have left
 PACKAGES = ("torch", "open_clip_torch", "sqlalchemy", "psycopg", "pgvector", "celery", "pillow")
 
 
-class State(StrEnum):
+class CheckState(StrEnum):
     """How it stands with one part."""
 
     OK = "ok"
@@ -38,7 +38,7 @@ class Finding:
     """One part of the set-up: what was found, or what is wrong and how to mend it."""
 
     part: str
-    state: State
+    state: CheckState
     said: str
 
 
@@ -58,7 +58,7 @@ def doctor(context: typer.Context, json_: Json = False) -> None:
         typer.echo(json.dumps([asdict(f) for f in findings]))
     else:
         _print(findings)
-    if any(f.state is State.WRONG for f in findings):
+    if any(f.state is CheckState.WRONG for f in findings):
         raise typer.Exit(1)
 
 
@@ -74,9 +74,9 @@ def examine(queue: Queue) -> Iterator[Finding]:
     try:
         settings = Settings.load()
     except FilterServiceError as error:
-        yield Finding("settings", State.WRONG, str(error))
+        yield Finding("settings", CheckState.WRONG, str(error))
         return
-    yield Finding("settings", State.OK, "every FILTER_SERVICE_ variable can be read")
+    yield Finding("settings", CheckState.OK, "every FILTER_SERVICE_ variable can be read")
     yield _attempt("data folder", lambda: _data_folder(settings))
     yield _attempt("images", lambda: _images(settings))
     yield _attempt("model", lambda: _model(settings))
@@ -84,7 +84,7 @@ def examine(queue: Queue) -> Iterator[Finding]:
         try:
             found = stack.enter_context(services(settings))
         except FilterServiceError as error:
-            yield Finding("services", State.WRONG, str(error))
+            yield Finding("services", CheckState.WRONG, str(error))
             return
         patient = Patient(queue, settings, found)
         yield _attempt("database", lambda: _database(patient))
@@ -100,13 +100,13 @@ def _attempt(part: str, check: Callable[[], Finding]) -> Finding:
     try:
         return replace(check(), part=part)
     except FilterServiceError as error:
-        return Finding(part, State.WRONG, str(error))
+        return Finding(part, CheckState.WRONG, str(error))
     except Exception as error:  # a check that crashes is the worst answer of all
-        return Finding(part, State.WRONG, f"{type(error).__name__}: {error}")
+        return Finding(part, CheckState.WRONG, f"{type(error).__name__}: {error}")
 
 
 def _fine(said: str) -> Finding:
-    return Finding("", State.OK, said)
+    return Finding("", CheckState.OK, said)
 
 
 def _packages() -> Finding:
@@ -119,11 +119,11 @@ def _data_folder(settings: "Settings") -> Finding:
     above = next(p for p in (folder, *folder.parents) if p.exists())
     if not os.access(above, os.W_OK):
         said = f"{above} cannot be written: set FILTER_SERVICE_DATA_DIR to a folder of yours"
-        return Finding("", State.WRONG, said)
+        return Finding("", CheckState.WRONG, said)
     free = shutil.disk_usage(above).free / 1e9
     if free < ROOM:
         said = f"only {free:.1f} GB are free at {above}: make room, or move the data folder"
-        return Finding("", State.DOUBTFUL, said)
+        return Finding("", CheckState.DOUBTFUL, said)
     return _fine(f"{folder}, {free:.0f} GB free")
 
 
@@ -138,7 +138,7 @@ def _images(settings: "Settings") -> Finding:
     storage.delete(name)
     if not same:
         said = f"{settings.images_at} gives other bytes back than it was given: use another store"
-        return Finding("", State.WRONG, said)
+        return Finding("", CheckState.WRONG, said)
     return _fine(f"{settings.images_at} keeps, returns and deletes bytes")
 
 
@@ -188,7 +188,7 @@ def _broker(patient: Patient) -> Finding:
             f"{where}, it answers, but no worker does: what is submitted waits until "
             "`filter-service up` or `filter-service worker` runs"
         )
-        return Finding("", State.DOUBTFUL, said)
+        return Finding("", CheckState.DOUBTFUL, said)
     return _fine(f"{where}, {workers} worker{'s' * (workers > 1)} at work")
 
 
@@ -197,7 +197,7 @@ def _print(findings: list[Finding]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    colours = {State.OK: "green", State.DOUBTFUL: "yellow", State.WRONG: "bold red"}
+    colours = {CheckState.OK: "green", CheckState.DOUBTFUL: "yellow", CheckState.WRONG: "bold red"}
     table = Table(show_header=False, box=None, pad_edge=False)
     for f in findings:
         table.add_row(f.part, Text(f.state, style=colours[f.state]), Text(f.said))

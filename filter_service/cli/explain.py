@@ -252,7 +252,7 @@ class _Judged:
 def _judged(place: Workplace, number: int, class_name: str | None) -> _Judged:
     from filter_service.audit.replay.recorded import decoder_of
     from filter_service.db.policies import load_policy
-    from filter_service.db.tables import Batch, Image, Item, PolicyClass, StoredEncoder
+    from filter_service.db.tables import Batch, Item, PolicyClass, StoredEncoder, StoredImage
     from filter_service.errors import NotExplainable
     from filter_service.retention import require_here
     from filter_service.reviews.restricted import require_open
@@ -274,7 +274,7 @@ def _judged(place: Workplace, number: int, class_name: str | None) -> _Judged:
             raise typer.BadParameter(f"There is no class {class_name!r}, only {', '.join(known)}.")
         worst = None if item.class_id is None else session.get_one(PolicyClass, item.class_id).name
         encoder = session.get_one(StoredEncoder, item.encoder_id)
-        digest = session.get_one(Image, item.image_id).digest
+        digest = session.get_one(StoredImage, item.image_id).digest
         if digest is None:
             raise NotExplainable(f"Item {number} was erased: there is nothing left to explain.")
         return _Judged(
@@ -309,7 +309,7 @@ def _print_stored(place: Workplace, number: int, json_: bool) -> None:
 
     from filter_service.db.tables import Item, StoredExplanation
     from filter_service.db.unjudged import reasons
-    from filter_service.retention import Part, require_here
+    from filter_service.retention import RetainedPart, require_here
     from filter_service.verdicts.explanation import Explanation
 
     with place.sessions.begin() as session:
@@ -320,7 +320,7 @@ def _print_stored(place: Workplace, number: int, json_: bool) -> None:
         records: list[dict[str, Any]] = list(session.scalars(query))
         why = reasons(session, [number]).get(number)
         if not records:
-            require_here(session, number, Part.EXPLANATIONS)
+            require_here(session, number, RetainedPart.EXPLANATIONS)
         told = "" if records else unflagged.why(session, found)
     if json_:
         typer.echo(json.dumps(records))

@@ -14,7 +14,7 @@ from filter_service.storage import durable
 
 if TYPE_CHECKING:
     from filter_service.audit.exports import Export
-    from filter_service.audit.transparency import Figure, Report
+    from filter_service.audit.transparency import Figure, TransparencyReport
 
 ACTOR = "service"  # whoever can run commands on the machine is the service itself
 
@@ -37,7 +37,7 @@ def export(  # noqa: PLR0913  (each is an option)
     batch: Annotated[str, typer.Option(help="Of this batch only.")] = "",
 ) -> None:
     """Write a row for every item: verdict, decisions, appeal. It is noted in the ledger."""
-    from filter_service.audit.exports import Format, Wanted, begin
+    from filter_service.audit.exports import ExportFilter, Format, begin
 
     if form not in list(Format):
         raise typer.BadParameter(f"{form!r} is none of {', '.join(Format)}.")
@@ -45,7 +45,7 @@ def export(  # noqa: PLR0913  (each is an option)
         raise typer.BadParameter(f"{out!r} names no file: give one, or - for standard output.")
     if out == "-" and form == Format.PARQUET:
         raise typer.BadParameter("Parquet is not for standard output: name a file with --out.")
-    wanted = Wanted.said(
+    wanted = ExportFilter.said(
         since=since,
         until=until,
         by=by,
@@ -121,7 +121,7 @@ def _shown(export: "Export") -> Iterator[bytes]:
             progress.update(task, completed=export.rows.reached - first, description=told)
 
 
-def _print(report: "Report") -> None:
+def _print(report: "TransparencyReport") -> None:
     """A table for each section; the definitions are on the page and in the JSON."""
     from rich.console import Console
     from rich.table import Table

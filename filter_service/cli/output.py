@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from filter_service.ledger.verification import Report
+    from filter_service.ledger.verification import VerificationReport
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def progress(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], ob
         yield lambda done, all_: bar.update(task, completed=done, total=all_)
 
 
-def show(report: "Report") -> None:
+def show(report: "VerificationReport") -> None:
     """Keys, figures, faults, and the verdict in the last line."""
     from rich.console import Console
     from rich.table import Table
@@ -59,7 +59,7 @@ def show(report: "Report") -> None:
         )
 
 
-def _figures(report: "Report") -> Iterator[tuple[str, int]]:
+def _figures(report: "VerificationReport") -> Iterator[tuple[str, int]]:
     """What was looked at, and how much of it."""
     yield "entries in the tree", report.entries
     yield "checkpoints", report.checkpoints

@@ -112,15 +112,15 @@ def compare(
     """What would change for the stored images if one version took the place of another."""
     from dataclasses import asdict
 
-    from filter_service.query_encoder import EncoderSeeker
-    from filter_service.rollout.stored_vectors import Asked
+    from filter_service.query_encoder import LazyQueryEncoder
+    from filter_service.rollout.stored_vectors import ComparisonScope
     from filter_service.rollout.stored_vectors import compare as compared
 
     with workplace(context.obj) as place:
         before, after = _policy(place, old), _policy(place, new)
-        seeker = EncoderSeeker(place.settings, place.sessions)
+        seeker = LazyQueryEncoder(place.settings, place.sessions)
         encoder_id, placed = seeker.policy(before)
-        asked = Asked(encoder_id, placed, seeker.policy(after)[1], limit)
+        asked = ComparisonScope(encoder_id, placed, seeker.policy(after)[1], limit)
         found = compared(place.sessions, asked)
     if json_:
         typer.echo(json.dumps(asdict(found)))

@@ -17,7 +17,7 @@ from filter_service.cli.parameters import LARGEST_ID
 
 if TYPE_CHECKING:
     from filter_service.audit.replay.replay import Replay, Total
-    from filter_service.audit.replay.sampling import Sample
+    from filter_service.audit.replay.sampling import ReplaySample
 
 Emit = Callable[[dict[str, Any], "Iterator[str]"], None]
 
@@ -50,12 +50,12 @@ def replay(
     """
     if (item is not None) + (sample is not None) + everything != 1:
         raise typer.BadParameter("Name one item, or give --sample 1%, or --all.")
-    from filter_service.audit.replay.sampling import Sample, share_of
+    from filter_service.audit.replay.sampling import ReplaySample, share_of
 
     drawn = secrets.randbelow(2**31) if seed is None else seed
     share = 1.0 if sample is None else share_of(sample)
     with workplace(context.obj) as place, _emitting(json_, out) as emit:
-        total = _replayed(_ready(place), item, Sample(share, drawn, batch), emit)
+        total = _replayed(_ready(place), item, ReplaySample(share, drawn, batch), emit)
     raise typer.Exit(1 if total.differs else 0)
 
 
@@ -71,7 +71,7 @@ def _ready(place: Workplace) -> "Replay":
     return Replay(place.sessions, place.storage, served_encoder(), limits)
 
 
-def _replayed(replay: "Replay", item: int | None, sample: "Sample", emit: Emit) -> "Total":
+def _replayed(replay: "Replay", item: int | None, sample: "ReplaySample", emit: Emit) -> "Total":
     """All of them, told one by one and together; AnotherEncoder if it refused every one."""
     from filter_service.audit.replay import report
     from filter_service.audit.replay.recorded import Apart

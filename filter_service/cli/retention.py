@@ -14,7 +14,7 @@ from filter_service.cli.parameters import LARGEST_SMALL_ID, LONGEST_RULE, ItemId
 from filter_service.rendering.plain_names import plain
 
 if TYPE_CHECKING:
-    from filter_service.retention import Receipt, Terms
+    from filter_service.retention import Receipt, RetentionTerms
     from filter_service.retention.preview import WouldErase, WouldExpire
 
 ROWS = 500  # asked for at once
@@ -171,15 +171,19 @@ def list_rules(context: typer.Context, json_: Json = False) -> None:
 
 def _terms(
     days: int, parts: list[str] | None, outcome: str | None, class_name: str | None
-) -> "Terms":
-    from filter_service.retention import Outcome, Part, Terms
+) -> "RetentionTerms":
+    from filter_service.retention import ItemOutcome, RetainedPart, RetentionTerms
 
-    if outcome is not None and outcome not in list(Outcome):
-        raise typer.BadParameter(f"{outcome!r} is none of {', '.join(Outcome)}.")
-    if unknown := set(parts or ()) - set(Part):
-        raise typer.BadParameter(f"{', '.join(sorted(unknown))} is none of {', '.join(Part)}.")
-    chosen = tuple(p for p in Part if parts is None or not parts or p in parts)
-    return Terms(days, chosen, class_name, None if outcome is None else Outcome(outcome))
+    if outcome is not None and outcome not in list(ItemOutcome):
+        raise typer.BadParameter(f"{outcome!r} is none of {', '.join(ItemOutcome)}.")
+    if unknown := set(parts or ()) - set(RetainedPart):
+        raise typer.BadParameter(
+            f"{', '.join(sorted(unknown))} is none of {', '.join(RetainedPart)}."
+        )
+    chosen = tuple(p for p in RetainedPart if parts is None or not parts or p in parts)
+    return RetentionTerms(
+        days, chosen, class_name, None if outcome is None else ItemOutcome(outcome)
+    )
 
 
 def _confirm(will_go: str, yes: bool) -> None:
@@ -209,7 +213,7 @@ def _erased(found: "WouldErase", asked: int) -> str:
     return "\n".join(lines)
 
 
-def _expired(found: "WouldExpire", terms: "Terms") -> str:
+def _expired(found: "WouldExpire", terms: "RetentionTerms") -> str:
     least = "at least " if found.more else ""
     return (
         f"From now on {', '.join(terms.parts)} are deleted for good after {terms.days} days. At "

@@ -61,11 +61,11 @@ def _of_this_machine(host: str) -> str:
 
 def web_app(place: Workplace) -> "FastAPI":
     """The pages and the interface over an open database and image store."""
-    from filter_service.query_encoder import EncoderSeeker
+    from filter_service.query_encoder import LazyQueryEncoder
     from filter_service.web.app import create_app
     from filter_service.web.http.service import Service
 
-    seeker = EncoderSeeker(place.settings, place.sessions)
+    seeker = LazyQueryEncoder(place.settings, place.sessions)
     service = Service(place.settings, place.sessions, place.storage, place.knock, seeker)
     return create_app(service)
 

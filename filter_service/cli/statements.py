@@ -11,8 +11,8 @@ from filter_service.cli.context import workplace
 from filter_service.cli.parameters import LARGEST_ID, ItemId
 
 if TYPE_CHECKING:
-    from filter_service.db.tables import Statement
-    from filter_service.statements.issuance import Issued
+    from filter_service.db.tables import StoredStatement
+    from filter_service.statements.issuance import IssuanceResult
 
 Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day, in UTC.")]
 
@@ -113,13 +113,13 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(statements, name="statements")
 
 
-def _head(statement: "Statement") -> str:
+def _head(statement: "StoredStatement") -> str:
     if statement.withdrawn_at is None:
         return ""
     return f"(Withdrawn on {statement.withdrawn_at:%Y-%m-%d}: the restriction was lifted.)\n\n"
 
 
-def _said(issued: "Issued") -> str:
+def _said(issued: "IssuanceResult") -> str:
     if issued.withdrawn:
         return "its statement is withdrawn"
     if issued.puid is None:

@@ -25,7 +25,7 @@ Start = Callable[[], "Popen[bytes]"]
 
 
 @dataclass
-class Part:
+class SupervisedProcess:
     """One process that is to run as long as the command does."""
 
     name: str  # as in "the worker process"
@@ -55,7 +55,7 @@ class Parts:
     """All processes of a command."""
 
     log: Path | None  # where they write; None: to our own output
-    running: list[Part] = field(default_factory=list)
+    running: list[SupervisedProcess] = field(default_factory=list)
 
     def look(self) -> None:
         """Start again whatever has ended; ProcessFailed names what will not stay."""
@@ -75,7 +75,7 @@ def supervised(starts: Mapping[str, Start], log: Path | None = None) -> Iterator
     parts = Parts(log)
     try:
         for name, start in starts.items():
-            parts.running.append(Part(name, start, start()))
+            parts.running.append(SupervisedProcess(name, start, start()))
         yield parts
     finally:
         _end([part.process for part in parts.running])

@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from filter_service.db.tables import Image, Item, LooseBytes, Queued
+from filter_service.db.tables import Item, LooseBytes, QueueEntry, StoredImage
 from filter_service.errors import StorageUnavailable
 
 ARRIVES = timedelta(days=1)  # bytes without an item are deleted after that
@@ -64,18 +64,18 @@ def keep_images(session: Session, sizes: Mapping[str, int]) -> dict[str, int]:
     found: dict[str, int] = {}
     while missing := sorted(sizes.keys() - found.keys()):  # again if one was erased just now
         rows = [{"digest": digest, "bytes": sizes[digest]} for digest in missing]
-        session.execute(upsert(Image).on_conflict_do_nothing(index_elements=["digest"]), rows)
+        session.execute(upsert(StoredImage).on_conflict_do_nothing(index_elements=["digest"]), rows)
         here = (
-            select(Image.digest, Image.id)
-            .where(Image.digest.in_(missing))
-            .order_by(Image.id)  # as everybody who locks several
+            select(StoredImage.digest, StoredImage.id)
+            .where(StoredImage.digest.in_(missing))
+            .order_by(StoredImage.id)  # as everybody who locks several
             .with_for_update(read=True, key_share=True)
         )
         found |= {digest: image for digest, image in session.execute(here) if digest is not None}
     if found:
-        back = update(Image).where(
-            Image.id.in_(found.values()),
-            Image.bytes_gone_at.is_not(None) | (func.cardinality(Image.parts_gone) > 0),
+        back = update(StoredImage).where(
+            StoredImage.id.in_(found.values()),
+            StoredImage.bytes_gone_at.is_not(None) | (func.cardinality(StoredImage.parts_gone) > 0),
         )
         session.execute(back.values(bytes_gone_at=None, parts_gone=[]))
     return found
@@ -83,20 +83,24 @@ def keep_images(session: Session, sizes: Mapping[str, int]) -> dict[str, int]:
 
 def hold_images(session: Session, images: Collection[int]) -> None:
     """Nobody deletes these while the caller's transaction lasts; some may be gone already."""
-    rows = select(Image.id).where(Image.id.in_(images)).order_by(Image.id)
+    rows = select(StoredImage.id).where(StoredImage.id.in_(images)).order_by(StoredImage.id)
     session.execute(rows.with_for_update(read=True, key_share=True)).all()
 
 
 def enqueue(session: Session, items: Iterable[int], priority: int) -> None:
     """Let items with an image wait for a worker."""
     if rows := [{"item_id": item, "priority": priority} for item in items]:
-        session.execute(insert(Queued), rows)
+        session.execute(insert(QueueEntry), rows)
         _compute_again(session, [row["item_id"] for row in rows])
 
 
 def _compute_again(session: Session, items: Sequence[int]) -> None:
     """What is judged may have vectors and explanations again, which have their own time."""
     images = select(Item.image_id).where(Item.id.in_(items))
-    anew = update(Image).where(Image.id.in_(images), func.cardinality(Image.parts_gone) > 0)
-    left = func.array_remove(func.array_remove(Image.parts_gone, "embeddings"), "explanations")
+    anew = update(StoredImage).where(
+        StoredImage.id.in_(images), func.cardinality(StoredImage.parts_gone) > 0
+    )
+    left = func.array_remove(
+        func.array_remove(StoredImage.parts_gone, "embeddings"), "explanations"
+    )
     session.execute(anew.values(parts_gone=left).execution_options(synchronize_session=False))

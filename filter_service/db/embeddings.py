@@ -9,7 +9,7 @@ from sqlalchemy import Integer, bindparam, exists, func, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
-from filter_service.db.tables import Digest, Embedding, Image, StoredEncoder, StoredPhrase
+from filter_service.db.tables import Digest, Embedding, StoredEncoder, StoredImage, StoredPhrase
 from filter_service.images.views import Extent, View
 from filter_service.scoring import FloatArray
 from filter_service.verdicts import KnownVectors
@@ -47,11 +47,11 @@ def known_vectors(
     session: Session, encoder_id: int, image_ids: Iterable[int]
 ) -> dict[str, KnownVectors]:
     """What an encoder has computed of these images, by digest."""
-    place = (Image.digest, Embedding.frame, Embedding.view)
-    extent = (Image.width, Image.height, Image.shown_time)
+    place = (StoredImage.digest, Embedding.frame, Embedding.view)
+    extent = (StoredImage.width, StoredImage.height, StoredImage.shown_time)
     rows = session.execute(
         select(*place, Embedding.vector, Embedding.exact_vector, *extent)
-        .join(Image)
+        .join(StoredImage)
         .where(Embedding.encoder_id == encoder_id, Embedding.image_id.in_(image_ids))
         .order_by(*place)
     )

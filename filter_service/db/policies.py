@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, insert, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from filter_service.db.tables import PolicyClass, PolicyName, StoredPolicy
+from filter_service.db.tables import PolicyClass, PolicyVersion, StoredPolicy
 from filter_service.policy import Policy
 
 
@@ -24,18 +24,18 @@ def store_policy(session: Session, policy: Policy, owner: int | None = None) -> 
     From now on its owner may call it by its name: a client, or the operator, None.
     """
     policy_id = _store(session, policy)
-    known = select(PolicyName.id).where(
-        PolicyName.policy_id == policy_id, or_(PolicyName.client_id.is_(None), owned(owner))
+    known = select(PolicyVersion.id).where(
+        PolicyVersion.policy_id == policy_id, or_(PolicyVersion.client_id.is_(None), owned(owner))
     )
     if session.scalar(known.limit(1)) is None:
-        named = upsert(PolicyName).values(client_id=owner, name=policy.name, policy_id=policy_id)
+        named = upsert(PolicyVersion).values(client_id=owner, name=policy.name, policy_id=policy_id)
         session.execute(named.on_conflict_do_nothing())
     return policy_id
 
 
 def owned(owner: int | None) -> ColumnElement[bool]:
     """The condition on names: those of a client, or of the operator."""
-    return PolicyName.client_id.is_(None) if owner is None else PolicyName.client_id == owner
+    return PolicyVersion.client_id.is_(None) if owner is None else PolicyVersion.client_id == owner
 
 
 def _store(session: Session, policy: Policy) -> int:

@@ -15,7 +15,7 @@ from filter_service.db.tables import StoredCheck
 KEPT = timedelta(days=7)
 
 
-class Pairs(Protocol):
+class ScreeningPairs(Protocol):
     """What was seen: `encoder.checking.Pairs`, which this room does not know."""
 
     @property
@@ -30,7 +30,9 @@ class Pairs(Protocol):
     def alarms(self) -> int: ...
 
 
-def keep_pairs(sessions: Sessions, encoder_id: int, pairs: Pairs, widening: float) -> float:
+def keep_pairs(
+    sessions: Sessions, encoder_id: int, pairs: ScreeningPairs, widening: float
+) -> float:
     """Add what one worker saw; how many times the measured band has to be, after all of them."""
     with sessions.begin() as session:
         session.execute(_added(encoder_id, pairs, widening))
@@ -44,7 +46,7 @@ def widening_of(session: Session, encoder_id: int) -> float:
     return session.scalar(found) or 1.0
 
 
-def _added(encoder_id: int, pairs: Pairs, widening: float) -> Insert:
+def _added(encoder_id: int, pairs: ScreeningPairs, widening: float) -> Insert:
     finite = min(pairs.furthest, 1e6), min(pairs.total, 1e6 * pairs.count)
     now = func.now() if pairs.alarms else None
     new = insert(StoredCheck).values(

@@ -110,7 +110,7 @@ of_client = Annotated[int, mapped_column(ForeignKey("clients.id"), server_defaul
 exact_json = Annotated[dict[str, Any], mapped_column(JSON, comment="Text, as it was committed to.")]
 
 
-class Image(Table):
+class StoredImage(Table):
     """Bytes known by their digest; the storage keeps them."""
 
     __tablename__ = "images"
@@ -190,7 +190,7 @@ class PolicyClass(Table):
     name: Mapped[str]
 
 
-class PolicyName(Table):
+class PolicyVersion(Table):
     """A version of a policy that somebody may call by its name."""
 
     __tablename__ = "policy_names"
@@ -345,7 +345,7 @@ class Item(Table):
     client_id: Mapped[int] = mapped_column(server_default="1", comment="Its batch's.")
 
 
-class Queued(Table):
+class QueueEntry(Table):
     """An item that waits or is being judged; the row goes when the verdict is recorded."""
 
     __tablename__ = "queue"
@@ -479,14 +479,14 @@ class LedgerEntry(Table):
     details: Mapped[dict[str, Any]]
 
 
-class Unsealed(Table):
+class UnsealedEntry(Table):
     """An entry that waits for its place in the tree; the row goes when it has one."""
 
     __tablename__ = "ledger_unsealed"
     entry_id: Mapped[int] = mapped_column(ForeignKey("ledger.id"), primary_key=True)
 
 
-class Sealed(Table):
+class SealedEntry(Table):
     """The place of an entry in the tree: leaves are counted from 0."""
 
     __tablename__ = "ledger_sealed"
@@ -517,7 +517,7 @@ class StoredCheckpoint(Table):
     published_at: Mapped[datetime | None] = mapped_column(comment="Outside the database.")
 
 
-class Signer(Table):
+class StoredSigner(Table):
     """A key that signs checkpoints, by its public part; the newest signs, the others did."""
 
     __tablename__ = "ledger_signers"
@@ -1016,7 +1016,7 @@ class SealedItem(Table):
     preserve_until: Mapped[datetime]
 
 
-class Statement(Table):
+class StoredStatement(Table):
     """A statement of reasons as it was issued for one decision."""
 
     __tablename__ = "statements"

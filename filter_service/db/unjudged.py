@@ -6,10 +6,10 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, case, or_, select
 from sqlalchemy.orm import Session
 
-from filter_service.db.tables import Batch, Erasure, Fetch, Item, Queued
+from filter_service.db.tables import Batch, Erasure, Fetch, Item, QueueEntry
 
 
-class Unjudged(StrEnum):
+class UnjudgedReason(StrEnum):
     """Why there is no verdict."""
 
     WAITING = "waiting"  # queued, being judged or being fetched
@@ -19,16 +19,16 @@ class Unjudged(StrEnum):
 
 
 SENTENCES = {
-    Unjudged.WAITING: "The item waits to be judged.",
-    Unjudged.ERASED: "The item was erased before it was judged.",
-    Unjudged.CANCELLED: "The item's batch was cancelled before it was judged.",
-    Unjudged.STRANDED: "The item is in no queue: submit the image again.",
+    UnjudgedReason.WAITING: "The item waits to be judged.",
+    UnjudgedReason.ERASED: "The item was erased before it was judged.",
+    UnjudgedReason.CANCELLED: "The item's batch was cancelled before it was judged.",
+    UnjudgedReason.STRANDED: "The item is in no queue: submit the image again.",
 }
 
 
 def waits() -> ColumnElement[bool]:
     """An item is queued, being judged or being fetched."""
-    queued = select(Queued.item_id).where(Queued.item_id == Item.id)
+    queued = select(QueueEntry.item_id).where(QueueEntry.item_id == Item.id)
     fetched = select(Fetch.item_id).where(Fetch.item_id == Item.id, Fetch.due_at.is_not(None))
     return or_(queued.exists(), fetched.exists())
 
@@ -42,16 +42,16 @@ def unjudged() -> ColumnElement[str | None]:
     cancelled = select(Batch.id).where(Batch.id == Item.batch_id, Batch.cancelled_at.is_not(None))
     return case(
         (Item.verdict.is_not(None), None),
-        (waits(), Unjudged.WAITING.value),
-        (erased, Unjudged.ERASED.value),
-        (cancelled.exists(), Unjudged.CANCELLED.value),
-        else_=Unjudged.STRANDED.value,
+        (waits(), UnjudgedReason.WAITING.value),
+        (erased, UnjudgedReason.ERASED.value),
+        (cancelled.exists(), UnjudgedReason.CANCELLED.value),
+        else_=UnjudgedReason.STRANDED.value,
     )
 
 
-def reasons(session: Session, items: Sequence[int]) -> dict[int, Unjudged]:
+def reasons(session: Session, items: Sequence[int]) -> dict[int, UnjudgedReason]:
     """Why each of these items has no verdict; those that have one are left out."""
     rows = session.execute(
         select(Item.id, unjudged()).where(Item.id.in_(items), Item.verdict.is_(None))
     )
-    return {item: Unjudged(why) for item, why in rows if why is not None}
+    return {item: UnjudgedReason(why) for item, why in rows if why is not None}

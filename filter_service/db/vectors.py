@@ -135,7 +135,7 @@ _PHRASES = """
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class VectorHit:
     """A stored image: its view that is nearest to what was looked for, and its cosine with it."""
 
     digest: str
@@ -228,7 +228,7 @@ class StoredMemory:
             )
             return [Phrase(text=wording, vector=Float32s.parse(v)) for wording, v in rows]
 
-    def search(self, z: FloatArray, limit: int, scope: Scope = OPERATOR) -> list[Hit]:
+    def search(self, z: FloatArray, limit: int, scope: Scope = OPERATOR) -> list[VectorHit]:
         """Images nearest to a vector of a text or an image, (d,) unit, each by its best view.
 
         Only those that somebody has items of.
@@ -236,14 +236,14 @@ class StoredMemory:
         views = limit
         while True:
             hits, met = self._views(z, views, scope)
-            best: dict[str, Hit] = {}
+            best: dict[str, VectorHit] = {}
             for hit in hits:
                 best.setdefault(hit.digest, hit)
             if len(best) >= limit or met < views:
                 return list(best.values())[:limit]
             views *= 4  # a few animations may hold all of the nearest
 
-    def _views(self, z: FloatArray, limit: int, scope: Scope) -> tuple[list[Hit], int]:
+    def _views(self, z: FloatArray, limit: int, scope: Scope) -> tuple[list[VectorHit], int]:
         """Of so many nearest views those that are shown, nearest first; and how many were met."""
         asked = {"z": HalfVector(z), "limit": limit}
         own = {**asked, "client": scope.client_id}
@@ -256,7 +256,9 @@ class StoredMemory:
                 if len(met) < limit:
                     met = self._met(session, _EACH, {**own, "own": OWN})
         hits = [
-            Hit(bytes(d).hex(), View.parse(f, v), float(s)) for d, f, v, s, open_ in met if open_
+            VectorHit(bytes(d).hex(), View.parse(f, v), float(s))
+            for d, f, v, s, open_ in met
+            if open_
         ]
         return sorted(hits, key=lambda h: -h.similarity), len(met)
 

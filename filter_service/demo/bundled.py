@@ -21,7 +21,7 @@ BATCH = 64  # images in one forward pass
 
 
 @dataclass(frozen=True, eq=False)
-class Bundled:
+class BundledModel:
     """The model, its preprocessing and its tokenizer, in float32 on the CPU."""
 
     model: Any
@@ -53,11 +53,11 @@ class Bundled:
         return policy_vectors(policy, self.encode_texts, self.head)
 
 
-def load(folder: Path = FOLDER) -> Bundled:
+def load(folder: Path = FOLDER) -> BundledModel:
     """Load the folder exactly as a user of open_clip would."""
     name = f"local-dir:{folder}"
     model, _, preprocess = open_clip.create_model_and_transforms(name)
-    return Bundled(model.eval(), preprocess, open_clip.get_tokenizer(name))
+    return BundledModel(model.eval(), preprocess, open_clip.get_tokenizer(name))
 
 
 def training_facts(folder: Path = FOLDER) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def wilson(right: int, of: int, z: float = 1.96) -> tuple[float, float]:
 class Examination:
     """The questions put to the model, each on its own test seeds."""
 
-    def __init__(self, model: bundled.Bundled, policy: Policy) -> None:
+    def __init__(self, model: bundled.BundledModel, policy: Policy) -> None:
         self.model, self.policy = model, policy
         prompts = [a(kind) for kind in KINDS]
         self.kinds = ensemble(prompts, policy.templates, model.encode_texts)  # (kinds, d)

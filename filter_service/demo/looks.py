@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from filter_service.demo.scenes import SIZES, SQUARE, Placed, Scene, render, sample_scene
+from filter_service.demo.scenes import SIZES, SQUARE, PlacedObject, Scene, render, sample_scene
 
 SHARES = {"square": 0.3, "page": 0.62, "ground": 0.08}  # of the looks
 THINGS = (0.25, 0.4, 0.25, 0.1)  # share of squares with 1, 2, 3, 4 things
@@ -94,7 +94,7 @@ def _filled(picture: Image.Image, shown: Mask, rng: np.random.Generator) -> Imag
     return Image.composite(picture, fill, Image.fromarray(shown))
 
 
-def _share(thing: Placed, size: tuple[float, float], shown: Mask) -> float:
+def _share(thing: PlacedObject, size: tuple[float, float], shown: Mask) -> float:
     """How much of a thing's square is seen, where what lies beyond the look is not."""
     side = len(shown)
     half = thing.size * size[0] * side / 2, thing.size * size[1] * side / 2

@@ -30,7 +30,7 @@ ALLOWED = tuple(name for name, _ in ORDINARY)
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class LabelledScene:
     """A scene and the forbidden classes that it shows."""
 
     scene: Scene
@@ -42,17 +42,17 @@ def moderation_scene(
     forbidden: bool,
     styles: tuple[str, ...] = TRAINED_STYLES,
     sizes: Sizes = SIZES,
-) -> Sample:
+) -> LabelledScene:
     """A scene of 1 to 3 ordinary objects; if asked, one of them is replaced by a forbidden kind."""
     rng = np.random.default_rng((seed, 11))
     count = int(rng.choice(3, p=OBJECTS)) + 1
     scene = sample_scene(seed, count, ALLOWED, styles, sizes)
     if not forbidden:
-        return Sample(scene, ())
+        return LabelledScene(scene, ())
     kind, place = str(rng.choice(list(CLASS_OF))), int(rng.integers(count))
     objects = list(scene.objects)
     objects[place] = replace(objects[place], kind=kind)
-    return Sample(replace(scene, objects=tuple(objects)), (CLASS_OF[kind],))
+    return LabelledScene(replace(scene, objects=tuple(objects)), (CLASS_OF[kind],))
 
 
 def moderation_scenes(
@@ -60,7 +60,7 @@ def moderation_scenes(
     count: int,
     styles: tuple[str, ...] = TRAINED_STYLES,
     sizes: Sizes = SIZES,
-) -> Iterator[Sample]:
+) -> Iterator[LabelledScene]:
     """Consecutive seeds, every third scene with a forbidden object."""
     for i in range(count):
         yield moderation_scene(first_seed + i, i % 3 == 0, styles, sizes)

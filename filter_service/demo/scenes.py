@@ -50,7 +50,7 @@ Pixels = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedObject:
     """One object: where it is and how it is drawn; lengths are fractions of the picture's side."""
 
     kind: str
@@ -67,7 +67,7 @@ class Placed:
 class Scene:
     """Objects on a background, later ones in front."""
 
-    objects: tuple[Placed, ...]
+    objects: tuple[PlacedObject, ...]
     colour: str
     texture: str
     seed: int  # of the texture
@@ -83,11 +83,11 @@ def sample_scene(
 ) -> Scene:
     """A random scene of so many different kinds, decided by the seed alone."""
     rng = np.random.default_rng((seed, n_objects))
-    objects: list[Placed] = []
+    objects: list[PlacedObject] = []
     for kind in rng.choice(kinds, n_objects, replace=False):
         x, y, size = _free_place(rng, objects, sizes[n_objects], shape)
         objects.append(
-            Placed(
+            PlacedObject(
                 kind=str(kind),
                 style=styles[rng.integers(len(styles))],
                 x=x,
@@ -189,19 +189,19 @@ BARE = frozenset(
 """Kinds that take no article."""
 
 
-def _places(o: Placed) -> list[str]:
+def _places(o: PlacedObject) -> list[str]:
     across = ["on the left"] if o.x < 0.38 else ["on the right"] if o.x > 0.62 else []
     return across + (["at the top"] if o.y < 0.38 else ["at the bottom"] if o.y > 0.62 else [])
 
 
-def _relations(o: Placed, p: Placed) -> list[str]:
+def _relations(o: PlacedObject, p: PlacedObject) -> list[str]:
     across = ["left of"] if p.x - o.x > 0.2 else ["right of"] if o.x - p.x > 0.2 else []
     return across + (["above"] if p.y - o.y > 0.2 else ["below"] if o.y - p.y > 0.2 else [])
 
 
 def _free_place(
     rng: np.random.Generator,
-    taken: list[Placed],
+    taken: list[PlacedObject],
     sizes: tuple[float, float],
     shape: tuple[float, float],
 ) -> tuple[float, float, float]:
@@ -231,7 +231,9 @@ def _atlas(style: str) -> Image.Image:
     return Image.open(Path(__file__).parent / "sprites" / f"{style}.webp").convert("RGBA")
 
 
-def _sprite(placed: Placed, side: int, size: tuple[int, int]) -> tuple[Pixels, Pixels, int, int]:
+def _sprite(
+    placed: PlacedObject, side: int, size: tuple[int, int]
+) -> tuple[Pixels, Pixels, int, int]:
     """An object's colours (h, w, 3), its alpha (h, w, 1), and its top left pixel in the picture."""
     width, height = size
     length = placed.size * side  # pixels

@@ -76,7 +76,7 @@ def best_threshold(margins: Margins, shown: npt.NDArray[np.bool_]) -> float:
     return round(1 / (1 + math.exp(-middle)), 6)
 
 
-def choose(model: bundled.Bundled, sizes: Sizes = SIZES) -> dict[str, float]:
+def choose(model: bundled.BundledModel, sizes: Sizes = SIZES) -> dict[str, float]:
     """A threshold for every class, from the development scenes."""
     policy = Policy.model_validate(document(dict.fromkeys(FORBIDDEN, 0.5)))
     samples = list(moderation_scenes(DEV_SEEDS, COUNT, sizes=sizes))

@@ -129,7 +129,7 @@ class Deadline:
         return left
 
 
-class Pinned(httpcore.NetworkBackend):
+class PinnedBackend(httpcore.NetworkBackend):
     """Connects to the addresses that were checked, whatever the name may mean by then.
 
     The name is still what the server is asked for, and what its certificate must be made out to.

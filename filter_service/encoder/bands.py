@@ -38,7 +38,7 @@ class Screener(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
+class ProbeVectors:
     """The probe images' vectors: (probes, d) unit each."""
 
     exact: FloatArray  # in float32
@@ -50,12 +50,12 @@ class Probed:
         return SAFETY * _size(deviations)
 
 
-def probe(encoder: Screener) -> Probed:
+def probe(encoder: Screener) -> ProbeVectors:
     """Take every probe image both ways."""
     pictures = [decode(f).frames[0].picture for f in probes(encoder.input_size)]
     pixels = torch.stack([encoder.pixels(p) for p in pictures])  # (probes, 3, h, w)
     exact = encoder.encode(pixels)
-    return Probed(exact, exact if encoder.screening_is_exact else encoder.screen(pixels))
+    return ProbeVectors(exact, exact if encoder.screening_is_exact else encoder.screen(pixels))
 
 
 def _size(deviations: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

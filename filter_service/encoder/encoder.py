@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 
-from filter_service.encoder.bands import Probed, probe
+from filter_service.encoder.bands import ProbeVectors, probe
 from filter_service.encoder.network import Network, first_line, load_network
 from filter_service.encoder.screening_check import ScreeningCheck
 from filter_service.errors import InvalidSettings
@@ -63,7 +63,7 @@ class Encoder:
         )
         self.check = ScreeningCheck(self.name)
         self._bands = lru_cache(64)(self._measured)
-        self._probed: Probed | None = None
+        self._probed: ProbeVectors | None = None
         self._probing = threading.Lock()
         self._in_precision = lru_cache(len(DTYPES))(lambda p: Encoder(network, name, device, p))
 

@@ -48,7 +48,7 @@ def load_network(model: str, pretrained: str | None, preprocessing: str | None =
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelSource:
     """What to ask open_clip for."""
 
     name: str  # where the architecture is described: a name, hf-hub:… or local-dir:…
@@ -63,7 +63,7 @@ class Source:
         return self.preprocessing is not None and self.preprocessing.quick_gelu
 
 
-def find(model: str, pretrained: str | None, preprocessing: str | None = None) -> Source:
+def find(model: str, pretrained: str | None, preprocessing: str | None = None) -> ModelSource:
     """Decide before anything is downloaded whether this can be a model at all."""
     source = _find(model, pretrained)
     if source.file is not None and not source.name.startswith(SCHEMAS):
@@ -76,7 +76,7 @@ def find(model: str, pretrained: str | None, preprocessing: str | None = None) -
     return source
 
 
-def _find(model: str, pretrained: str | None) -> Source:
+def _find(model: str, pretrained: str | None) -> ModelSource:
     if model == "bundled":
         model = f"local-dir:{BUNDLED}"
     named = model.replace("/", "-")  # as open_clip itself writes ViT-B/32
@@ -95,11 +95,11 @@ def _find(model: str, pretrained: str | None) -> Source:
             f"{model} brings its own weights, so leave pretrained empty."
         )
     if Path(model).is_file():
-        return Source(f"local-dir:{Path(model).parent}", file=Path(model))
-    return Source(model, random=pretrained == RANDOM)
+        return ModelSource(f"local-dir:{Path(model).parent}", file=Path(model))
+    return ModelSource(model, random=pretrained == RANDOM)
 
 
-def _named(name: str, pretrained: str | None) -> Source:
+def _named(name: str, pretrained: str | None) -> ModelSource:
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained is None:
         raise UnknownModel(
@@ -107,11 +107,11 @@ def _named(name: str, pretrained: str | None) -> Source:
             f"{', '.join(tags) or 'a checkpoint file (open_clip publishes none for it)'}."
         )
     if pretrained == RANDOM:
-        return Source(name, random=True)
+        return ModelSource(name, random=True)
     if open_clip.is_pretrained_cfg(name, pretrained):
-        return Source(name, tag=pretrained, preprocessing=of_tag(name, pretrained))
+        return ModelSource(name, tag=pretrained, preprocessing=of_tag(name, pretrained))
     if Path(pretrained).is_file():
-        return Source(name, file=Path(pretrained))
+        return ModelSource(name, file=Path(pretrained))
     raise UnknownModel(
         f"{name} has no pretrained weights called {pretrained!r} and there is no such file; "
         f"the nearest tags are {_nearest(pretrained, tags)}."
@@ -124,7 +124,7 @@ def _nearest(word: str, choices: Sequence[str]) -> str:
     return ", ".join(known[c] for c in close or list(known)[:4]) or "none"
 
 
-def load(source: Source) -> Network:
+def load(source: ModelSource) -> Network:
     own_weights = source.file is None and not source.random
     with torch.random.fork_rng(devices=[]):  # initial weights always the same, and no one else's
         torch.default_generator.manual_seed(0)
@@ -149,7 +149,7 @@ def load(source: Source) -> Network:
     return Network(model.eval(), transform, tokenizer, json.loads(json.dumps(facts)))
 
 
-def _architecture(source: Source) -> dict[str, Any]:
+def _architecture(source: ModelSource) -> dict[str, Any]:
     config: dict[str, Any] = open_clip.get_model_config(source.name)
     config["quick_gelu"] = source.quick_gelu or config.get("quick_gelu", False)
     return config

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class MarginPairs:
     """What was seen since somebody asked last."""
 
     count: int = 0
@@ -39,7 +39,7 @@ class ScreeningCheck:
     encoder: str  # its name, for the log
     widening: float = 1.0
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
-    _pairs: Pairs = Pairs()
+    _pairs: MarginPairs = MarginPairs()
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def observe(self, deviations: list[float]) -> bool:
@@ -50,7 +50,7 @@ class ScreeningCheck:
             outside = sum(d > self.widening for d in deviations)
             alarm = outside > 0 or self._drifts()
             p = self._pairs
-            self._pairs = Pairs(
+            self._pairs = MarginPairs(
                 p.count + len(deviations),
                 p.outside + outside,
                 max(p.furthest, furthest),
@@ -66,10 +66,10 @@ class ScreeningCheck:
         with self._turn:
             self.widening = max(self.widening, widening)
 
-    def take(self) -> Pairs:
+    def take(self) -> MarginPairs:
         """What was seen since the last time."""
         with self._turn:
-            pairs, self._pairs = self._pairs, Pairs()
+            pairs, self._pairs = self._pairs, MarginPairs()
             return pairs
 
     def _drifts(self) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from filter_service.images import Frame, Image
-from filter_service.images.views import Extent, Seen, View, share_seen, windows
+from filter_service.images.views import Extent, ShareSeen, View, share_seen, windows
 from filter_service.policy.coverage import Coverage
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def pixels_of(image: Image, encoder: "Encoder", views: Sequence[View]) -> Tensor
     return torch.stack([_pixels(image, encoder, view) for view in views])
 
 
-def seen_of(image: Image, encoder: "Encoder", views: Sequence[View]) -> Seen:
+def seen_of(image: Image, encoder: "Encoder", views: Sequence[View]) -> ShareSeen:
     """How much of an image its views show; of its frames the one that is seen least counts."""
     shares = [
         share_seen(
@@ -39,7 +39,7 @@ def seen_of(image: Image, encoder: "Encoder", views: Sequence[View]) -> Seen:
         )
         for frame in image.frames
     ]
-    return Seen(min(shares), image.seen_time)
+    return ShareSeen(min(shares), image.seen_time)
 
 
 def extent_of(image: Image) -> Extent | None:

@@ -50,7 +50,7 @@ class Explainer(Protocol):
         """Make sense of what was kept."""
 
 
-class Tape:
+class ActivationTape:
     """Forward hooks that keep activations; they come off also when the forward raises.
 
     With `graph`, what is kept can be differentiated through.

@@ -11,7 +11,7 @@ from torch import Tensor
 from filter_service.errors import NotExplainable
 from filter_service.explain import faithfulness_test, regions
 from filter_service.explain.counterfactual import Memory, search_images, search_texts
-from filter_service.explain.faithfulness_test import Tested, Trial
+from filter_service.explain.faithfulness_test import MapTest, Trial
 from filter_service.explain.question import Question, boundary, degrees
 from filter_service.explain.regions import Suspect
 from filter_service.explain.relevance import Capture, RelevanceMap
@@ -38,7 +38,7 @@ _Weighted = list[tuple[int, float]]  # prompts by index, with their shares of th
 
 
 @dataclass(frozen=True)
-class Case:
+class FlaggedClass:
     """One flagged image and class: the row of the capture that confirmed it."""
 
     row: int
@@ -57,7 +57,7 @@ class Explanations:
     memories: Sequence[Memory]
     words: Words
 
-    def explain(self, cases: Sequence[Case], seen: Capture) -> list[Explanation]:
+    def explain(self, cases: Sequence[FlaggedClass], seen: Capture) -> list[Explanation]:
         """One record per case; masked forward passes are shared by all of them."""
         maps, refusal = self._maps(cases, seen)
         trials = [
@@ -76,7 +76,7 @@ class Explanations:
         ]
 
     def _maps(
-        self, cases: Sequence[Case], seen: Capture
+        self, cases: Sequence[FlaggedClass], seen: Capture
     ) -> tuple[Sequence[RelevanceMap | None], str | None]:
         rows = [c.row for c in cases]
         directions = np.stack([self._of(c).direction(seen.z[c.row]) for c in cases])[:, None]
@@ -85,10 +85,10 @@ class Explanations:
         except NotExplainable as error:
             return [None] * len(cases), str(error)
 
-    def _of(self, case: Case) -> ClassVectors:
+    def _of(self, case: FlaggedClass) -> ClassVectors:
         return next(c for c in self.vectors.classes if c.name == case.score.class_name)
 
-    def _trial(self, case: Case, found: RelevanceMap, z: FloatArray) -> Trial:
+    def _trial(self, case: FlaggedClass, found: RelevanceMap, z: FloatArray) -> Trial:
         own, forbidden = self._of(case), self.vectors.policy.forbidden(case.score.class_name)
         suspect = Suspect(case.pixels, found.grid[0], own, threshold_margin(forbidden))
         return Trial(suspect, z, self._next(own, z))
@@ -101,11 +101,11 @@ class Explanations:
 
     def _record(
         self,
-        case: Case,
+        case: FlaggedClass,
         seen: Capture,
         found: RelevanceMap | None,
         refusal: str | None,
-        done: tuple[Trial, Tested, FlipRegion] | None,
+        done: tuple[Trial, MapTest, FlipRegion] | None,
     ) -> Explanation:
         policy, vectors, z = self.vectors.policy, self._of(case), seen.z[case.row]
         index = [c.name for c in policy.classes].index(vectors.name)
@@ -191,7 +191,7 @@ def _map(found: RelevanceMap, margin: float) -> Map:
     )
 
 
-def _proof(found: RelevanceMap, trial: Trial, tested: Tested) -> Proof:
+def _proof(found: RelevanceMap, trial: Trial, tested: MapTest) -> Proof:
     account = float(found.grid[0].sum(dtype=np.float64) + found.remainder[0])
     served = float(trial.suspect.vectors.direction(trial.z) @ trial.z)
     return Proof(

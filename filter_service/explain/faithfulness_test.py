@@ -25,7 +25,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class MapTest:
     """What was lost without the marked places, the least marked, and as many random ones."""
 
     drops: Drops
@@ -33,7 +33,7 @@ class Tested:
     known: dict[int, float]  # places gone, in map order -> margin
 
 
-def put_to_test(screen: Screen, trials: Sequence[Trial]) -> list[Tested]:
+def put_to_test(screen: Screen, trials: Sequence[Trial]) -> list[MapTest]:
     """Take places away in the map's order, in random ones and in its reverse, and all of them."""
     masked = [t.suspect.without(places) for t in trials for places in _gone(t.suspect)]
     z = vectors_of(screen, masked)  # (masked images of all trials, d)
@@ -54,11 +54,11 @@ def _gone(suspect: Suspect) -> list[Places]:
     return [*(places[:k] for places in orders for k in sizes(suspect)), order]
 
 
-def _tested(trial: Trial, z: FloatArray) -> Tested:
+def _tested(trial: Trial, z: FloatArray) -> MapTest:
     suspect = trial.suspect
     margins = suspect.vectors.margins(z)  # (masked images,)
     known = dict(zip(sizes(suspect), margins.tolist(), strict=False))
-    return Tested(
+    return MapTest(
         drops=_drops(suspect.vectors, trial.z, z),
         next_drops=_drops(trial.next, trial.z, z) if trial.next else None,
         known=known | {suspect.grid.size: float(margins[-1])},

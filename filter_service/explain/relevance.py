@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from filter_service.errors import NotExplainable
-from filter_service.explain.activations import Explainer, Reading, Tape
+from filter_service.explain.activations import ActivationTape, Explainer, Reading
 from filter_service.explain.attention import pull_back
-from filter_service.explain.relevance_rules import DEFAULT, Rule
+from filter_service.explain.relevance_rules import DEFAULT, RelevanceRule
 from filter_service.explain.towers import EXPLAINERS, missing
 from filter_service.scoring import FloatArray
 
@@ -49,7 +49,7 @@ class Capture:
     refusal: str = ""
 
     def maps(
-        self, rows: Sequence[int], directions: FloatArray, rule: Rule = DEFAULT
+        self, rows: Sequence[int], directions: FloatArray, rule: RelevanceRule = DEFAULT
     ) -> list[RelevanceMap]:
         """One map per row for directions (len(rows), c, d); a row may occur more than once.
 
@@ -92,7 +92,7 @@ def capture(encoder: "Encoder", pixels: Tensor) -> Capture:
     explainer = find_explainer(tower)
     if explainer is None:
         return Capture(encoder.encode(pixels), None, None, refusal(tower))
-    with Tape(explainer.watch(tower)) as tape:
+    with ActivationTape(explainer.watch(tower)) as tape:
         z = encoder.encode(pixels)
     return Capture(z, explainer.method, explainer.read(tower, tape.kept()))
 

@@ -26,7 +26,7 @@ class Shares:
     error: Tensor | None = None  # (n, c) logits: what the model wrote and the rule did not find
 
 
-class Rule(Protocol):
+class RelevanceRule(Protocol):
     """One way to share a score among the tokens."""
 
     @property
@@ -110,8 +110,8 @@ class RawAttention:
         return Shares(row[:, None].expand(-1, g.shape[1], -1).double())
 
 
-EXACT: Rule = Kernel("exact decomposition")
+EXACT: RelevanceRule = Kernel("exact decomposition")
 """Linear in the direction, unlike the default, so that the maps of a prompt's words add up."""
 
-DEFAULT: Rule = Kernel("evidence against at a fifth", against=0.2)
+DEFAULT: RelevanceRule = Kernel("evidence against at a fifth", against=0.2)
 """What the service computes for every flag; `docs/explanations-benchmark.md` says why."""

@@ -10,7 +10,7 @@ import PIL.Image
 from PIL import ImageCms
 from PIL.ImageCms import ImageCmsProfile, ImageCmsTransform, Intent
 
-from filter_service.images.colour_statements import Statement
+from filter_service.images.colour_statements import ColourStatement
 from filter_service.images.decoder_errors import FOREIGN, said
 from filter_service.images.profiles import srgb
 
@@ -43,7 +43,9 @@ class Conversion:
 NONE = Conversion(RGB)
 
 
-def conversion(said_of_it: Iterable[Statement], mode: str) -> tuple[Conversion, tuple[str, ...]]:
+def conversion(
+    said_of_it: Iterable[ColourStatement], mode: str
+) -> tuple[Conversion, tuple[str, ...]]:
     """By the first statement that can be used; and a sentence for each before it that cannot."""
     notes: list[str] = []
     for statement in said_of_it:

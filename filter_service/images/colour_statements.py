@@ -27,7 +27,7 @@ AS_SRGB: Mapping[int, Curve] = dict.fromkeys((1, 6, 14, 15), SRGB_CURVE)
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class ColourStatement:
     """One of the places in which a file says what its numbers mean."""
 
     where: str  # as it is named in a sentence
@@ -35,7 +35,7 @@ class Statement:
     why: str = ""  # likewise
 
 
-def statements(picture: ImageFile, data: bytes) -> Iterator[Statement]:
+def statements(picture: ImageFile, data: bytes) -> Iterator[ColourStatement]:
     """Each in turn, of a picture of which only the header was read; the first usable one counts."""
     if picture.format == "PNG":
         yield from _png(png.colours(data))
@@ -49,69 +49,71 @@ def statements(picture: ImageFile, data: bytes) -> Iterator[Statement]:
             yield _coded("nclx box", *codes, {**CURVES, **AS_SRGB})
 
 
-def _png(found: Mapping[bytes, bytes]) -> Iterator[Statement]:
+def _png(found: Mapping[bytes, bytes]) -> Iterator[ColourStatement]:
     if b"cICP" in found:
         yield _cicp(found[b"cICP"])
     if b"iCCP" in found:
         yield _iccp(found[b"iCCP"])
     if b"sRGB" in found:
-        yield Statement("sRGB chunk", srgb())
+        yield ColourStatement("sRGB chunk", srgb())
     if b"gAMA" in found:
         yield _gamma(found[b"gAMA"], found.get(b"cHRM"))
 
 
-def _cicp(body: bytes) -> Statement:
+def _cicp(body: bytes) -> ColourStatement:
     where = "cICP chunk"
     if len(body) != 4:
-        return Statement(where, None, "it does not have 4 bytes")
+        return ColourStatement(where, None, "it does not have 4 bytes")
     primaries, transfer, matrix, full = body
     if (matrix, full) != (0, 1):
-        return Statement(where, None, "its numbers are no full-range RGB")
+        return ColourStatement(where, None, "its numbers are no full-range RGB")
     return _coded(where, primaries, transfer, CURVES)
 
 
-def _coded(where: str, primaries: int, transfer: int, curves: Mapping[int, Curve]) -> Statement:
+def _coded(
+    where: str, primaries: int, transfer: int, curves: Mapping[int, Curve]
+) -> ColourStatement:
     """Colours by two code points of ITU-T H.273; 2 says nothing."""
     if 2 in (primaries, transfer):
-        return Statement(where, None)
+        return ColourStatement(where, None)
     if transfer in HDR:
-        return Statement(where, None, "its brightness reaches beyond that of a screen (HDR)")
+        return ColourStatement(where, None, "its brightness reaches beyond that of a screen (HDR)")
     if primaries not in PRIMARIES or transfer not in curves:
-        return Statement(where, None, f"it names primaries {primaries} and curve {transfer}")
-    return Statement(where, profile(PRIMARIES[primaries], curves[transfer]))
+        return ColourStatement(where, None, f"it names primaries {primaries} and curve {transfer}")
+    return ColourStatement(where, profile(PRIMARIES[primaries], curves[transfer]))
 
 
-def _iccp(body: bytes) -> Statement:
+def _iccp(body: bytes) -> ColourStatement:
     where = "ICC profile"
     _, _, rest = body.partition(b"\0")  # its name
     try:
         data = zlib.decompressobj().decompress(rest[1:], LARGEST + 1)
     except zlib.error:
-        return Statement(where, None, "it cannot be decompressed")
+        return ColourStatement(where, None, "it cannot be decompressed")
     return _embedded(where, data)
 
 
-def _embedded(where: str, data: bytes) -> Statement:
+def _embedded(where: str, data: bytes) -> ColourStatement:
     if len(data) > LARGEST:
-        return Statement(where, None, f"it has more than {LARGEST:,} bytes")
-    return Statement(where, data)
+        return ColourStatement(where, None, f"it has more than {LARGEST:,} bytes")
+    return ColourStatement(where, data)
 
 
-def _gamma(body: bytes, chromaticities: bytes | None) -> Statement:
+def _gamma(body: bytes, chromaticities: bytes | None) -> ColourStatement:
     where = "gAMA chunk"
     if len(body) != 4 or body == bytes(4):
-        return Statement(where, None, "it is no number above 0")
+        return ColourStatement(where, None, "it is no number above 0")
     (gamma,) = struct.unpack(">I", body)
     primaries = SRGB
     if chromaticities is not None and len(chromaticities) == 32:
         primaries = tuple(value / 100_000 for value in struct.unpack(">8I", chromaticities))
     try:
-        return Statement(where, profile(primaries, (100_000 / gamma,)))
+        return ColourStatement(where, profile(primaries, (100_000 / gamma,)))
     except FOREIGN as error:
-        return Statement(where, None, str(error))
+        return ColourStatement(where, None, str(error))
 
 
-def _bmp(data: bytes) -> Iterator[Statement]:
+def _bmp(data: bytes) -> Iterator[ColourStatement]:
     """The colour space of a header of version 4 or 5."""
     (size,) = struct.unpack_from("<I", data, 14)
     if size < 108 or len(data) < 14 + size:
@@ -124,16 +126,16 @@ def _bmp(data: bytes) -> Iterator[Statement]:
         yield _embedded("ICC profile", data[14 + start : 14 + start + length])
 
 
-def _end_points(values: tuple[int, ...]) -> Statement:
+def _end_points(values: tuple[int, ...]) -> ColourStatement:
     """Red, green and blue as x, y and z each, and their gammas, in fixed-point numbers."""
     where = "BMP header's colours"
     ends, gammas = [v / 2**30 for v in values[:9]], [v / 2**16 for v in values[9:]]
     if not any(ends) or not all(gammas):
-        return Statement(where, None)
+        return ColourStatement(where, None)
     red, green, blue = ends[:2], ends[3:5], ends[6:8]
     try:
-        return Statement(
+        return ColourStatement(
             where, profile((*D65, *red, *green, *blue), *((gamma,) for gamma in gammas))
         )
     except FOREIGN as error:
-        return Statement(where, None, str(error))
+        return ColourStatement(where, None, str(error))

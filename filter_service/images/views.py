@@ -68,14 +68,14 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ShareSeen:
     """How much of an image was looked at, in shares of it."""
 
     pixels: float
     time: float = 1.0
 
     @classmethod
-    def of(cls, pixels: float | None, time: float | None) -> "Seen | None":
+    def of(cls, pixels: float | None, time: float | None) -> "ShareSeen | None":
         """As it is stored; None: of before this was written down, or nothing was looked at."""
         return None if pixels is None or time is None else cls(pixels, time)
 
@@ -95,7 +95,7 @@ class Seen:
 
 def is_partial(pixels: float | None, time: float | None) -> bool:
     """Of shares as they are stored."""
-    seen = Seen.of(pixels, time)
+    seen = ShareSeen.of(pixels, time)
     return seen is not None and seen.partial
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from filter_service.db.unjudged import SENTENCES, Unjudged
+from filter_service.db.unjudged import SENTENCES, UnjudgedReason
 from filter_service.policy.spelling import unknown
 from filter_service.policy.strict import each_once
 from filter_service.verdicts import Verdict
@@ -25,7 +25,7 @@ KNOWN = ("source-ref", LABELS, METADATA, "error")  # a manifest of results may b
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ManifestLine:
     """One line of a manifest: an address, or the sentence that says why there is none."""
 
     source: str  # the address, or the line's number
@@ -41,14 +41,14 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ManifestResult:
     """What became of one item."""
 
     item: int
     source: str
     digest: str | None
     verdict: Verdict | None
-    unjudged: Unjudged | None  # why there is none
+    unjudged: UnjudgedReason | None  # why there is none
     reason: str | None
     labels: Sequence[Label]
     encoder: str | None
@@ -58,37 +58,39 @@ class Result:
     review: str | None  # what moderators decided
 
 
-def read(lines: Iterable[bytes]) -> Iterator[Line]:
+def read(lines: Iterable[bytes]) -> Iterator[ManifestLine]:
     """The lines of a manifest, empty ones apart; one that is broken spoils no other."""
     for number, raw in enumerate(lines, start=1):
         if stripped := raw.strip():
             yield _line(number, stripped, len(raw) > LONGEST_LINE)
 
 
-def write(results: Iterable[Result]) -> Iterator[bytes]:
+def write(results: Iterable[ManifestResult]) -> Iterator[bytes]:
     """A result manifest, line by line."""
     for result in results:
         yield json.dumps(_written(result), ensure_ascii=False).encode() + b"\n"
 
 
-def _line(number: int, raw: bytes, too_long: bool) -> Line:
+def _line(number: int, raw: bytes, too_long: bool) -> ManifestLine:
     where = f"line {number}"
     if too_long:
         said = f"The line has more than {LONGEST_LINE:,} bytes; give the address alone."
-        return Line(where, said)
+        return ManifestLine(where, said)
     try:
         document = json.loads(raw, object_pairs_hook=each_once)
     except (ValueError, RecursionError) as error:
-        return Line(where, f"{_shown(raw)} is not JSON ({error}); {_EXPECTED}")
+        return ManifestLine(where, f"{_shown(raw)} is not JSON ({error}); {_EXPECTED}")
     fields = document if isinstance(document, dict) else {}
     if other := next((name for name in fields if name not in KNOWN), None):
-        return Line(where, f"{unknown(other, KNOWN)}; {_EXPECTED}")
+        return ManifestLine(where, f"{unknown(other, KNOWN)}; {_EXPECTED}")
     source = fields.get("source-ref")
     if not isinstance(source, str) or not source:
-        return Line(where, f"{_shown(raw)} names no source-ref; {_EXPECTED}")
+        return ManifestLine(where, f"{_shown(raw)} names no source-ref; {_EXPECTED}")
     if not source.isprintable():
-        return Line(where, f"The source-ref {source[:SHOWN]!r} holds a letter that no address has.")
-    return Line(source)
+        return ManifestLine(
+            where, f"The source-ref {source[:SHOWN]!r} holds a letter that no address has."
+        )
+    return ManifestLine(source)
 
 
 _EXPECTED = 'write {"source-ref": "https://host/image.jpg"} on one line.'
@@ -99,7 +101,7 @@ def _shown(raw: bytes) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _written(result: Result) -> dict[str, Any]:
+def _written(result: ManifestResult) -> dict[str, Any]:
     line: dict[str, Any] = {"source-ref": result.source}
     if result.verdict in (Verdict.CLEAR, Verdict.FLAGGED):
         line[LABELS] = {
@@ -127,7 +129,7 @@ def _label(label: Label) -> dict[str, Any]:
     return {"Name": label.name, "ParentName": "", "Confidence": confidence, "TaxonomyLevel": 1}
 
 
-def _error(result: Result) -> dict[str, str]:
+def _error(result: ManifestResult) -> dict[str, str]:
     if result.unjudged is not None:
         return {"code": "NotJudged", "message": SENTENCES[result.unjudged]}
     return {"code": "Undetermined", "message": result.reason or "No reason was given."}

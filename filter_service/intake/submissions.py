@@ -17,8 +17,16 @@ from filter_service.db.arrivals import arrived, enqueue, expect, hold_images, ke
 from filter_service.db.policies import store_policy
 from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Batch, Fetch, IdempotencyKey, Image, Item, PolicyClass, Queued
-from filter_service.db.unjudged import Unjudged, unjudged
+from filter_service.db.tables import (
+    Batch,
+    Fetch,
+    IdempotencyKey,
+    Item,
+    PolicyClass,
+    QueueEntry,
+    StoredImage,
+)
+from filter_service.db.unjudged import UnjudgedReason, unjudged
 from filter_service.errors import Conflict, FilterServiceError, InvalidRequest, UnknownBatch
 from filter_service.images import digest
 from filter_service.intake.abandoned_batches import close
@@ -214,7 +222,7 @@ def status(sessions: Sessions, batch: uuid.UUID, scope: Scope = OPERATOR) -> Sta
         clear=counts.get(Verdict.CLEAR, 0),
         flagged=counts.get(Verdict.FLAGGED, 0),
         undetermined=counts.get(Verdict.UNDETERMINED, 0),
-        **{each.value: rest.get(each.value, 0) for each in Unjudged},
+        **{each.value: rest.get(each.value, 0) for each in UnjudgedReason},
     )
 
 
@@ -248,15 +256,17 @@ def newest_items(sessions: Sessions, digests: Sequence[str]) -> dict[str, list[i
     """The newest few items that hold each image, by the image's digest."""
     newest = (
         select(Item.id)
-        .where(Item.image_id == Image.id)
+        .where(Item.image_id == StoredImage.id)
         .order_by((Item.id + 0).desc())  # or the planner walks all items from the newest
         .limit(HOLDING)
         .lateral("newest")
     )
-    query = select(Image.digest, newest.c.id).join(newest, true())
+    query = select(StoredImage.digest, newest.c.id).join(newest, true())
     found: dict[str, list[int]] = {digest: [] for digest in digests}
     with sessions.begin() as session:
-        rows = session.execute(query.where(Image.digest.in_(digests)).order_by(newest.c.id.desc()))
+        rows = session.execute(
+            query.where(StoredImage.digest.in_(digests)).order_by(newest.c.id.desc())
+        )
         for digest, item in rows:
             found[digest].append(item)
     return found
@@ -275,7 +285,9 @@ def _items(
 
 def _has_bytes() -> ColumnElement[bool]:
     """The storage keeps its image."""
-    kept = select(Image.id).where(Image.id == Item.image_id, Image.bytes_gone_at.is_(None))
+    kept = select(StoredImage.id).where(
+        StoredImage.id == Item.image_id, StoredImage.bytes_gone_at.is_(None)
+    )
     return kept.exists()
 
 
@@ -501,7 +513,10 @@ def _fetch_again(session: Session, items: list[int]) -> None:
 def _unqueue(session: Session, items: list[int]) -> list[int]:
     """Take items off the queue, whoever holds them, and fetch no more; -> those that waited."""
     gone: list[int] = []
-    for table in (Fetch, Queued):  # in this order, or what was fetched meanwhile would be queued
+    for table in (
+        Fetch,
+        QueueEntry,
+    ):  # in this order, or what was fetched meanwhile would be queued
         locked = select(table.item_id).where(table.item_id.in_(items)).order_by(table.item_id)
         taken = delete(table).where(table.item_id.in_(locked.with_for_update()))
         gone += session.scalars(taken.returning(table.item_id))

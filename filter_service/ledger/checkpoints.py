@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from filter_service.errors import BrokenLedger
-from filter_service.ledger.notes import Opened, SigningKey, open_note, sign
+from filter_service.ledger.notes import SigningKey, VerifiedNote, open_note, sign
 
 LARGEST = (1 << 63) - 1
 
@@ -48,7 +48,7 @@ def parse(text: str) -> Checkpoint:
     raise BrokenLedger(f"{text[:200]!r} is not a checkpoint: a name, a size and a root.")
 
 
-def open_checkpoint(note: str, vkeys: Iterable[str]) -> tuple[Checkpoint, Opened]:
+def open_checkpoint(note: str, vkeys: Iterable[str]) -> tuple[Checkpoint, VerifiedNote]:
     """Check a note against known keys, and read the checkpoint in it."""
     opened = open_note(note, vkeys)
     return parse(opened.text), opened

@@ -41,7 +41,7 @@ _OF_ITEM = f"""
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # Postgres counts its microseconds from here
 
 
-class Written(NamedTuple):
+class StoredEntry(NamedTuple):
     """An entry with its place and its payload, as the database holds them."""
 
     position: int | None  # None: it waits
@@ -75,12 +75,12 @@ class Written(NamedTuple):
         return f"entry {self.entry_id} ({about})"
 
 
-def between(session: Session, start: int, stop: int) -> list[Written]:
+def between(session: Session, start: int, stop: int) -> list[StoredEntry]:
     """The entries at positions from `start` to before `stop`, in order."""
     return _rows(session, _SEALED, start, stop)
 
 
-def waiting(session: Session) -> Iterator[list[Written]]:
+def waiting(session: Session) -> Iterator[list[StoredEntry]]:
     """Every entry that has no place yet, oldest first, many at once."""
     last = 0
     while rows := _rows(session, _WAITING, last, CHUNK):
@@ -88,7 +88,7 @@ def waiting(session: Session) -> Iterator[list[Written]]:
         last = rows[-1].entry_id
 
 
-def history(session: Session, item_id: int) -> list[Written]:
+def history(session: Session, item_id: int) -> list[StoredEntry]:
     """Everything that happened to one item, oldest first."""
     return _rows(session, _OF_ITEM, item_id)
 
@@ -153,8 +153,8 @@ def _name(text: str | None) -> str:
     return canonical(text)
 
 
-def _rows(session: Session, sql: str, *parameters: object) -> list[Written]:
-    return [Written._make(row) for row in query(session, sql, *parameters)]
+def _rows(session: Session, sql: str, *parameters: object) -> list[StoredEntry]:
+    return [StoredEntry._make(row) for row in query(session, sql, *parameters)]
 
 
 def _cursor(session: Session) -> psycopg.Cursor[tuple[Any, ...]]:

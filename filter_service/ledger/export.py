@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from filter_service.canonical import canonical
 from filter_service.db.session import Sessions
 from filter_service.errors import BrokenLedger
-from filter_service.ledger.entry_stream import CHUNK, Written, between, leaf_of, query, waiting
+from filter_service.ledger.entry_stream import CHUNK, StoredEntry, between, leaf_of, query, waiting
 from filter_service.ledger.merkle import leaf_hash
 from filter_service.ledger.notes import VerifyingKey
 
@@ -74,11 +74,11 @@ def _lines(session: Session, tell: Callable[[int, int], object]) -> Iterator[dic
         yield from (_told(_present(written)) for written in some)
 
 
-def _told(written: Written) -> dict[str, Any]:
+def _told(written: StoredEntry) -> dict[str, Any]:
     return {"entry": written.entry, "payload": written.payload}
 
 
-def _present(written: Written) -> Written:
+def _present(written: StoredEntry) -> StoredEntry:
     if written.event is None:
         raise _broken(f"E{str(written)[1:]} was deleted")
     return written

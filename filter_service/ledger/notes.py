@@ -124,7 +124,7 @@ class SigningKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class VerifiedNote:
     """A note's text, and whose signatures are good."""
 
     text: str
@@ -145,7 +145,7 @@ def cosign(note: str, key: SigningKey, time: int) -> str:
     return note + key.line(_cosigned(text, time), time.to_bytes(8))
 
 
-def open_note(note: str, vkeys: Iterable[str]) -> Opened:
+def open_note(note: str, vkeys: Iterable[str]) -> VerifiedNote:
     """Check a note against known keys.
 
     BrokenLedger if it has another form, if a known key's signature is wrong, or if there is none.
@@ -168,7 +168,7 @@ def open_note(note: str, vkeys: Iterable[str]) -> Opened:
             f"No known key signed the note that begins {text[:60]!r}; it is signed by {signers}, "
             f"known are {', '.join(f'{k.name}+{k.id.hex()}' for k in known.values()) or 'none'}."
         )
-    return Opened(text, tuple(verified), seen)
+    return VerifiedNote(text, tuple(verified), seen)
 
 
 def split(note: str) -> tuple[str, list[tuple[str, bytes]]]:

@@ -15,11 +15,11 @@ from sqlalchemy.orm import Session
 
 from filter_service.canonical import canonical
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Sealed, StoredCheckpoint
+from filter_service.db.tables import SealedEntry, StoredCheckpoint
 from filter_service.errors import BrokenLedger, InvalidRequest, UnknownItem
 from filter_service.ledger.checkpoints import Checkpoint, open_checkpoint
 from filter_service.ledger.entries import SALT, payload
-from filter_service.ledger.entry_stream import Written, history
+from filter_service.ledger.entry_stream import StoredEntry, history
 from filter_service.ledger.merkle import (
     consistency_proof,
     inclusion_proof,
@@ -27,7 +27,7 @@ from filter_service.ledger.merkle import (
     verify_consistency,
     verify_inclusion,
 )
-from filter_service.ledger.notes import Opened, VerifyingKey, split
+from filter_service.ledger.notes import VerifiedNote, VerifyingKey, split
 from filter_service.ledger.tiles import stored
 
 FORMAT = "filter-service ledger proof 1"
@@ -68,8 +68,8 @@ def inclusion_of(session: Session, entry_ids: Collection[int]) -> dict[int, Incl
     size = session.scalar(select(func.max(StoredCheckpoint.size)))
     if size is None or not entry_ids:
         return {}
-    places = select(Sealed.entry_id, Sealed.position).where(
-        Sealed.entry_id.in_(entry_ids), Sealed.position < size
+    places = select(SealedEntry.entry_id, SealedEntry.position).where(
+        SealedEntry.entry_id.in_(entry_ids), SealedEntry.position < size
     )
     read = stored(session)
     return {
@@ -142,7 +142,7 @@ def consistency(
     return Consistency(older, newer, proof)
 
 
-def opened_with(vkeys: Sequence[str], note: str) -> tuple[Checkpoint, Opened]:
+def opened_with(vkeys: Sequence[str], note: str) -> tuple[Checkpoint, VerifiedNote]:
     """The checkpoint in a note that one of these keys signed, and by whom it is signed."""
     signers = {(name, content[:4]) for name, content in split(note)[1]}
     if signers.isdisjoint((key.name, key.id) for key in map(VerifyingKey.of, vkeys)):
@@ -155,11 +155,11 @@ def opened_with(vkeys: Sequence[str], note: str) -> tuple[Checkpoint, Opened]:
     return open_checkpoint(note, vkeys)
 
 
-def _told(written: Written) -> dict[str, Any]:
+def _told(written: StoredEntry) -> dict[str, Any]:
     return {"entry": written.entry, "payload": written.payload}
 
 
-def _proven(written: Written, inclusion: Inclusion) -> dict[str, Any]:
+def _proven(written: StoredEntry, inclusion: Inclusion) -> dict[str, Any]:
     proof = [b64encode(hashed).decode() for hashed in inclusion.proof]
     return {**_told(written), "position": inclusion.position, "proof": proof}
 

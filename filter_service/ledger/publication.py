@@ -17,7 +17,7 @@ from sqlalchemy import or_, select, text, update
 from sqlalchemy.orm import Session
 
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Signer, StoredCheckpoint
+from filter_service.db.tables import StoredCheckpoint, StoredSigner
 from filter_service.errors import BrokenLedger, StorageUnavailable
 from filter_service.ledger.checkpoints import Checkpoint, open_checkpoint
 from filter_service.ledger.entries import leaf
@@ -101,7 +101,7 @@ def publish(sessions: Sessions, url: str) -> int:
 
 
 def _vkeys(session: Session) -> list[str]:
-    return list(session.scalars(select(Signer.vkey)))
+    return list(session.scalars(select(StoredSigner.vkey)))
 
 
 def _published(outside: Outside, vkeys: list[str]) -> Checkpoint:

@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 
 from filter_service.canonical import canonical
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Sealed, StoredCheckpoint
+from filter_service.db.tables import SealedEntry, StoredCheckpoint
 from filter_service.errors import BrokenLedger
 from filter_service.ledger.checkpoints import Checkpoint, open_checkpoint
 from filter_service.ledger.entries import SALT, Event, commitment, leaf, payload
 from filter_service.ledger.merkle import Frontier, leaf_hash
-from filter_service.ledger.signers import Signer, known, who_signs
+from filter_service.ledger.signers import LedgerSigner, known, who_signs
 from filter_service.ledger.tiles import extend, stored
 from filter_service.settings import Settings
 
@@ -58,7 +58,7 @@ _DUE = text("""
 
 def seal(
     sessions: Sessions,
-    signer: Signer,
+    signer: LedgerSigner,
     limit: int = CHUNK,
     published: Callable[[Session], Checkpoint] | None = None,
 ) -> Checkpoint | None:
@@ -90,7 +90,7 @@ def is_due(sessions: Sessions, settings: Settings) -> bool:
         return bool(session.scalar(_DUE, limits))
 
 
-def _seal(session: Session, signer: Signer, tree: Frontier, limit: int) -> Checkpoint | None:
+def _seal(session: Session, signer: LedgerSigner, tree: Frontier, limit: int) -> Checkpoint | None:
     waiting = session.execute(_WAITING, {"limit": limit}).all()
     if not waiting:
         return None
@@ -108,7 +108,7 @@ def _seal(session: Session, signer: Signer, tree: Frontier, limit: int) -> Check
     return checkpoint
 
 
-def _refuse_strangers(session: Session, signer: Signer, ids: Sequence[int]) -> None:
+def _refuse_strangers(session: Session, signer: LedgerSigner, ids: Sequence[int]) -> None:
     """These entries each hand over to a key that is at hand, in the words of `signers`.
 
     To sign any other would be to vouch for a key of whoever wrote the entry.
@@ -126,11 +126,11 @@ def _refuse_strangers(session: Session, signer: Signer, ids: Sequence[int]) -> N
             )
 
 
-def _right_edge(session: Session, signer: Signer) -> Frontier:
+def _right_edge(session: Session, signer: LedgerSigner) -> Frontier:
     """The tree that was signed last, as far as it takes to go on from there."""
     newest = select(StoredCheckpoint).order_by(StoredCheckpoint.size.desc()).limit(1)
     last = session.scalar(newest)
-    places = session.scalar(select(func.max(Sealed.position)))
+    places = session.scalar(select(func.max(SealedEntry.position)))
     size = 0 if last is None else last.size
     if (-1 if places is None else places) != size - 1:
         raise BrokenLedger(

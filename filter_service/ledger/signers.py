@@ -21,8 +21,8 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Sealed
-from filter_service.db.tables import Signer as Row
+from filter_service.db.tables import SealedEntry
+from filter_service.db.tables import StoredSigner as Row
 from filter_service.errors import InvalidRequest, InvalidSettings
 from filter_service.ledger.entries import Entry, Event, append
 from filter_service.ledger.notes import SigningKey
@@ -33,7 +33,7 @@ _LOCK = text("SELECT pg_advisory_xact_lock(hashtext('filter_service.ledger.signe
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownKey:
     """A key that signs or did."""
 
     vkey: str
@@ -41,7 +41,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Signer:
+class LedgerSigner:
     """The key that signs, and those that still have to sign that another takes over."""
 
     key: SigningKey
@@ -69,7 +69,7 @@ class Signer:
             ) from error
 
 
-def who_signs(keys: Sequence[Known], before: int, size: int) -> list[str]:
+def who_signs(keys: Sequence[KnownKey], before: int, size: int) -> list[str]:
     """Which keys sign the checkpoint of a size, the one before it being of size `before`.
 
     Keys come oldest first. More than one signs where a key takes over.
@@ -79,18 +79,18 @@ def who_signs(keys: Sequence[Known], before: int, size: int) -> list[str]:
     return [signing.vkey, *(key.vkey for key in later if before <= key.since < size)]
 
 
-def known(session: Session) -> list[Known]:
+def known(session: Session) -> list[KnownKey]:
     """The first key and every other whose entry is sealed, oldest first."""
     rows = session.execute(
-        select(Row.vkey, Sealed.position)
-        .outerjoin(Sealed, Sealed.entry_id == Row.entry_id)
+        select(Row.vkey, SealedEntry.position)
+        .outerjoin(SealedEntry, SealedEntry.entry_id == Row.entry_id)
         .order_by(Row.id)
     ).all()
-    later = [Known(vkey, position) for vkey, position in rows[1:] if position is not None]
-    return [Known(vkey, 0) for vkey, _ in rows[:1]] + later
+    later = [KnownKey(vkey, position) for vkey, position in rows[1:] if position is not None]
+    return [KnownKey(vkey, 0) for vkey, _ in rows[:1]] + later
 
 
-def signer_of(sessions: Sessions, settings: Settings) -> Signer:
+def signer_of(sessions: Sessions, settings: Settings) -> LedgerSigner:
     """The key in the file, a random one on first use; a key that is new here is written down.
 
     Raises InvalidSettings when the file cannot be what signs this ledger.
@@ -100,7 +100,7 @@ def signer_of(sessions: Sessions, settings: Settings) -> Signer:
         return _signer(session, settings)
 
 
-def rotate(sessions: Sessions, settings: Settings) -> Signer:
+def rotate(sessions: Sessions, settings: Settings) -> LedgerSigner:
     """Let a new random key take over; the old one's file stays until the hand-over is signed."""
     path = settings.ledger_key_at
     with sessions.begin() as session:
@@ -112,7 +112,7 @@ def rotate(sessions: Sessions, settings: Settings) -> Signer:
         return _signer(session, settings)
 
 
-def _signer(session: Session, settings: Settings) -> Signer:
+def _signer(session: Session, settings: Settings) -> LedgerSigner:
     path = settings.ledger_key_at
     vkeys = list(session.scalars(select(Row.vkey).order_by(Row.id)))
     if not path.exists():
@@ -130,7 +130,7 @@ def _signer(session: Session, settings: Settings) -> Signer:
         _write_down(session, key, vkeys[-1] if vkeys else None)
     elif key.vkey != vkeys[-1]:
         raise _another(path, key, vkeys[-1])
-    return Signer(key, _still_needed(session, path, before))
+    return LedgerSigner(key, _still_needed(session, path, before))
 
 
 def _write_down(session: Session, key: SigningKey, before: str | None) -> None:

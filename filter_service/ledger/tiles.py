@@ -25,7 +25,7 @@ _KEPT = 256  # tiles that a reader remembers: 2 MB
 Fetch = Callable[[int, int], bytes]  # level, number -> the hashes of a tile, side by side
 
 
-class Place(NamedTuple):
+class TilePosition(NamedTuple):
     """A tile, as wide as a tree of some size has it."""
 
     level: int
@@ -106,22 +106,22 @@ def grown(
         level, before = level + 1, before // WIDTH
 
 
-def edge(size: int) -> Iterator[Place]:
+def edge(size: int) -> Iterator[TilePosition]:
     """The tiles of a tree that are not full."""
     level, hashes = 0, size
     while hashes:
         number, width = divmod(hashes, WIDTH)
         if width:
-            yield Place(level, number, width)
+            yield TilePosition(level, number, width)
         level, hashes = level + 1, number
 
 
-def places(old: int, new: int) -> Iterator[Place]:
+def places(old: int, new: int) -> Iterator[TilePosition]:
     """The tiles that are new or wider in a tree of `new` leaves, which had `old` before."""
     level = 0
     while old < new:
         for number in range(old // WIDTH, -(-new // WIDTH)):
-            yield Place(level, number, min(WIDTH, new - number * WIDTH))
+            yield TilePosition(level, number, min(WIDTH, new - number * WIDTH))
         level, old, new = level + 1, old // WIDTH, new // WIDTH
 
 

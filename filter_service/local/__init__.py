@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from filter_service.errors import FilterServiceError
-from filter_service.local.data_folder import Place
+from filter_service.local.data_folder import DataFolder
 from filter_service.local.postgres import Postgres
 from filter_service.local.redis import Redis
 from filter_service.settings import Settings
@@ -46,7 +46,7 @@ def services(settings: Settings) -> Iterator[Services]:
     if settings.database_url and settings.broker_url:
         yield Services(settings.database_url, settings.broker_url, embedded=False)
         return
-    place = Place.of(settings)
+    place = DataFolder.of(settings)
     with place.users() as users:
         try:
             with place.alone():
@@ -77,7 +77,7 @@ def kept_up(settings: Settings) -> Iterator[None]:
 
 
 def _keep_up(settings: Settings, over: threading.Event) -> None:
-    place = Place.of(settings)
+    place = DataFolder.of(settings)
     wanted: list[Postgres | Redis] = []
     wanted += [] if settings.database_url else [Postgres(place)]
     wanted += [] if settings.broker_url else [Redis(place)]
@@ -87,7 +87,7 @@ def _keep_up(settings: Settings, over: threading.Event) -> None:
                 _start_again(place, server)
 
 
-def _start_again(place: Place, server: Postgres | Redis) -> None:
+def _start_again(place: DataFolder, server: Postgres | Redis) -> None:
     """Try to; what does not come up is tried again at the next look."""
     name = type(server).__name__
     try:
@@ -100,11 +100,11 @@ def _start_again(place: Place, server: Postgres | Redis) -> None:
 
 def stop(settings: Settings) -> None:
     """Stop the embedded servers of the data folder at once, whoever uses them."""
-    place = Place.of(settings)
+    place = DataFolder.of(settings)
     with place.alone():
         _stop(place)
 
 
-def _stop(place: Place) -> None:
+def _stop(place: DataFolder) -> None:
     Redis(place).stop()
     Postgres(place).stop()

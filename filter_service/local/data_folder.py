@@ -59,13 +59,13 @@ class Users:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DataFolder:
     """The data folder, and the account under which servers run in it."""
 
     folder: Path  # absolute
 
     @classmethod
-    def of(cls, settings: Settings) -> "Place":
+    def of(cls, settings: Settings) -> "DataFolder":
         """The settings' data folder, made when missing; InvalidSettings where that cannot be."""
         if sys.platform not in ("linux", "darwin"):
             raise InvalidSettings(

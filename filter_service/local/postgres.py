@@ -14,7 +14,7 @@ import psycopg
 from sqlalchemy import URL
 
 from filter_service.errors import DatabaseUnavailable, InvalidSettings
-from filter_service.local.data_folder import Place
+from filter_service.local.data_folder import DataFolder
 from filter_service.local.processes import at_work, end, is_at_work, until
 from filter_service.storage.durable import rename
 
@@ -27,7 +27,7 @@ _STATUS, _SOCKETS = 7, 4  # lines of postmaster.pid
 class Postgres:
     """The embedded database server; start and stop are called with the place's lock held."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: DataFolder) -> None:
         self.place = place
         self.folder = place.home / "postgres"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from filter_service.errors import BrokerUnavailable, InvalidSettings
-from filter_service.local.data_folder import Place
+from filter_service.local.data_folder import DataFolder
 from filter_service.local.processes import brokers_at_work, end, until
 
 _START_SECONDS = 10.0
@@ -25,7 +25,7 @@ logfile log
 class Redis:
     """The embedded broker; start and stop are called with the place's lock held."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: DataFolder) -> None:
         self.place = place
         self.folder = place.home / "redis"
         self.address = place.folder / "broker.url"

@@ -1,7 +1,7 @@
 """What a worker does: claim queued items under a lease, judge them, record what came out."""
 
-from filter_service.moderation.classification import Desk, Judge
+from filter_service.moderation.classification import Classifier, WorkerContext
 from filter_service.moderation.drain import drain
-from filter_service.moderation.leases import Claimed, Leases, has_work
+from filter_service.moderation.leases import ClaimedItem, Leases, has_work
 
-__all__ = ["Claimed", "Desk", "Judge", "Leases", "drain", "has_work"]
+__all__ = ["ClaimedItem", "Classifier", "Leases", "WorkerContext", "drain", "has_work"]

@@ -11,9 +11,9 @@ from typing import Generic, Protocol, TypeVar
 from filter_service.db.policies import KnownPolicy, load_policy
 from filter_service.db.session import Sessions
 from filter_service.errors import ImageError, Transient, for_clients
-from filter_service.moderation.disposition import Judged
-from filter_service.moderation.leases import Claimed, Leases
-from filter_service.moderation.results import Source, record
+from filter_service.moderation.disposition import JudgedItem
+from filter_service.moderation.leases import ClaimedItem, Leases
+from filter_service.moderation.results import ClassifierIdentity, record
 from filter_service.policy import Policy
 from filter_service.policy.coverage import Coverage
 from filter_service.reviews.hash_matching import Matcher
@@ -26,7 +26,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-class Judge(Protocol[S]):
+class Classifier(Protocol[S]):
     """The model, as this room sees it."""
 
     def prepare(
@@ -46,12 +46,12 @@ class Judge(Protocol[S]):
 
 
 @dataclass(frozen=True)
-class Desk(Generic[S]):
+class WorkerContext(Generic[S]):
     """What a worker works with, built once for each process."""
 
     sessions: Sessions
     storage: Storage
-    judge: Judge[S]
+    judge: Classifier[S]
     encoder_id: int
     batch_size: int = 64
     decode_threads: int = 2
@@ -80,11 +80,11 @@ class Desk(Generic[S]):
 class Ready(Generic[S]):
     """A claimed item, and its image on the way from storage; items of one image share it."""
 
-    item: Claimed
+    item: ClaimedItem
     subject: Future[S]
 
 
-def judge(desk: Desk[S], leases: Leases, batch: Sequence[Ready[S]]) -> int:
+def judge(desk: WorkerContext[S], leases: Leases, batch: Sequence[Ready[S]]) -> int:
     """Judge and record a batch; how many of its items were still ours."""
     recorded = 0
     known: dict[str, KnownVectors] = {}  # computed for one policy, spared the next
@@ -93,7 +93,7 @@ def judge(desk: Desk[S], leases: Leases, batch: Sequence[Ready[S]]) -> int:
         policy = desk.policy(policy_id)
         answers = _answers(desk, policy.policy, items, known)
         known |= _vectors(answers.values())
-        source = Source(leases.worker, leases.actor, desk.matcher, policy_id, policy)
+        source = ClassifierIdentity(leases.worker, leases.actor, desk.matcher, policy_id, policy)
         recorded += _record(desk, leases, source, [r.item for r in items], answers)
     return recorded
 
@@ -106,7 +106,10 @@ Answer = Outcome | Transient  # what came out for an image, or why to try again 
 
 
 def _answers(
-    desk: Desk[S], policy: Policy, items: Sequence[Ready[S]], known: Mapping[str, KnownVectors]
+    desk: WorkerContext[S],
+    policy: Policy,
+    items: Sequence[Ready[S]],
+    known: Mapping[str, KnownVectors],
 ) -> dict[str, Answer]:
     """An answer for every image, by digest."""
     subjects: dict[str, S] = {}
@@ -121,7 +124,9 @@ def _answers(
     return answers | _moderate(desk, policy, subjects)
 
 
-def _moderate(desk: Desk[S], policy: Policy, subjects: Mapping[str, S]) -> dict[str, Answer]:
+def _moderate(
+    desk: WorkerContext[S], policy: Policy, subjects: Mapping[str, S]
+) -> dict[str, Answer]:
     """All images in one go; if that fails one by one, so that the one to blame stands alone."""
     if not subjects:
         return {}
@@ -133,7 +138,7 @@ def _moderate(desk: Desk[S], policy: Policy, subjects: Mapping[str, S]) -> dict[
     return dict(zip(subjects, outcomes, strict=True))
 
 
-def _alone(desk: Desk[S], policy: Policy, subject: S) -> Outcome:
+def _alone(desk: WorkerContext[S], policy: Policy, subject: S) -> Outcome:
     return desk.judge.moderate([subject], policy)[0]
 
 
@@ -166,10 +171,10 @@ def _vectors(answers: Iterable[Answer]) -> dict[str, KnownVectors]:
 
 
 def _record(
-    desk: Desk[S],
+    desk: WorkerContext[S],
     leases: Leases,
-    source: Source,
-    items: Sequence[Claimed],
+    source: ClassifierIdentity,
+    items: Sequence[ClaimedItem],
     answers: Mapping[str, Answer],
 ) -> int:
     """Record what was answered, and put off what was not."""
@@ -180,7 +185,7 @@ def _record(
             logger.warning("Item %s is tried again later. %s", item.item_id, answer)
             leases.postpone([item], for_clients(answer))
         else:
-            judged.append(Judged(item.item_id, item.batch_id, item.image_id, answer))
+            judged.append(JudgedItem(item.item_id, item.batch_id, item.image_id, answer))
     with desk.sessions.begin() as session:
         recorded = record(session, judged, source)
     leases.forget(items)

@@ -17,15 +17,15 @@ from filter_service.reviews import tallies
 from filter_service.reviews.cases import Opening, open_cases
 from filter_service.reviews.decisions import Decision
 from filter_service.reviews.hash_lists import DECIDES, keep_outcomes
-from filter_service.reviews.hash_matching import Hit, Kind
-from filter_service.reviews.rules import Rule, active_rules, draws_clear
+from filter_service.reviews.hash_matching import HashMatch, ListKind
+from filter_service.reviews.rules import SamplingRule, active_rules, draws_clear
 from filter_service.statements import issue_queue as statements
 from filter_service.verdicts import Outcome, Score, Verdict, threshold_margin
 from filter_service.webhooks import EventType, announce
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedItem:
     """An item with what came out for its image."""
 
     item_id: int
@@ -35,14 +35,14 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Ruling:
+class Disposition:
     """What becomes of a judged item: as the model judged it, unless a list decides."""
 
-    judged: Judged
+    judged: JudgedItem
     verdict: Verdict
     score: Score | None  # that stands with the item
     class_name: str | None  # that it is flagged for, or nearest to
-    entry: Hit | None = None  # the list that decided
+    entry: HashMatch | None = None  # the list that decided
     review: Score | None = None  # for what it waits for somebody's decision
     sealed: ForbiddenClass | None = None  # it is to be locked away
     hidden: bool = False  # its image is locked away: nobody reviews it
@@ -53,7 +53,7 @@ class Ruling:
         return DECIDES[self.entry.kind] if self.entry else None
 
 
-def rule(judged: Judged, hits: Sequence[Hit], policy: Policy) -> Ruling:
+def rule(judged: JudgedItem, hits: Sequence[HashMatch], policy: Policy) -> Disposition:
     """What lists make of an item. Only classes that its policy forbids count.
 
     A block wins over an allowance. An allowance takes one class away; what is flagged for another,
@@ -62,27 +62,27 @@ def rule(judged: Judged, hits: Sequence[Hit], policy: Policy) -> Ruling:
     outcome = judged.outcome
     scores = {s.class_name: s for s in outcome.scores}
     names = {c.name for c in policy.classes}
-    blocks = [h for h in hits if h.kind is Kind.BLOCK and h.class_name in names]
+    blocks = [h for h in hits if h.kind is ListKind.BLOCK and h.class_name in names]
     if (sealed := _sealed(outcome, blocks, policy)) is not None:
         name = sealed.name
         block = next((h for h in blocks if h.class_name == name), None)
         score = scores.get(name)
-        return Ruling(judged, Verdict.FLAGGED, score, name, block, sealed=sealed, hidden=True)
+        return Disposition(judged, Verdict.FLAGGED, score, name, block, sealed=sealed, hidden=True)
     if blocks:
         name = blocks[0].class_name
-        return Ruling(judged, Verdict.FLAGGED, scores.get(name), name, blocks[0])
+        return Disposition(judged, Verdict.FLAGGED, scores.get(name), name, blocks[0])
     worst = outcome.worst
     name_of_worst = worst.class_name if worst else None
-    allowed = {h.class_name: h for h in reversed(hits) if h.kind is Kind.ALLOW}
+    allowed = {h.class_name: h for h in reversed(hits) if h.kind is ListKind.ALLOW}
     flags = [s for s in _by_nearness(outcome.scores) if s.flagged]
     left = [s for s in flags if s.class_name not in allowed]
     entry = allowed[flags[0].class_name] if flags and not left else None
-    return Ruling(
+    return Disposition(
         judged, outcome.verdict, worst, name_of_worst, entry, review=left[0] if left else None
     )
 
 
-def _sealed(outcome: Outcome, blocks: Sequence[Hit], policy: Policy) -> ForbiddenClass | None:
+def _sealed(outcome: Outcome, blocks: Sequence[HashMatch], policy: Policy) -> ForbiddenClass | None:
     """The sealed class that an image is flagged for, by the model or a list; the longest kept."""
     names = {s.class_name for s in outcome.scores if s.flagged} | {h.class_name for h in blocks}
     found = [c for c in policy.classes if c.sealed is not None and c.name in names]
@@ -90,7 +90,7 @@ def _sealed(outcome: Outcome, blocks: Sequence[Hit], policy: Policy) -> Forbidde
 
 
 def follow(
-    session: Session, rulings: Sequence[Ruling], policy: Policy, policy_id: int, actor: str
+    session: Session, rulings: Sequence[Disposition], policy: Policy, policy_id: int, actor: str
 ) -> None:
     """Everything that follows, in the caller's transaction."""
     _keep_decisions(session, rulings, actor)
@@ -113,7 +113,7 @@ def tell_undetermined(session: Session, items: Iterable[tuple[int, uuid.UUID, st
     tallies.count(session, tallies.UNDETERMINED, amount=count)
 
 
-def _keep_decisions(session: Session, rulings: Sequence[Ruling], actor: str) -> None:
+def _keep_decisions(session: Session, rulings: Sequence[Disposition], actor: str) -> None:
     """The outcomes that lists decided, with the entries to blame."""
     rows = []
     entries = []
@@ -144,7 +144,7 @@ def _keep_decisions(session: Session, rulings: Sequence[Ruling], actor: str) -> 
 
 
 def _open(
-    session: Session, rulings: Sequence[Ruling], policy: Policy, policy_id: int, actor: str
+    session: Session, rulings: Sequence[Disposition], policy: Policy, policy_id: int, actor: str
 ) -> None:
     """Cases for what was flagged, and for some of what was not."""
     rules = active_rules(session)
@@ -169,7 +169,7 @@ def _open(
     open_cases(session, openings, actor)
 
 
-def _drawn(ruling: Ruling, rules: Sequence[Rule]) -> Score | None:
+def _drawn(ruling: Disposition, rules: Sequence[SamplingRule]) -> Score | None:
     """The class for which a clear item is to be reviewed all the same, nearest first."""
     if ruling.verdict is not Verdict.CLEAR:
         return None
@@ -178,7 +178,7 @@ def _drawn(ruling: Ruling, rules: Sequence[Rule]) -> Score | None:
     return next((s for s in scores if draws_clear(rules, [s.class_name], item)), None)
 
 
-def _counted(rulings: Sequence[Ruling]) -> Iterable[tuple[str, str]]:
+def _counted(rulings: Sequence[Disposition]) -> Iterable[tuple[str, str]]:
     for r in rulings:
         if r.verdict is Verdict.UNDETERMINED:
             yield tallies.UNDETERMINED, ""
@@ -188,7 +188,7 @@ def _counted(rulings: Sequence[Ruling]) -> Iterable[tuple[str, str]]:
             yield tallies.FLAGGED, r.class_name or ""
 
 
-def _tell(session: Session, rulings: Sequence[Ruling]) -> None:
+def _tell(session: Session, rulings: Sequence[Disposition]) -> None:
     """Announce what is not clear; what a list allows is not flagged for the platform."""
     loud = [
         r

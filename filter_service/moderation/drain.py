@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from filter_service.db.embeddings import known_vectors
-from filter_service.moderation.classification import Desk, Ready, judge
+from filter_service.moderation.classification import Ready, WorkerContext, judge
 from filter_service.moderation.leases import Leases
 
 S = TypeVar("S")
 
 
 def drain(
-    desk: Desk[S],
+    desk: WorkerContext[S],
     stop: Callable[[], bool] = lambda: False,
     seconds: float = float("inf"),
     knock: Callable[[], object] = lambda: None,
@@ -41,7 +41,7 @@ def drain(
 
 
 @contextmanager
-def _at_work(desk: Desk[S]) -> Iterator[tuple[Leases, ThreadPoolExecutor]]:
+def _at_work(desk: WorkerContext[S]) -> Iterator[tuple[Leases, ThreadPoolExecutor]]:
     """Leases that are kept alive, and threads that decode; what is still held goes back."""
     leases = Leases(desk.sessions, desk.lease_seconds)
     pool = ThreadPoolExecutor(desk.decode_threads, thread_name_prefix="decode")
@@ -56,7 +56,7 @@ def _at_work(desk: Desk[S]) -> Iterator[tuple[Leases, ThreadPoolExecutor]]:
             pool.shutdown(cancel_futures=True)
 
 
-def _claim(desk: Desk[S], leases: Leases, pool: ThreadPoolExecutor) -> list[Ready[S]]:
+def _claim(desk: WorkerContext[S], leases: Leases, pool: ThreadPoolExecutor) -> list[Ready[S]]:
     """Claim a batch and set the threads to work on it, once for each image."""
     claimed = leases.claim(desk.batch_size)
     if not claimed:

@@ -12,9 +12,9 @@ from sqlalchemy import ColumnElement, Select, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Batch, Image, Item, Queued
+from filter_service.db.tables import Batch, Item, QueueEntry, StoredImage
 from filter_service.errors import DatabaseUnavailable
-from filter_service.moderation.results import Failed, fail
+from filter_service.moderation.results import FailedItem, fail
 
 SUSPECT = 3  # claims that came to nothing; from then on an item is claimed alone
 HOPELESS = 6  # claims that came to nothing; then it is undetermined
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedItem:
     """An item that this worker may judge."""
 
     item_id: int
@@ -53,7 +53,7 @@ class Leases:
         """How the ledger calls this worker."""
         return f"worker {self.worker}"
 
-    def claim(self, limit: int) -> list[Claimed]:
+    def claim(self, limit: int) -> list[ClaimedItem]:
         """Take the most urgent items that nobody holds; empty when there are none.
 
         An item on which several claims came to nothing may be what kills workers. It is claimed
@@ -76,8 +76,8 @@ class Leases:
             # A row that is locked is just being recorded or cancelled.
             mine = self._mine(self._held).with_for_update(skip_locked=True)
             session.execute(
-                update(Queued)
-                .where(Queued.item_id.in_(mine))
+                update(QueueEntry)
+                .where(QueueEntry.item_id.in_(mine))
                 .values(leased_until=func.now() + self._length)
             )
 
@@ -85,32 +85,32 @@ class Leases:
         """Give back whatever is held; a claim that was not begun need not count as an attempt."""
         with self._sessions.begin() as session:
             session.execute(
-                update(Queued)
-                .where(Queued.item_id.in_(self._mine(self._held).with_for_update()))
+                update(QueueEntry)
+                .where(QueueEntry.item_id.in_(self._mine(self._held).with_for_update()))
                 .values(
                     worker=None,
                     leased_until=func.now(),
-                    attempts=Queued.attempts - (0 if counted else 1),
+                    attempts=QueueEntry.attempts - (0 if counted else 1),
                 )
             )
         self._held.clear()
 
-    def postpone(self, items: Iterable[Claimed], problem: str) -> None:
+    def postpone(self, items: Iterable[ClaimedItem], problem: str) -> None:
         """Give back items that cannot be judged just now, to be tried again a little later."""
         ids = {c.item_id for c in items}
         with self._sessions.begin() as session:
             session.execute(
-                update(Queued)
-                .where(Queued.item_id.in_(self._mine(ids).with_for_update()))
+                update(QueueEntry)
+                .where(QueueEntry.item_id.in_(self._mine(ids).with_for_update()))
                 .values(
                     worker=None,
-                    leased_until=func.now() + PATIENCE * func.power(2, Queued.attempts),
+                    leased_until=func.now() + PATIENCE * func.power(2, QueueEntry.attempts),
                     problem=problem,
                 )
             )
         self._held -= ids
 
-    def forget(self, items: Iterable[Claimed]) -> None:
+    def forget(self, items: Iterable[ClaimedItem]) -> None:
         """These were recorded."""
         self._held -= {c.item_id for c in items}
 
@@ -133,28 +133,28 @@ class Leases:
             except DatabaseUnavailable as error:
                 logger.warning("The leases could not be extended. %s", error)
 
-    def _take(self, session: Session, chosen: Sequence["_Free"]) -> list[Claimed]:
+    def _take(self, session: Session, chosen: Sequence["_Free"]) -> list[ClaimedItem]:
         ids = [c.item_id for c in chosen]
         session.execute(
-            update(Queued)
-            .where(Queued.item_id.in_(ids))
+            update(QueueEntry)
+            .where(QueueEntry.item_id.in_(ids))
             .values(
                 worker=self.worker,
                 leased_until=func.now() + self._length,
-                attempts=Queued.attempts + 1,
+                attempts=QueueEntry.attempts + 1,
                 problem=None,
             )
         )
         rows = session.execute(
-            select(Item.id, Item.batch_id, Image.id, Image.digest, Batch.policy_id)
-            .join(Image)
+            select(Item.id, Item.batch_id, StoredImage.id, StoredImage.digest, Batch.policy_id)
+            .join(StoredImage)
             .join(Batch)
             .where(Item.id.in_(ids))
             .order_by(Item.id)
         )
         self._held.update(ids)
         return [
-            Claimed(item, batch, image, digest, policy)
+            ClaimedItem(item, batch, image, digest, policy)
             for item, batch, image, digest, policy in rows
             if digest is not None  # erasing an image takes its items off the queue
         ]
@@ -162,9 +162,9 @@ class Leases:
     def _mine(self, items: Iterable[int]) -> Select[int]:
         """Rows are always locked in the order of their items, so that nobody waits in a circle."""
         return (
-            select(Queued.item_id)
-            .where(Queued.item_id.in_(list(items)), Queued.worker == self.worker)
-            .order_by(Queued.item_id)
+            select(QueueEntry.item_id)
+            .where(QueueEntry.item_id.in_(list(items)), QueueEntry.worker == self.worker)
+            .order_by(QueueEntry.item_id)
         )
 
 
@@ -176,14 +176,14 @@ class _Free:
 
 
 def _free() -> ColumnElement[bool]:
-    return Queued.leased_until <= func.now()
+    return QueueEntry.leased_until <= func.now()
 
 
 def _lock_free(session: Session, limit: int) -> list[_Free]:
     rows = session.execute(
-        select(Queued.item_id, Queued.attempts, Queued.problem)
+        select(QueueEntry.item_id, QueueEntry.attempts, QueueEntry.problem)
         .where(_free())
-        .order_by(Queued.priority.desc(), Queued.item_id)
+        .order_by(QueueEntry.priority.desc(), QueueEntry.item_id)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
@@ -197,8 +197,8 @@ def _together(free: list[_Free]) -> list[_Free]:
     return [c for c in free if c.attempts < SUSPECT]
 
 
-def _given_up(hopeless: _Free) -> Failed:
+def _given_up(hopeless: _Free) -> FailedItem:
     reason = f"the worker died {hopeless.attempts} times while judging this image"
     if hopeless.problem:
         reason = f"given up after {hopeless.attempts} attempts: {hopeless.problem}"
-    return Failed(hopeless.item_id, reason)
+    return FailedItem(hopeless.item_id, reason)

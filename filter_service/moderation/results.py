@@ -16,17 +16,23 @@ from filter_service.canonical import canonical
 from filter_service.db.embeddings import keep_vectors, known_vectors
 from filter_service.db.policies import KnownPolicy
 from filter_service.db.tables import (
-    Image,
     Item,
-    Queued,
+    QueueEntry,
     StoredEncoder,
     StoredExplanation,
+    StoredImage,
     StoredScore,
 )
 from filter_service.ledger import Entry, Event
-from filter_service.moderation.disposition import Judged, Ruling, follow, rule, tell_undetermined
+from filter_service.moderation.disposition import (
+    Disposition,
+    JudgedItem,
+    follow,
+    rule,
+    tell_undetermined,
+)
 from filter_service.reviews import restricted
-from filter_service.reviews.hash_matching import Matcher, Seen
+from filter_service.reviews.hash_matching import ImageHashes, Matcher
 from filter_service.reviews.restricted import Sealing
 from filter_service.verdicts import KnownVectors, Verdict
 
@@ -57,7 +63,7 @@ _EXTENTS = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailedItem:
     """An item that becomes undetermined without having been judged."""
 
     item_id: int
@@ -65,7 +71,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ClassifierIdentity:
     """Who judged: the worker that holds the leases, by which encoder and policy."""
 
     worker: uuid.UUID
@@ -79,7 +85,7 @@ class Source:
         return self.matcher.encoder_id
 
 
-def record(session: Session, judged: Sequence[Judged], source: Source) -> int:
+def record(session: Session, judged: Sequence[JudgedItem], source: ClassifierIdentity) -> int:
     """Write verdicts, vectors, scores, explanations, and all that follows; how many items.
 
     An item whose lease went to somebody else, or that was cancelled, is left out: whoever takes it
@@ -103,12 +109,12 @@ def record(session: Session, judged: Sequence[Judged], source: Source) -> int:
     return len(kept)
 
 
-def fail(session: Session, failed: Sequence[Failed], actor: str) -> None:
+def fail(session: Session, failed: Sequence[FailedItem], actor: str) -> None:
     """Make items undetermined that the caller's transaction has locked in the queue."""
     if not failed:
         return
     reasons = {f.item_id: f.reason for f in failed}
-    session.execute(delete(Queued).where(Queued.item_id.in_(reasons)))
+    session.execute(delete(QueueEntry).where(QueueEntry.item_id.in_(reasons)))
     found = select(Item.id, Item.batch_id, Item.source).where(Item.id.in_(reasons))
     items = session.execute(found.order_by(Item.id)).all()
     session.execute(
@@ -132,23 +138,23 @@ def fail(session: Session, failed: Sequence[Failed], actor: str) -> None:
 
 def _take_off(session: Session, items: Iterable[int], worker: uuid.UUID) -> set[int]:
     mine = (
-        select(Queued.item_id)
-        .where(Queued.item_id.in_(list(items)), Queued.worker == worker)
-        .order_by(Queued.item_id)
+        select(QueueEntry.item_id)
+        .where(QueueEntry.item_id.in_(list(items)), QueueEntry.worker == worker)
+        .order_by(QueueEntry.item_id)
         .with_for_update()
     )
-    gone = delete(Queued).where(Queued.item_id.in_(mine)).returning(Queued.item_id)
+    gone = delete(QueueEntry).where(QueueEntry.item_id.in_(mine)).returning(QueueEntry.item_id)
     return set(session.scalars(gone))
 
 
-def _keep_hashes(session: Session, judged: Sequence[Judged]) -> None:
+def _keep_hashes(session: Session, judged: Sequence[JudgedItem]) -> None:
     """The perceptual hash of every image that was decoded now and has none yet."""
     hashes = {j.image_id: j.outcome.pdq for j in judged if j.outcome.pdq is not None}
     if hashes:
         session.execute(_HASHES, {"ids": list(hashes), "hashes": list(hashes.values())})
 
 
-def _keep_extents(session: Session, judged: Sequence[Judged]) -> None:
+def _keep_extents(session: Session, judged: Sequence[JudgedItem]) -> None:
     """Size and time of every image that was decoded now, so that its views are known next time."""
     decoded = {j.image_id: j.outcome for j in judged if j.outcome.vectors is not None}
     extents = {i: o.extent for i, o in decoded.items() if o.extent is not None}
@@ -162,14 +168,16 @@ def _keep_extents(session: Session, judged: Sequence[Judged]) -> None:
         session.execute(_EXTENTS, columns)
 
 
-def _rulings(session: Session, judged: Sequence[Judged], source: Source) -> list[Ruling]:
+def _rulings(
+    session: Session, judged: Sequence[JudgedItem], source: ClassifierIdentity
+) -> list[Disposition]:
     """What lists make of the items; what was not computed now is looked up, if it is asked for."""
     lists = source.matcher.lists(session)
     hashes: dict[int, str | None] = {}
     vectors: dict[str, KnownVectors] = {}
     if lists.hashed:
         known = [j.image_id for j in judged if j.outcome.pdq is None]
-        stored = select(Image.id, Image.pdq).where(Image.id.in_(known))
+        stored = select(StoredImage.id, StoredImage.pdq).where(StoredImage.id.in_(known))
         hashes = dict(session.execute(stored).all())
     if lists.placed:
         known = [j.image_id for j in judged if j.outcome.vectors is None]
@@ -178,7 +186,7 @@ def _rulings(session: Session, judged: Sequence[Judged], source: Source) -> list
     for j in judged:
         o = j.outcome
         before = vectors.get(o.digest)
-        seen = Seen(
+        seen = ImageHashes(
             digest=o.digest,
             pdq=o.pdq or hashes.get(j.image_id),
             vectors=before.vectors if o.vectors is None and before else o.vectors,
@@ -187,19 +195,19 @@ def _rulings(session: Session, judged: Sequence[Judged], source: Source) -> list
     return rulings
 
 
-def _hidden(session: Session, rulings: Sequence[Ruling]) -> list[Ruling]:
+def _hidden(session: Session, rulings: Sequence[Disposition]) -> list[Disposition]:
     """What is locked away keeps its verdict; whatever else was computed of it is dropped here."""
     sealing = {r.judged.image_id for r in rulings if r.sealed is not None}
     locked = restricted.hold(session, sealing, {r.judged.image_id for r in rulings} - sealing)
     return [_bare(r) if r.judged.image_id in locked else r for r in rulings]
 
 
-def _bare(ruling: Ruling) -> Ruling:
+def _bare(ruling: Disposition) -> Disposition:
     outcome = replace(ruling.judged.outcome, vectors=None, explanations=(), pdq=None)
     return replace(ruling, judged=replace(ruling.judged, outcome=outcome), hidden=True)
 
 
-def _sealings(rulings: Sequence[Ruling]) -> list[Sealing]:
+def _sealings(rulings: Sequence[Disposition]) -> list[Sealing]:
     return [
         Sealing(j.item_id, j.batch_id, j.image_id, r.sealed.name, r.sealed.sealed.days)
         for r in rulings
@@ -208,7 +216,9 @@ def _sealings(rulings: Sequence[Ruling]) -> list[Sealing]:
     ]
 
 
-def _keep_vectors(session: Session, judged: Sequence[Judged], source: Source) -> None:
+def _keep_vectors(
+    session: Session, judged: Sequence[JudgedItem], source: ClassifierIdentity
+) -> None:
     vectors = {
         j.image_id: KnownVectors(o.vectors, o.views, o.exact)
         for j in judged
@@ -217,7 +227,9 @@ def _keep_vectors(session: Session, judged: Sequence[Judged], source: Source) ->
     keep_vectors(session, source.encoder_id, vectors)
 
 
-def _keep_scores(session: Session, judged: Sequence[Judged], source: Source) -> None:
+def _keep_scores(
+    session: Session, judged: Sequence[JudgedItem], source: ClassifierIdentity
+) -> None:
     """One score for each image and class; a float32 one replaces one from less."""
     scores = {
         (source.policy.class_ids[score.class_name], j.image_id): score
@@ -247,7 +259,7 @@ def _keep_scores(session: Session, judged: Sequence[Judged], source: Source) -> 
     )
 
 
-def _verdict(ruling: Ruling, source: Source) -> dict[str, Any]:
+def _verdict(ruling: Disposition, source: ClassifierIdentity) -> dict[str, Any]:
     outcome, score = ruling.judged.outcome, ruling.score
     undetermined = ruling.verdict is Verdict.UNDETERMINED
     return {
@@ -265,7 +277,9 @@ def _verdict(ruling: Ruling, source: Source) -> dict[str, Any]:
     }
 
 
-def _keep_explanations(session: Session, judged: Sequence[Judged], source: Source) -> None:
+def _keep_explanations(
+    session: Session, judged: Sequence[JudgedItem], source: ClassifierIdentity
+) -> None:
     rows = [
         {
             "item_id": j.item_id,
@@ -281,7 +295,7 @@ def _keep_explanations(session: Session, judged: Sequence[Judged], source: Sourc
         session.execute(insert(StoredExplanation), rows)
 
 
-def _entries(judged: Judged, source: Source, encoder: str) -> Iterator[Entry]:
+def _entries(judged: JudgedItem, source: ClassifierIdentity, encoder: str) -> Iterator[Entry]:
     outcome = judged.outcome
     about = (source.actor, judged.item_id, judged.batch_id)
     if outcome.verdict is Verdict.UNDETERMINED:

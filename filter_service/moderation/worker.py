@@ -17,7 +17,7 @@ from filter_service.db.session import connect, sessions_of
 from filter_service.db.vectors import StoredMemory
 from filter_service.errors import InvalidSettings
 from filter_service.images import Limits
-from filter_service.moderation import Desk
+from filter_service.moderation import WorkerContext
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 
@@ -45,7 +45,7 @@ class Worker:
         self._engine.dispose()
 
     @cached_property
-    def desk(self) -> "Desk[Subject]":
+    def desk(self) -> "WorkerContext[Subject]":
         """With the encoder on it, which takes seconds and the most of the memory.
 
         Raises NotExplainable for a model whose flags could not be explained.
@@ -70,7 +70,7 @@ class Worker:
             with self.sessions.begin() as session:
                 keep_phrases(session, encoder_id, dict(zip(bank, vectors, strict=True)))
         memory = StoredMemory(self.sessions, encoder_id, encoder.dim, encoder.head.scale)
-        return Desk(
+        return WorkerContext(
             sessions=self.sessions,
             storage=Storage(s.images_at),
             judge=ServedJudge(

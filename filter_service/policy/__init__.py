@@ -15,7 +15,7 @@ from filter_service.canonical import canonical
 from filter_service.errors import InvalidPolicy
 from filter_service.policy.coverage import Coverage
 from filter_service.policy.statement_grounds import Ground
-from filter_service.policy.statement_mapping import LONGEST_GROUND, Notices, Stated
+from filter_service.policy.statement_mapping import LONGEST_GROUND, ClassStatement, Notices
 from filter_service.policy.strict import Name, Storable, Strict, Text
 
 
@@ -44,7 +44,7 @@ class Calibration(Strict):
     b: float = Field(description="Offset, logits.")
 
 
-class Preserved(Strict):
+class Preservation(Strict):
     """How long the images of a sealed class are kept, which nobody may look at meanwhile."""
 
     days: int = Field(ge=1, le=36_500, description="From the verdict on; then they are deleted.")
@@ -75,12 +75,12 @@ class ForbiddenClass(Strict):
     calibration: Calibration | None = Field(
         None, description="Fitted on reviewed data; without it records say 'uncalibrated'."
     )
-    sealed: Preserved | None = Field(
+    sealed: Preservation | None = Field(
         None,
         description="What must be preserved and never shown: no explanation, no neighbours, no "
         "pictures; only custodians know of it.",
     )
-    statement: Stated | None = Field(
+    statement: ClassStatement | None = Field(
         None, description="What users are told when a picture is restricted for this class."
     )
 

@@ -6,7 +6,7 @@ A policy says `violence`, the database `STATEMENT_CATEGORY_VIOLENCE`: every word
 from enum import StrEnum, auto
 
 
-class Word(StrEnum):
+class CodedWord(StrEnum):
     """A word with its code; lower case in policies."""
 
     @property
@@ -19,7 +19,7 @@ class Word(StrEnum):
         return frozenset(word.code for word in cls)
 
 
-class Category(Word):
+class Category(CodedWord):
     """What kind of infringement it is."""
 
     ANIMAL_WELFARE = auto()
@@ -40,7 +40,7 @@ class Category(Word):
     VIOLENCE = auto()
 
 
-class Visibility(Word):
+class Visibility(CodedWord):
     """What happened to the picture."""
 
     CONTENT_REMOVED = "removed"
@@ -52,7 +52,7 @@ class Visibility(Word):
     OTHER = "other"
 
 
-class Monetary(Word):
+class Monetary(CodedWord):
     """What happened to payments."""
 
     SUSPENSION = auto()
@@ -60,7 +60,7 @@ class Monetary(Word):
     OTHER = auto()
 
 
-class Provision(Word):
+class Provision(CodedWord):
     """What happened to the service for its user."""
 
     PARTIAL_SUSPENSION = auto()
@@ -69,21 +69,21 @@ class Provision(Word):
     TOTAL_TERMINATION = auto()
 
 
-class Account(Word):
+class Account(CodedWord):
     """What happened to the user's account."""
 
     SUSPENDED = auto()
     TERMINATED = auto()
 
 
-class Ground(Word):
+class Ground(CodedWord):
     """Against what it is: the law, or the platform's own rules."""
 
     ILLEGAL_CONTENT = "illegal"
     INCOMPATIBLE_CONTENT = "incompatible"
 
 
-class Source(Word):
+class NoticeSource(CodedWord):
     """Who pointed at the picture."""
 
     SOURCE_ARTICLE_16 = "article_16"
@@ -96,7 +96,7 @@ class Source(Word):
         return self.name
 
 
-class Automation(Word):
+class Automation(CodedWord):
     """How much of the decision was a machine's."""
 
     FULLY = auto()

@@ -13,8 +13,8 @@ from filter_service.policy.statement_grounds import (
     Category,
     Ground,
     Monetary,
+    NoticeSource,
     Provision,
-    Source,
     Visibility,
 )
 from filter_service.policy.strict import Storable, Strict, Text
@@ -56,7 +56,7 @@ Country = Annotated[
 ]
 
 
-class Stated(Strict):
+class ClassStatement(Strict):
     """What a statement of reasons says when a picture is restricted for a class."""
 
     category: Category = Field(description="What kind of infringement it is.")
@@ -138,7 +138,9 @@ class Notices(Strict):
     languages: tuple[Language, ...] = Field(
         ("en",), min_length=1, description="Of the notices; the first one is the database's, too."
     )
-    source: Source = Field(Source.SOURCE_VOLUNTARY, description="Who points at pictures.")
+    source: NoticeSource = Field(
+        NoticeSource.SOURCE_VOLUNTARY, description="Who points at pictures."
+    )
     acts_on: Literal["decision", "flag"] = Field(
         "decision", description="When the platform acts: once it is decided, or when it is flagged."
     )

@@ -25,7 +25,7 @@ Text = Annotated[Storable, StringConstraints(strip_whitespace=True, min_length=1
 UNKNOWN = "unknown_field"  # pydantic's word for an error of ours
 
 
-class Known(BaseModel):
+class StrictModel(BaseModel):
     """What refuses a field that nobody knows, and names the one that it is nearest to."""
 
     model_config = ConfigDict(extra="forbid")
@@ -40,7 +40,7 @@ class Known(BaseModel):
             raise ValidationError.from_exception_data(cls.__name__, faults) from None
 
 
-class Strict(Known):
+class Strict(StrictModel):
     """A part of a policy."""
 
     # No number may be NaN or infinite: a NaN probability would never reach its threshold.

@@ -63,7 +63,7 @@ class ColouredPrompt:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ClassEvidence:
     """One class of one item, explained or at least measured."""
 
     item_id: int
@@ -149,11 +149,11 @@ class Evidence:
 
 def evidence(
     item_id: int, forbidden: ForbiddenClass, margin: float, record: Explanation | None
-) -> Evidence:
+) -> ClassEvidence:
     """From what was measured, with the explanation if there is one."""
     if record is not None:
-        return Evidence(item_id, forbidden, record.margin, record.probability, record)
-    return Evidence(item_id, forbidden, margin, probability(margin, forbidden), None)
+        return ClassEvidence(item_id, forbidden, record.margin, record.probability, record)
+    return ClassEvidence(item_id, forbidden, margin, probability(margin, forbidden), None)
 
 
 def _place(probability: float) -> float:

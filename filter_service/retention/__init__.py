@@ -9,10 +9,10 @@ from filter_service.retention.preview import would_erase, would_expire
 from filter_service.retention.receipts import Mention, Receipt, as_text, erasures, receipt
 from filter_service.retention.rules import (
     COMPLAINTS,
-    Outcome,
-    Part,
-    Rule,
-    Terms,
+    EffectiveRetentionRule,
+    ItemOutcome,
+    RetainedPart,
+    RetentionTerms,
     add_rule,
     remove_rule,
     rules,
@@ -20,12 +20,12 @@ from filter_service.retention.rules import (
 
 __all__ = [
     "COMPLAINTS",
+    "EffectiveRetentionRule",
+    "ItemOutcome",
     "Mention",
-    "Outcome",
-    "Part",
     "Receipt",
-    "Rule",
-    "Terms",
+    "RetainedPart",
+    "RetentionTerms",
     "add_rule",
     "as_text",
     "erase",

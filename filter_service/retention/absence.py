@@ -3,17 +3,17 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from filter_service.db.tables import Erasure, Image, Item, LedgerEntry
-from filter_service.errors import Gone
+from filter_service.db.tables import Erasure, Item, LedgerEntry, StoredImage
+from filter_service.errors import ContentGone
 from filter_service.ledger import Event
-from filter_service.retention.rules import Part
+from filter_service.retention.rules import RetainedPart
 
 
-def why_gone(session: Session, item_id: int, part: Part = Part.BYTES) -> str | None:
+def why_gone(session: Session, item_id: int, part: RetainedPart = RetainedPart.BYTES) -> str | None:
     """The sentence about a part of an item that was deleted; None: nobody deleted it."""
     image = session.execute(
-        select(Image.id, Image.digest, Image.parts_gone)
-        .join(Item, Item.image_id == Image.id)
+        select(StoredImage.id, StoredImage.digest, StoredImage.parts_gone)
+        .join(Item, Item.image_id == StoredImage.id)
         .where(Item.id == item_id)
     ).one_or_none()
     if image is None or image.digest is None:
@@ -28,13 +28,13 @@ def why_gone(session: Session, item_id: int, part: Part = Part.BYTES) -> str | N
     return _expired(session, item_id, part) if part in image.parts_gone else None
 
 
-def require_here(session: Session, item_id: int, part: Part = Part.BYTES) -> None:
+def require_here(session: Session, item_id: int, part: RetainedPart = RetainedPart.BYTES) -> None:
     """Raises Gone for what was deleted."""
     if said := why_gone(session, item_id, part):
-        raise Gone(said)
+        raise ContentGone(said)
 
 
-def _expired(session: Session, item_id: int, part: Part) -> str:
+def _expired(session: Session, item_id: int, part: RetainedPart) -> str:
     entries = select(LedgerEntry).where(
         LedgerEntry.item_id == item_id, LedgerEntry.event == Event.EXPIRED.value
     )

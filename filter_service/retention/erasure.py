@@ -24,16 +24,16 @@ from filter_service.db.tables import (
     Appeal,
     Erasure,
     Fetch,
-    Image,
     Item,
     LedgerRow,
     LooseBytes,
-    Queued,
+    QueueEntry,
     Review,
     ReviewCase,
     SealedItem,
-    Statement,
     StatementDue,
+    StoredImage,
+    StoredStatement,
 )
 from filter_service.errors import Conflict, StorageUnavailable, UnknownItem
 from filter_service.ledger import Entry, Event
@@ -41,7 +41,7 @@ from filter_service.retention.holds import standing
 from filter_service.retention.orphaned_bytes import forget_bytes
 from filter_service.retention.receipts import NONE, Receipt, receipt
 from filter_service.retention.remarks import said
-from filter_service.retention.rules import Part
+from filter_service.retention.rules import RetainedPart
 from filter_service.retention.targets import Target, apart
 from filter_service.reviews.hash_lists import in_turn
 from filter_service.storage import Storage
@@ -104,7 +104,7 @@ def _lock(
     image, same = None, Item.id == item_id
     before = Erasure.item_id == item_id
     if item.image_id is not None:
-        image = session.get_one(Image, item.image_id, with_for_update=True)
+        image = session.get_one(StoredImage, item.image_id, with_for_update=True)
         same, before = Item.image_id == image.id, Erasure.image_id == image.id
     done = session.scalar(select(Erasure.id).where(before).order_by(Erasure.requested_at).limit(1))
     items = select(Item).where(same, scope.has(Item.client_id)).order_by(Item.id)
@@ -144,10 +144,12 @@ def _require_free(session: Session, target: Target) -> None:
         raise Conflict(
             f"Item {target.asked} has to be preserved until {until:%Y-%m-%d}: ask again then."
         )
-    for table in (Queued, Fetch, ReviewCase, Review, StatementDue):
+    for table in (QueueEntry, Fetch, ReviewCase, Review, StatementDue):
         _take(session, select(table.item_id).where(table.item_id.in_(ids)), table)
-    judging = select(Queued.item_id).where(
-        Queued.item_id.in_(ids), Queued.worker.is_not(None), Queued.leased_until > func.now()
+    judging = select(QueueEntry.item_id).where(
+        QueueEntry.item_id.in_(ids),
+        QueueEntry.worker.is_not(None),
+        QueueEntry.leased_until > func.now(),
     )
     if (busy := session.scalar(judging.limit(1))) is not None:
         raise Conflict(f"Item {busy} is just being judged: try again in a minute.")
@@ -216,7 +218,7 @@ def _rows(table: Any) -> Step:  # noqa: ANN401  (a table with a column item_id)
 def _statements_due(session: Session, target: Target) -> int:
     """None is issued any more; one that stands may still have to be withdrawn."""
     stands = exists().where(
-        Statement.item_id == StatementDue.item_id, Statement.withdrawn_at.is_(None)
+        StoredStatement.item_id == StatementDue.item_id, StoredStatement.withdrawn_at.is_(None)
     )
     gone = delete(StatementDue).where(StatementDue.item_id.in_(target.ids), ~stands)
     return len(session.scalars(gone.returning(StatementDue.item_id)).all())
@@ -271,20 +273,20 @@ def _image(session: Session, target: Target) -> int:
     if target.image is None:
         return 0
     session.execute(
-        update(Image)
-        .where(Image.id == target.image.id)
+        update(StoredImage)
+        .where(StoredImage.id == target.image.id)
         .values(
             digest=None,
             pdq=None,
-            parts_gone=list(Part),
-            bytes_gone_at=func.coalesce(Image.bytes_gone_at, func.now()),
+            parts_gone=list(RetainedPart),
+            bytes_gone_at=func.coalesce(StoredImage.bytes_gone_at, func.now()),
         )
     )
     return 1
 
 
 STEPS: Mapping[str, Step] = {
-    "places in the queue": _rows(Queued),
+    "places in the queue": _rows(QueueEntry),
     "fetches": _rows(Fetch),
     "open cases": _rows(ReviewCase),
     "statements that wait": _statements_due,

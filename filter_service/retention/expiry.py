@@ -20,9 +20,14 @@ from sqlalchemy.orm import Session
 
 from filter_service import ledger
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Image, LooseBytes
+from filter_service.db.tables import LooseBytes, StoredImage
 from filter_service.ledger import Entry, Event
-from filter_service.retention.rules import Part, Rule, active_rules, winning
+from filter_service.retention.rules import (
+    EffectiveRetentionRule,
+    RetainedPart,
+    active_rules,
+    winning,
+)
 
 ACTOR = "service"
 AT_ONCE = 200  # images of one transaction
@@ -86,7 +91,7 @@ class Facts:
     blocked: bool  # it is queued, waits for a decision, is appealed or held
 
 
-Why = dict[Part, int | None]  # the rule for each part; None: its policy's time is over
+Why = dict[RetainedPart, int | None]  # the rule for each part; None: its policy's time is over
 
 Walk = Callable[[Session, int], list[int]]  # the images after this one
 
@@ -108,18 +113,20 @@ def expire(sessions: Sessions, stop: Callable[[], bool] = lambda: False) -> int:
     return expired
 
 
-def over(rules: Sequence[Rule], facts: Sequence[Facts], now: datetime) -> dict[int, Why]:
+def over(
+    rules: Sequence[EffectiveRetentionRule], facts: Sequence[Facts], now: datetime
+) -> dict[int, Why]:
     """Which parts of one image may go, and why, by item: only what may go for all of its items."""
     each = {f.item_id: _of_item(rules, f, now) for f in facts}
-    common = [p for p in Part if each and all(p in why for why in each.values())]
+    common = [p for p in RetainedPart if each and all(p in why for why in each.values())]
     return {item: {p: why[p] for p in common} for item, why in each.items()} if common else {}
 
 
-def _of_item(rules: Sequence[Rule], facts: Facts, now: datetime) -> Why:
+def _of_item(rules: Sequence[EffectiveRetentionRule], facts: Facts, now: datetime) -> Why:
     if facts.blocked or facts.last_at is None:
         return {}
     if facts.preserve_until is not None:
-        return dict.fromkeys(Part) if facts.preserve_until <= now else {}
+        return dict.fromkeys(RetainedPart) if facts.preserve_until <= now else {}
     return {
         part: rule.id
         for part, rule in winning(rules, facts.class_name, facts.outcome).items()
@@ -127,7 +134,7 @@ def _of_item(rules: Sequence[Rule], facts: Facts, now: datetime) -> Why:
     }
 
 
-def aged(rules: Sequence[Rule]) -> Walk:
+def aged(rules: Sequence[EffectiveRetentionRule]) -> Walk:
     """Images that are as old as the shortest rule and have a part left that some rule is about."""
     ruled = sorted({part.value for rule in rules for part in rule.parts})
     shortest = timedelta(days=min((rule.days for rule in rules), default=0))
@@ -159,7 +166,7 @@ def pages(sessions: Sessions, walk: Walk) -> Iterator[list[int]]:
 
 
 def over_now(
-    session: Session, images: Sequence[int], rules: Sequence[Rule]
+    session: Session, images: Sequence[int], rules: Sequence[EffectiveRetentionRule]
 ) -> dict[int, tuple[Sequence[Facts], dict[int, Why]]]:
     """Of which of these images something may go now."""
     now: datetime = session.execute(select(func.now())).scalar_one()
@@ -172,10 +179,12 @@ def over_now(
     return found
 
 
-def _expire(session: Session, images: Sequence[int], rules: Sequence[Rule]) -> int:
+def _expire(
+    session: Session, images: Sequence[int], rules: Sequence[EffectiveRetentionRule]
+) -> int:
     """Look again under locks, which nobody waits for: what is new refers to the image's row."""
     locked = {i: (d, g) for i, d, g in session.execute(_LOCKED, {"images": list(images)})}
-    gone: dict[int, list[Part]] = {}
+    gone: dict[int, list[RetainedPart]] = {}
     entries: list[Entry] = []
     for image, (facts, why) in over_now(session, list(locked), rules).items():
         parts = [p for p in next(iter(why.values())) if p not in locked[image][1]]
@@ -185,13 +194,15 @@ def _expire(session: Session, images: Sequence[int], rules: Sequence[Rule]) -> i
     ledger.append(session, entries)
     for image, parts in gone.items():
         _forget(session, image, parts)
-    loose = [locked[i][0] for i, parts in gone.items() if Part.BYTES in parts]
+    loose = [locked[i][0] for i, parts in gone.items() if RetainedPart.BYTES in parts]
     if rows := [{"digest": d.hex(), "due_at": func.now()} for d in loose if d is not None]:
         session.execute(insert(LooseBytes).values(rows))
     return len(gone)
 
 
-def _entries(facts: Facts, why: Mapping[Part, int | None], parts: Sequence[Part]) -> list[Entry]:
+def _entries(
+    facts: Facts, why: Mapping[RetainedPart, int | None], parts: Sequence[RetainedPart]
+) -> list[Entry]:
     """One for each rule under which something of an item goes."""
     under: defaultdict[int | None, list[str]] = defaultdict(list)
     for part in parts:
@@ -203,13 +214,13 @@ def _entries(facts: Facts, why: Mapping[Part, int | None], parts: Sequence[Part]
     ]
 
 
-def _forget(session: Session, image: int, parts: Sequence[Part]) -> None:
+def _forget(session: Session, image: int, parts: Sequence[RetainedPart]) -> None:
     values: dict[str, Any] = {
-        "parts_gone": Image.parts_gone.op("||")(cast(list(parts), ARRAY(VARCHAR)))
+        "parts_gone": StoredImage.parts_gone.op("||")(cast(list(parts), ARRAY(VARCHAR)))
     }
-    if Part.BYTES in parts:
+    if RetainedPart.BYTES in parts:
         values["bytes_gone_at"] = func.now()
-    if Part.EMBEDDINGS in parts:
+    if RetainedPart.EMBEDDINGS in parts:
         values["pdq"] = None
     session.execute(select(func.forget_image(image, cast(list(parts), ARRAY(VARCHAR)))))
-    session.execute(update(Image).where(Image.id == image).values(values))
+    session.execute(update(StoredImage).where(StoredImage.id == image).values(values))

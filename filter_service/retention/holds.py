@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from filter_service import ledger
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Erasure, Image, Item, LegalHold
+from filter_service.db.tables import Erasure, Item, LegalHold, StoredImage
 from filter_service.errors import Conflict, UnknownEntry, UnknownItem
 from filter_service.ledger import Entry, Event
 from filter_service.retention.remarks import said
@@ -41,9 +41,13 @@ def release(sessions: Sessions, item_id: int, reason: str, actor: str) -> LegalH
         .values(released_by=actor, released_at=func.now())
         .returning(LegalHold)
     )
-    image = select(Image.id).join(Item, Item.image_id == Image.id).where(Item.id == item_id)
+    image = (
+        select(StoredImage.id).join(Item, Item.image_id == StoredImage.id).where(Item.id == item_id)
+    )
     with sessions.begin() as session:
-        image_id = session.scalar(image.with_for_update(of=Image))  # before the hold, as in `hold`
+        image_id = session.scalar(
+            image.with_for_update(of=StoredImage)
+        )  # before the hold, as in `hold`
         held = session.scalar(ended)
         if held is None:
             raise UnknownEntry(f"Item {item_id} is under no legal hold: list the holds.")
@@ -79,7 +83,7 @@ def _locked(session: Session, item_id: int) -> Item:
     if item.image_id is None:
         erased = session.scalar(select(Erasure.id).where(Erasure.item_id == item_id)) is not None
     else:
-        image = select(Image.digest).where(Image.id == item.image_id)
+        image = select(StoredImage.digest).where(StoredImage.id == item.image_id)
         erased = session.scalar(image.with_for_update(read=True, key_share=True)) is None
     if erased:
         raise Conflict(f"Item {item_id} was erased: there is nothing left to hold.")

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from filter_service.db.arrivals import turn
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Erasure, Image, LooseBytes
+from filter_service.db.tables import Erasure, LooseBytes, StoredImage
 from filter_service.errors import StorageUnavailable
 from filter_service.storage import Storage
 
@@ -58,7 +58,9 @@ def forget_bytes(sessions: Sessions, storage: Storage, digest: str) -> bool:
             return False  # what is due is looked at again once these have come, or are late
         # First: who is just taking one of these back is waited for, and has an image afterwards.
         session.execute(delete(LooseBytes).where(rows, LooseBytes.due_at <= func.now()))
-        image = select(Image.id).where(Image.digest == digest, Image.bytes_gone_at.is_(None))
+        image = select(StoredImage.id).where(
+            StoredImage.digest == digest, StoredImage.bytes_gone_at.is_(None)
+        )
         kept = session.scalar(image) is not None
         if not kept:
             storage.delete(digest)

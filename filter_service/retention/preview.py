@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Image, Item
+from filter_service.db.tables import Item, StoredImage
 from filter_service.errors import UnknownItem
 from filter_service.retention.expiry import aged, over_now, pages
-from filter_service.retention.rules import Part, Rule, Terms, active_rules
+from filter_service.retention.rules import (
+    EffectiveRetentionRule,
+    RetainedPart,
+    RetentionTerms,
+    active_rules,
+)
 
 MOST = 100_000  # images that are looked at
 
@@ -40,14 +45,16 @@ def would_erase(sessions: Sessions, item_id: int) -> WouldErase:
             raise UnknownItem(f"There is no item {item_id}: check the id.")
         if item.image_id is None:
             return WouldErase([item], 0)
-        image = session.get_one(Image, item.image_id)
+        image = session.get_one(StoredImage, item.image_id)
         same = session.scalars(select(Item).where(Item.image_id == image.id).order_by(Item.id))
         return WouldErase(list(same), image.bytes if image.bytes_gone_at is None else 0)
 
 
-def would_expire(sessions: Sessions, terms: Terms) -> WouldExpire:
+def would_expire(sessions: Sessions, terms: RetentionTerms) -> WouldExpire:
     """What goes at the next pass if the rule is added to those that hold."""
-    wanted = Rule(terms.days, terms.parts, terms.class_name, terms.outcome)  # with the id 0
+    wanted = EffectiveRetentionRule(
+        terms.days, terms.parts, terms.class_name, terms.outcome
+    )  # with the id 0
     with sessions.begin() as session:
         rules = [*active_rules(session), wanted]
     images = items = size = looked = 0
@@ -64,7 +71,7 @@ def would_expire(sessions: Sessions, terms: Terms) -> WouldExpire:
             }
             images += len(under)
             items += sum(len(found[image][0]) for image in under)
-            loose = [image for image, parts in under.items() if Part.BYTES in parts]
-            kept = (Image.id.in_(loose), Image.bytes_gone_at.is_(None))
-            size += int(session.scalar(select(func.sum(Image.bytes)).where(*kept)) or 0)
+            loose = [image for image, parts in under.items() if RetainedPart.BYTES in parts]
+            kept = (StoredImage.id.in_(loose), StoredImage.bytes_gone_at.is_(None))
+            size += int(session.scalar(select(func.sum(StoredImage.bytes)).where(*kept)) or 0)
     return WouldExpire(images, items, size, more=False)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Erasure, Item, LedgerRow, Sealed, StoredCheckpoint
+from filter_service.db.tables import Erasure, Item, LedgerRow, SealedEntry, StoredCheckpoint
 from filter_service.errors import UnknownEntry
 from filter_service.ledger import Event
 
@@ -171,13 +171,13 @@ def _mentions(session: Session, items: Sequence[int]) -> tuple[Mention, ...]:
     """The entries that say so, each with the first checkpoint that speaks of it."""
     covering = (
         select(func.min(StoredCheckpoint.size))
-        .where(StoredCheckpoint.size > Sealed.position)
-        .correlate(Sealed)
+        .where(StoredCheckpoint.size > SealedEntry.position)
+        .correlate(SealedEntry)
         .scalar_subquery()
     )
     rows = session.execute(
         select(LedgerRow.id, LedgerRow.item_id, StoredCheckpoint.size, StoredCheckpoint.root)
-        .outerjoin(Sealed, Sealed.entry_id == LedgerRow.id)
+        .outerjoin(SealedEntry, SealedEntry.entry_id == LedgerRow.id)
         .outerjoin(StoredCheckpoint, StoredCheckpoint.size == covering)
         .where(LedgerRow.item_id.in_(items), LedgerRow.event == Event.ERASED.value)
         .order_by(LedgerRow.id)

@@ -21,7 +21,7 @@ LONGEST = 36_500  # days
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
-class Part(StrEnum):
+class RetainedPart(StrEnum):
     """What is kept of an item's image."""
 
     BYTES = "bytes"
@@ -29,7 +29,7 @@ class Part(StrEnum):
     EXPLANATIONS = "explanations"
 
 
-class Outcome(StrEnum):
+class ItemOutcome(StrEnum):
     """How an item stands."""
 
     CLEAR = "clear"
@@ -39,18 +39,18 @@ class Outcome(StrEnum):
     OVERTURNED = "overturned"  # flagged, but wrongly
 
 
-CLASSLESS = (Outcome.CLEAR, Outcome.UNDETERMINED)
-COMPLAINED_OF = (None, Outcome.FLAGGED, Outcome.CONFIRMED)
+CLASSLESS = (ItemOutcome.CLEAR, ItemOutcome.UNDETERMINED)
+COMPLAINED_OF = (None, ItemOutcome.FLAGGED, ItemOutcome.CONFIRMED)
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RetentionTerms:
     """What a rule says: of these items, these parts are kept so many days."""
 
     days: int  # after the last thing that happened to the item
-    parts: tuple[Part, ...]
+    parts: tuple[RetainedPart, ...]
     class_name: str | None = None  # None: every class, and what has none
-    outcome: Outcome | None = None  # None: any
+    outcome: ItemOutcome | None = None  # None: any
 
     @property
     def warning(self) -> str | None:
@@ -65,7 +65,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule(Terms):
+class EffectiveRetentionRule(RetentionTerms):
     """A rule that holds."""
 
     id: int = 0
@@ -78,7 +78,7 @@ class Rule(Terms):
         return self.class_name is not None, self.outcome is not None, self.days
 
 
-def add_rule(sessions: Sessions, terms: Terms, actor: str) -> Rule:
+def add_rule(sessions: Sessions, terms: RetentionTerms, actor: str) -> EffectiveRetentionRule:
     """Let something be deleted from now on, in its time. Raises InvalidRequest."""
     _check(terms)
     told = asdict(terms)
@@ -105,38 +105,42 @@ def remove_rule(sessions: Sessions, rule_id: int, actor: str) -> None:
         ledger.append(session, [Entry(Event.RETENTION_REMOVED, actor, details=about)])
 
 
-def rules(sessions: Sessions) -> list[Rule]:
+def rules(sessions: Sessions) -> list[EffectiveRetentionRule]:
     """The rules that hold now, oldest first."""
     with sessions.begin() as session:
         return active_rules(session)
 
 
-def active_rules(session: Session) -> list[Rule]:
+def active_rules(session: Session) -> list[EffectiveRetentionRule]:
     """The same in the caller's transaction."""
     rows = select(RetentionRule).where(RetentionRule.removed_at.is_(None))
     return [_rule(row) for row in session.scalars(rows.order_by(RetentionRule.id))]
 
 
-def winning(rules: Iterable[Rule], class_name: str | None, outcome: str | None) -> dict[Part, Rule]:
+def winning(
+    rules: Iterable[EffectiveRetentionRule], class_name: str | None, outcome: str | None
+) -> dict[RetainedPart, EffectiveRetentionRule]:
     """The rule that counts for each part of an item; a part without one is kept."""
-    found: dict[Part, Rule] = {}
+    found: dict[RetainedPart, EffectiveRetentionRule] = {}
     for rule in sorted(rules, key=lambda r: r.specific):
         if rule.class_name in (None, class_name) and rule.outcome in (None, outcome):
             found |= dict.fromkeys(rule.parts, rule)
     return found
 
 
-def listed(parts: Sequence[Part]) -> str:
+def listed(parts: Sequence[RetainedPart]) -> str:
     """In words."""
-    *first, last = [p.value for p in Part if p in parts]
+    *first, last = [p.value for p in RetainedPart if p in parts]
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _check(terms: Terms) -> None:
+def _check(terms: RetentionTerms) -> None:
     if not 0 <= terms.days <= LONGEST:
         raise InvalidRequest(f"The rule has {terms.days} days: give 0 to {LONGEST:,}.")
     if not terms.parts:
-        raise InvalidRequest(f"The rule deletes nothing: name one or more of {', '.join(Part)}.")
+        raise InvalidRequest(
+            f"The rule deletes nothing: name one or more of {', '.join(RetainedPart)}."
+        )
     if terms.class_name is not None and terms.outcome in CLASSLESS:
         raise InvalidRequest(
             f"An item that is {terms.outcome} is of no class: leave {terms.class_name!r} out."
@@ -150,12 +154,12 @@ def _check(terms: Terms) -> None:
         ) from error
 
 
-def _rule(row: RetentionRule) -> Rule:
-    return Rule(
+def _rule(row: RetentionRule) -> EffectiveRetentionRule:
+    return EffectiveRetentionRule(
         days=row.days,
-        parts=tuple(p for p in Part if p in row.parts),
+        parts=tuple(p for p in RetainedPart if p in row.parts),
         class_name=row.class_name,
-        outcome=None if row.outcome is None else Outcome(row.outcome),
+        outcome=None if row.outcome is None else ItemOutcome(row.outcome),
         id=row.id,
         created_by=row.created_by,
         created_at=row.created_at,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
-from filter_service.db.tables import Image, Item, ReviewOutcome
-from filter_service.retention.rules import Part
+from filter_service.db.tables import Item, ReviewOutcome, StoredImage
+from filter_service.retention.rules import RetainedPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Target:
     """What is erased: an image with all its items, or an item that never had one."""
 
     items: Sequence[Item]
-    image: Image | None
+    image: StoredImage | None
     actor: str
     asked: int  # the item that the request named
     same: Sequence[int]  # every item of the image, other clients', too
@@ -31,9 +31,9 @@ class Target:
         return len(self.same) > len(self.items)
 
 
-def apart(session: Session, image: Image, target: Target) -> Image:
+def apart(session: Session, image: StoredImage, target: Target) -> StoredImage:
     """Give the items an image of their own, of which nothing is here."""
-    empty = Image(bytes=image.bytes, parts_gone=list(Part), bytes_gone_at=func.now())
+    empty = StoredImage(bytes=image.bytes, parts_gone=list(RetainedPart), bytes_gone_at=func.now())
     session.add(empty)
     session.flush()
     for item in target.items:

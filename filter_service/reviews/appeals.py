@@ -17,11 +17,11 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Appeal,
     Batch,
-    Image,
     Item,
     PolicyClass,
     ReviewCase,
     ReviewOutcome,
+    StoredImage,
 )
 from filter_service.errors import Conflict, InvalidRequest, UnknownEntry, UnknownItem
 from filter_service.ledger import Entry, Event
@@ -112,7 +112,7 @@ def _hold(session: Session, item_id: int) -> None:
         return  # nor is anything of it flagged
     hold_images(session, [image])
     restricted.require_open(session, item_id)
-    if session.scalar(select(Image.digest).where(Image.id == image)) is None:
+    if session.scalar(select(StoredImage.digest).where(StoredImage.id == image)) is None:
         raise Conflict(f"Item {item_id} was erased: nothing is left that anybody could look at.")
 
 

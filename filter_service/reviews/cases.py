@@ -15,10 +15,10 @@ from filter_service.db.tables import Item, Person, Review, ReviewCase
 from filter_service.errors import Conflict, NotAllowed, UnknownItem, UnknownPerson
 from filter_service.ledger import Entry, Event
 from filter_service.reviews.queue import (
-    Case,
     Filter,
     Opening,
-    Page,
+    QueuedCase,
+    QueuePage,
     Stage,
     ahead,
     case_in,
@@ -34,11 +34,11 @@ from filter_service.reviews.queue import (
 )
 
 __all__ = [
-    "Case",
     "Filter",
-    "Locked",
+    "LockedCase",
     "Opening",
-    "Page",
+    "QueuePage",
+    "QueuedCase",
     "Stage",
     "admit",
     "ahead",
@@ -63,16 +63,18 @@ FAIR_TIME = timedelta(minutes=15)  # for somebody to notice what was handed over
 
 
 @dataclass(frozen=True, slots=True)
-class Locked:
+class LockedCase:
     """A case whose row nobody else can change before the transaction ends."""
 
-    case: Case
+    case: QueuedCase
     holder_id: int | None  # whoever had it last, also when the lease lapsed
     claimed_at: datetime | None
     review_id: int | None  # the decision that has not taken effect yet
 
 
-def claim_next(sessions: Sessions, person: Person, wanted: Filter, seconds: float) -> Case | None:
+def claim_next(
+    sessions: Sessions, person: Person, wanted: Filter, seconds: float
+) -> QueuedCase | None:
     """Take the most urgent case that this person may decide; what they hold already comes first."""
     require_reviewer(person)
     while True:
@@ -89,7 +91,7 @@ def claim_next(sessions: Sessions, person: Person, wanted: Filter, seconds: floa
                 return _take(session, person, item_id, seconds)
 
 
-def claim(sessions: Sessions, person: Person, item_id: int, seconds: float) -> Case:
+def claim(sessions: Sessions, person: Person, item_id: int, seconds: float) -> QueuedCase:
     """Take this very case, or keep it; also one that this person skipped, since they ask for it."""
     with sessions.begin() as session:
         locked = lock(session, item_id)
@@ -142,7 +144,7 @@ def require_reviewer(person: Person) -> None:
         )
 
 
-def admit(session: Session, person: Person, case: Case) -> None:
+def admit(session: Session, person: Person, case: QueuedCase) -> None:
     """Raise unless this person may decide this case."""
     require_reviewer(person)
     if not sees(person, case.class_name):
@@ -166,7 +168,7 @@ def admit(session: Session, person: Person, case: Case) -> None:
         )
 
 
-def lock(session: Session, item_id: int) -> Locked | None:
+def lock(session: Session, item_id: int) -> LockedCase | None:
     """A case, locked until the caller's transaction ends; None if the item does not wait."""
     row = session.execute(
         select(ReviewCase.holder, ReviewCase.claimed_at, ReviewCase.review_id)
@@ -174,7 +176,7 @@ def lock(session: Session, item_id: int) -> Locked | None:
         .with_for_update()
     ).one_or_none()
     case = case_in(session, item_id) if row else None
-    return Locked(case, *row) if row and case else None
+    return LockedCase(case, *row) if row and case else None
 
 
 def free(session: Session, items: Sequence[int], stage: Stage | None = None) -> None:
@@ -195,7 +197,7 @@ def _hold(session: Session, person: Person, item_id: int, length: timedelta) -> 
     )
 
 
-def _take(session: Session, person: Person, item_id: int, seconds: float) -> Case:
+def _take(session: Session, person: Person, item_id: int, seconds: float) -> QueuedCase:
     """Claim a locked case that is free."""
     _hold(session, person, item_id, timedelta(seconds=seconds))
     case = case_in(session, item_id)
@@ -220,7 +222,7 @@ def _extend(session: Session, person: Person, item_id: int, seconds: float) -> b
     return extended.one_or_none() is not None
 
 
-def _lock_own(session: Session, person: Person, item_id: int) -> Locked:
+def _lock_own(session: Session, person: Person, item_id: int) -> LockedCase:
     locked = lock(session, item_id)
     if locked is None or locked.holder_id != person.id or locked.review_id is not None:
         raise _not_held(session, item_id)
@@ -246,6 +248,6 @@ def _not_waiting(session: Session, item_id: int) -> Exception:
     return UnknownItem(f"There is no item {item_id}: check the id.")
 
 
-def _entry(event: Event, person: Person, case: Case, **details: str) -> Entry:
+def _entry(event: Event, person: Person, case: QueuedCase, **details: str) -> Entry:
     about = {"stage": case.stage, **details}
     return Entry(event, f"person {person.login}", case.item_id, case.batch_id, about)

@@ -22,8 +22,8 @@ from filter_service.db.tables import (
 from filter_service.errors import Conflict, InvalidRequest, UnknownEntry
 from filter_service.ledger import Entry, Event
 from filter_service.reviews.cases import (
-    Case,
-    Locked,
+    LockedCase,
+    QueuedCase,
     Stage,
     admit,
     case_of,
@@ -35,7 +35,7 @@ from filter_service.reviews.cases import (
 )
 from filter_service.reviews.settlement import Decision, settle
 
-__all__ = ["Decided", "Decision", "Told", "decide", "settle", "told", "undo"]
+__all__ = ["Decision", "DecisionReceipt", "DecisionSummary", "decide", "settle", "told", "undo"]
 
 MOST_TOGETHER = 200  # look-alikes of one decision
 LONGEST_REASON = 500  # letters
@@ -43,7 +43,7 @@ LONGEST_NOTE = 5_000  # letters
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class DecisionReceipt:
     """A decision as it was written down."""
 
     review_id: int
@@ -52,7 +52,7 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class DecisionSummary:
     """A decision as colleagues may read it."""
 
     review_id: int
@@ -75,7 +75,7 @@ def decide(
     note: str | None = None,
     undo_seconds: float,
     also: Sequence[int] = (),
-) -> list[Decided]:
+) -> list[DecisionReceipt]:
     """Decide the case that this person holds, and look-alikes with it; -> what was decided.
 
     `also` names look-alikes: cases of the same class and stage that wait for anybody. Those that
@@ -126,7 +126,7 @@ def undo(
         )
 
 
-def told(sessions: Sessions, person: Person, item_id: int) -> list[Told]:
+def told(sessions: Sessions, person: Person, item_id: int) -> list[DecisionSummary]:
     """What was decided about an item, oldest first, as far as this person may know.
 
     Whoever might give the second look learns nothing before they have given it.
@@ -144,7 +144,7 @@ def told(sessions: Sessions, person: Person, item_id: int) -> list[Told]:
     if blind and person.id not in {r.person_id for r, _ in found if r.decision != "skipped"}:
         return []
     return [
-        Told(
+        DecisionSummary(
             r.id,
             Stage(r.stage),
             login,
@@ -185,8 +185,8 @@ def _again(
     person: Person,
     items: Sequence[int],
     decision: Decision,
-    locked: Locked | None,
-) -> list[Decided]:
+    locked: LockedCase | None,
+) -> list[DecisionReceipt]:
     """The answer that was given before, or why there is none."""
     own = (
         select(Review)
@@ -198,7 +198,7 @@ def _again(
         group = last[0].group_id
         same = own.where(Review.item_id.in_(items), Review.group_id == group) if group else None
         together = last if same is None else session.scalars(same).all()
-        return [Decided(r.id, r.item_id, r.effective_at) for r in together]
+        return [DecisionReceipt(r.id, r.item_id, r.effective_at) for r in together]
     if last and locked is not None and locked.review_id == last[0].id:
         raise Conflict(f"You have {last[0].decision} item {items[0]} already: undo that first.")
     if locked is not None and locked.case.holder is not None:
@@ -207,7 +207,7 @@ def _again(
 
 
 def _lock_lookalikes(
-    session: Session, person: Person, case: Case, also: Sequence[int]
+    session: Session, person: Person, case: QueuedCase, also: Sequence[int]
 ) -> dict[int, uuid.UUID]:
     """The batches, by item, of what may be decided with a case; an appeal is read for itself."""
     if not also or case.stage is Stage.APPEAL:
@@ -236,11 +236,11 @@ def _lock_lookalikes(
 def _write(
     session: Session,
     person: Person,
-    locked: Locked,
+    locked: LockedCase,
     others: dict[int, uuid.UUID],
     said: _Said,
     undoable: timedelta,
-) -> list[Decided]:
+) -> list[DecisionReceipt]:
     """One review and one ledger entry for each item; the cases wait for nobody meanwhile."""
     case, actor = locked.case, f"person {person.login}"
     at = session.scalars(select(func.now())).one()
@@ -273,7 +273,9 @@ def _write(
         .values(review_id=Review.id, holder=person.id, leased_until=at)
     )
     ledger.append(session, [_entry(actor, ids[r["item_id"]], r, batches) for r in rows])
-    return [Decided(review_id, item_id, at + undoable) for item_id, review_id in ids.items()]
+    return [
+        DecisionReceipt(review_id, item_id, at + undoable) for item_id, review_id in ids.items()
+    ]
 
 
 def _entry(

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from filter_service import ledger
 from filter_service.accounts import Ability, may, sees
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Image, Item, ListEntry, Person, ReviewCase, ReviewOutcome
+from filter_service.db.tables import Item, ListEntry, Person, ReviewCase, ReviewOutcome, StoredImage
 from filter_service.db.vectors import near
 from filter_service.errors import InvalidRequest, NotAllowed, UnknownEntry, UnknownItem
 from filter_service.images.perceptual_hash import NEAR
@@ -23,7 +23,7 @@ from filter_service.ledger import Entry, Event
 from filter_service.reviews import restricted
 from filter_service.reviews.cases import Stage, is_free
 from filter_service.reviews.decisions import Decision
-from filter_service.reviews.hash_matching import ROUNDING, Kind, Match
+from filter_service.reviews.hash_matching import ROUNDING, ListKind, Match
 from filter_service.reviews.similar_images import CLOSE, place_of
 from filter_service.statements import issue_queue as statements
 from filter_service.verdicts import Verdict
@@ -32,17 +32,17 @@ from filter_service.webhooks import EventType, announce
 AT_ONCE = 1_000  # waiting items that one entry decides
 WIDEST = {Match.PDQ: 64.0, Match.RADIUS: 45.0}  # further out lie other pictures
 USUAL = {Match.PDQ: float(NEAR), Match.RADIUS: math.degrees(math.acos(CLOSE))}
-DECIDES = {Kind.BLOCK: Decision.CONFIRMED, Kind.ALLOW: Decision.OVERTURNED}
+DECIDES = {ListKind.BLOCK: Decision.CONFIRMED, ListKind.ALLOW: Decision.OVERTURNED}
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
-class Entered:
+class NewListEntry:
     """What somebody puts on a list."""
 
-    kind: Kind
+    kind: ListKind
     class_name: str
     match: Match
     item_id: int | None = None  # whose image it is, or
@@ -52,11 +52,11 @@ class Entered:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListEntryView:
     """An entry of a list, as people see it."""
 
     id: int
-    kind: Kind
+    kind: ListKind
     class_name: str
     match: Match
     digest: str | None
@@ -67,10 +67,10 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
+class ListAddition:
     """An entry, and how many waiting items it decided at once."""
 
-    entry: Listed
+    entry: ListEntryView
     decided: int
 
 
@@ -85,7 +85,7 @@ class _Waiting:
     source: str
 
 
-def preview(sessions: Sessions, person: Person, entered: Entered) -> list[int]:
+def preview(sessions: Sessions, person: Person, entered: NewListEntry) -> list[int]:
     """The waiting items that an entry would decide, AT_ONCE at most."""
     _check(person, entered)
     with sessions.begin() as session:
@@ -93,8 +93,8 @@ def preview(sessions: Sessions, person: Person, entered: Entered) -> list[int]:
 
 
 def add_entry(
-    sessions: Sessions, person: Person, entered: Entered, decide_waiting: bool = False
-) -> Added:
+    sessions: Sessions, person: Person, entered: NewListEntry, decide_waiting: bool = False
+) -> ListAddition:
     """Put an image on a list; on demand it decides what waits already (see `preview`).
 
     What somebody works on, has decided or is to decide again is left to people.
@@ -109,12 +109,12 @@ def add_entry(
         ).one()
         listed = _listed(row)
         about = asdict(listed) | {"created_at": row.created_at.isoformat(), "entry": row.id}
-        of = select(func.min(Item.id)).join(Image).where(Image.digest == listed.digest)
+        of = select(func.min(Item.id)).join(StoredImage).where(StoredImage.digest == listed.digest)
         item_id = entered.item_id or session.scalar(of)  # its payload goes when that is erased
         ledger.append(session, [Entry(Event.LISTED, actor, item_id, details=about)])
         waiting = _matched(session, known, lock=True) if decide_waiting else []
         _decide(session, row, waiting, actor)
-    return Added(listed, len(waiting))
+    return ListAddition(listed, len(waiting))
 
 
 def remove_entry(sessions: Sessions, person: Person, entry_id: int) -> None:
@@ -136,11 +136,11 @@ def remove_entry(sessions: Sessions, person: Person, entry_id: int) -> None:
 
 def entries(
     sessions: Sessions,
-    kind: Kind | None = None,
+    kind: ListKind | None = None,
     class_name: str | None = None,
     after: int | None = None,
     limit: int = 50,
-) -> list[Listed]:
+) -> list[ListEntryView]:
     """Active entries, newest first; give the last one's id as `after` for those that follow."""
     query = select(ListEntry).where(ListEntry.removed_at.is_(None))
     if kind is not None:
@@ -161,7 +161,7 @@ def _require(person: Person) -> None:
         )
 
 
-def _check(person: Person, entered: Entered) -> None:
+def _check(person: Person, entered: NewListEntry) -> None:
     _require(person)
     if not _NAME.fullmatch(entered.class_name):
         raise InvalidRequest(
@@ -182,7 +182,7 @@ def _check(person: Person, entered: Entered) -> None:
     _check_reach(entered)
 
 
-def _check_reach(entered: Entered) -> None:
+def _check_reach(entered: NewListEntry) -> None:
     within, widest = entered.within, WIDEST.get(entered.match)
     if within is None:
         return
@@ -193,7 +193,7 @@ def _check_reach(entered: Entered) -> None:
         raise InvalidRequest(f"{within} is out of reach: give 0 to {widest:g} {unit}.")
 
 
-def _known(session: Session, entered: Entered) -> dict[str, Any]:
+def _known(session: Session, entered: NewListEntry) -> dict[str, Any]:
     """The columns of an entry, with what is known of its image."""
     columns: dict[str, Any] = {
         "kind": entered.kind,
@@ -224,16 +224,18 @@ def _known(session: Session, entered: Entered) -> dict[str, Any]:
     return columns
 
 
-def _image(session: Session, entered: Entered) -> tuple[Item | None, Image]:
+def _image(session: Session, entered: NewListEntry) -> tuple[Item | None, StoredImage]:
     """What is listed; what is locked away is not there for anybody who makes lists."""
     item = None
-    found = select(Image).where(Image.digest == entered.digest, ~restricted.is_locked(Image.id))
+    found = select(StoredImage).where(
+        StoredImage.digest == entered.digest, ~restricted.is_locked(StoredImage.id)
+    )
     if entered.item_id is not None:
         item = session.get(Item, entered.item_id)
         if item is None:
             raise UnknownItem(f"There is no item {entered.item_id}: check the id.")
         restricted.require_open(session, entered.item_id)
-        found = select(Image).where(Image.id == item.image_id)
+        found = select(StoredImage).where(StoredImage.id == item.image_id)
     image = session.scalar(found)
     if image is None:
         raise InvalidRequest(
@@ -242,7 +244,7 @@ def _image(session: Session, entered: Entered) -> tuple[Item | None, Image]:
     return item, image
 
 
-def _named(entered: Entered) -> str:
+def _named(entered: NewListEntry) -> str:
     """As whoever lists it knows it."""
     return f"item {entered.item_id}" if entered.item_id else f"digest {entered.digest}"
 
@@ -272,21 +274,21 @@ def _matched(session: Session, known: dict[str, Any], lock: bool = False) -> lis
 def _alike(session: Session, known: dict[str, Any]) -> Select[int] | list[int]:
     """The images that an entry matches."""
     if "pdq" in known:
-        bits = func.bit_count(Image.pdq.op("#")(known["pdq"]))
-        return select(Image.id).where(bits <= known["within"])
+        bits = func.bit_count(StoredImage.pdq.op("#")(known["pdq"]))
+        return select(StoredImage.id).where(bits <= known["within"])
     if "vector" in known:
         cosine = math.cos(math.radians(known["within"])) - ROUNDING
         z, encoder = known["vector"], known["encoder_id"]
         met = near(session, encoder, len(z), z, AT_ONCE)
         return [image for image, c in met.items() if c >= cosine]
-    return select(Image.id).where(Image.digest == known["image_digest"])
+    return select(StoredImage.id).where(StoredImage.digest == known["image_digest"])
 
 
 def _decide(session: Session, entry: ListEntry, waiting: Sequence[_Waiting], actor: str) -> None:
     """Close cases as the list says; the platform is told as of a person's decision."""
     if not waiting:
         return
-    decision = DECIDES[Kind(entry.kind)]
+    decision = DECIDES[ListKind(entry.kind)]
     items = [case.item_id for case in waiting]
     rows = [
         {
@@ -335,10 +337,10 @@ def keep_outcomes(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     statements.note(session, [row["item_id"] for row in rows])
 
 
-def _listed(row: ListEntry) -> Listed:
-    return Listed(
+def _listed(row: ListEntry) -> ListEntryView:
+    return ListEntryView(
         id=row.id,
-        kind=Kind(row.kind),
+        kind=ListKind(row.kind),
         class_name=row.class_name,
         match=Match(row.match),
         digest=row.image_digest,

@@ -19,7 +19,7 @@ from filter_service.scoring import FloatArray
 ROUNDING = 1e-6  # of a product of unit vectors: an image lies within 0 degrees of itself
 
 
-class Kind(StrEnum):
+class ListKind(StrEnum):
     """What an entry does with what it matches."""
 
     ALLOW = "allow"  # a flag for its class is overturned
@@ -35,7 +35,7 @@ class Match(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ImageHashes:
     """What an image is known by."""
 
     digest: str
@@ -44,11 +44,11 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class HashMatch:
     """An entry that matches an image."""
 
     entry_id: int
-    kind: Kind
+    kind: ListKind
     class_name: str
     match: Match
 
@@ -57,15 +57,15 @@ class Hit:
 class Lists:
     """All active entries, as arrays; the surest matches come first: bytes, hash, embedding."""
 
-    digests: dict[str, list[Hit]]
-    hashed: list[Hit]
+    digests: dict[str, list[HashMatch]]
+    hashed: list[HashMatch]
     hashes: Bits  # (n, 4)
     bits: npt.NDArray[np.int64]  # (n,) each matches up to so many
-    placed: list[Hit]
+    placed: list[HashMatch]
     centres: FloatArray  # (m, d) unit
     cosines: FloatArray  # (m,) each matches from so near
 
-    def hits(self, seen: Seen) -> list[Hit]:
+    def hits(self, seen: ImageHashes) -> list[HashMatch]:
         """Every entry that matches an image."""
         found = list(self.digests.get(seen.digest, ()))
         if seen.pdq is not None and self.hashed:
@@ -97,11 +97,11 @@ class Matcher:
 
 def arranged(entries: Sequence[ListEntry]) -> Lists:
     """Entries as arrays; those by radius are of one encoder."""
-    digests: dict[str, list[Hit]] = defaultdict(list)
-    hashed: list[tuple[Hit, str, int]] = []
-    placed: list[tuple[Hit, FloatArray, float]] = []
+    digests: dict[str, list[HashMatch]] = defaultdict(list)
+    hashed: list[tuple[HashMatch, str, int]] = []
+    placed: list[tuple[HashMatch, FloatArray, float]] = []
     for e in entries:
-        hit = Hit(e.id, Kind(e.kind), e.class_name, Match(e.match))
+        hit = HashMatch(e.id, ListKind(e.kind), e.class_name, Match(e.match))
         if e.pdq is not None:
             hashed.append((hit, e.pdq, int(e.within or 0)))
         elif e.vector is not None:

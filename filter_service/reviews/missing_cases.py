@@ -9,13 +9,13 @@ from filter_service.db.policies import load_policy
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Batch,
-    Image,
     Item,
     PolicyClass,
     Review,
     ReviewCase,
     ReviewOutcome,
     SealedItem,
+    StoredImage,
 )
 from filter_service.policy import Policy
 from filter_service.reviews.queue import Opening, open_cases
@@ -62,10 +62,14 @@ def _flags(after: int) -> Select[Item, int, str]:
     return (
         select(Item, Batch.policy_id, PolicyClass.name)
         .join(Batch, Batch.id == Item.batch_id)
-        .join(Image, Image.id == Item.image_id)
+        .join(StoredImage, StoredImage.id == Item.image_id)
         .join(PolicyClass, PolicyClass.id == Item.class_id)
         .where(Item.verdict == Verdict.FLAGGED, Item.margin.is_not(None), Item.id > after)
-        .where(Image.digest.is_not(None), Image.bytes_gone_at.is_(None), *(~s for s in seen))
+        .where(
+            StoredImage.digest.is_not(None),
+            StoredImage.bytes_gone_at.is_(None),
+            *(~s for s in seen),
+        )
         .order_by(Item.id)
         .limit(AT_ONCE)
     )

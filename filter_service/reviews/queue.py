@@ -16,7 +16,15 @@ from sqlalchemy.orm import Session
 from filter_service import ledger
 from filter_service.accounts import Ability, clients, may
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Client, Image, Item, Person, Review, ReviewCase, StoredPolicy
+from filter_service.db.tables import (
+    Client,
+    Item,
+    Person,
+    Review,
+    ReviewCase,
+    StoredImage,
+    StoredPolicy,
+)
 from filter_service.errors import InvalidRequest
 from filter_service.ledger import Entry, Event
 from filter_service.policy import Severity
@@ -51,7 +59,7 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class QueuedCase:
     """An item that waits for somebody's decision, without anything that others decided."""
 
     item_id: int
@@ -72,10 +80,10 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class QueuePage:
     """Some cases, and where to go on."""
 
-    cases: list[Case]
+    cases: list[QueuedCase]
     next: str | None
 
 
@@ -138,7 +146,7 @@ def open_cases(session: Session, openings: Sequence[Opening], actor: str) -> Non
 
 def waiting(
     sessions: Sessions, person: Person, wanted: Filter, after: str | None = None, limit: int = 50
-) -> Page:
+) -> QueuePage:
     """A page of the cases that a person may see; give `next` as `after` for those that follow."""
     limit = max(1, min(limit, LONGEST_PAGE))
     beyond = [] if after is None else [_beyond(wanted.order, after)]
@@ -146,17 +154,17 @@ def waiting(
         query = _chosen(session, person, wanted, wanted.held).where(*beyond)
         found = _load(session, query.limit(limit + 1), wanted.order)
     cases = found[:limit]
-    return Page(cases, _cursor(wanted.order, cases[-1]) if len(found) > limit else None)
+    return QueuePage(cases, _cursor(wanted.order, cases[-1]) if len(found) > limit else None)
 
 
-def ahead(sessions: Sessions, person: Person, wanted: Filter, limit: int = 3) -> list[Case]:
+def ahead(sessions: Sessions, person: Person, wanted: Filter, limit: int = 3) -> list[QueuedCase]:
     """What this person is likely to get next, to be fetched beforehand; nothing is claimed."""
     with sessions.begin() as session:
         free = _chosen(session, person, wanted, "free").limit(limit)
         return _load(session, free, wanted.order)
 
 
-def case_of(sessions: Sessions, item_id: int) -> Case | None:
+def case_of(sessions: Sessions, item_id: int) -> QueuedCase | None:
     """The case of an item, if it waits for review."""
     with sessions.begin() as session:
         return case_in(session, item_id)
@@ -251,7 +259,7 @@ def _cases() -> Columns:
             ReviewCase.policy_id,
             ReviewCase.batch_id,
             ReviewCase.image_id,
-            Image.digest,
+            StoredImage.digest,
             Item.source,
             ReviewCase.opened_at,
             Person.login,
@@ -260,23 +268,23 @@ def _cases() -> Columns:
         )
         .join(Client, Client.id == ReviewCase.client_id)
         .join(Item, Item.id == ReviewCase.item_id)
-        .join(Image, Image.id == ReviewCase.image_id)
+        .join(StoredImage, StoredImage.id == ReviewCase.image_id)
         .outerjoin(Person, and_(Person.id == ReviewCase.holder, working))
     )
 
 
-def _load(session: Session, items: Select[int], order: Order) -> list[Case]:
+def _load(session: Session, items: Select[int], order: Order) -> list[QueuedCase]:
     """The cases of some items; what belongs to them is looked up for no others."""
     return _read(session, _cases().where(ReviewCase.item_id.in_(items)).order_by(*_order(order)))
 
 
-def case_in(session: Session, item_id: int) -> Case | None:
+def case_in(session: Session, item_id: int) -> QueuedCase | None:
     return next(iter(_read(session, _cases().where(ReviewCase.item_id == item_id))), None)
 
 
-def _read(session: Session, query: Columns) -> list[Case]:
+def _read(session: Session, query: Columns) -> list[QueuedCase]:
     rows: Iterable[Sequence[Any]] = session.execute(query)
-    return [Case(item_id, Stage(stage), *rest) for item_id, stage, *rest in rows]
+    return [QueuedCase(item_id, Stage(stage), *rest) for item_id, stage, *rest in rows]
 
 
 def _order(order: Order) -> list[Any]:
@@ -285,7 +293,7 @@ def _order(order: Order) -> list[Any]:
     return [ReviewCase.severity.desc(), ReviewCase.margin.desc(), ReviewCase.item_id]
 
 
-def _cursor(order: Order, last: Case) -> str:
+def _cursor(order: Order, last: QueuedCase) -> str:
     key: list[object] = [last.severity, last.margin, last.item_id]
     if order == "age":
         key = [last.opened_at.isoformat(), last.item_id]

@@ -19,12 +19,12 @@ from filter_service import ledger
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Appeal,
-    Image,
     Item,
     LegalHold,
     ReviewCase,
     SealedItem,
     StoredExplanation,
+    StoredImage,
 )
 from filter_service.errors import InvalidRequest, NotAllowed, UnknownItem
 from filter_service.ledger import Entry, Event
@@ -53,12 +53,12 @@ class Sealing:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class RestrictedItem:
     """What a custodian learns of one item: everything but the picture."""
 
     sealed: SealedItem
     item: Item
-    image: Image
+    image: StoredImage
 
 
 def is_locked(image_id: _ImageId) -> ColumnElement[bool]:
@@ -81,7 +81,7 @@ def hold(session: Session, sealing: Collection[int], others: Collection[int]) ->
     cases = select(ReviewCase.item_id).where(ReviewCase.image_id.in_(sealing))
     session.execute(cases.order_by(ReviewCase.item_id).with_for_update()).all()
     for alone, run in groupby(sorted({*sealing, *others}), lambda image: image in sealing):
-        rows = select(Image.id).where(Image.id.in_(list(run))).order_by(Image.id)
+        rows = select(StoredImage.id).where(StoredImage.id.in_(list(run))).order_by(StoredImage.id)
         session.execute(rows.with_for_update(read=not alone, key_share=not alone)).all()
     locked = select(SealedItem.image_id).where(SealedItem.image_id.in_({*sealing, *others}))
     return {*sealing, *session.scalars(locked)}
@@ -126,7 +126,7 @@ def hold_released(session: Session, image_id: int, actor: str) -> None:
 
 def kept(
     sessions: Sessions, before: int | None, limit: int, classes: Collection[str] | None = None
-) -> list[Kept]:
+) -> list[RestrictedItem]:
     """What is locked away, the newest item first, from below `before`; None: for any class."""
     query = _kept().order_by(SealedItem.item_id.desc()).limit(limit)
     if before is not None:
@@ -134,10 +134,10 @@ def kept(
     if classes is not None:
         query = query.where(SealedItem.class_name.in_(classes))
     with sessions.begin() as session:
-        return [Kept(s, item, image) for s, item, image in session.execute(query)]
+        return [RestrictedItem(s, item, image) for s, item, image in session.execute(query)]
 
 
-def kept_item(sessions: Sessions, item_id: int) -> Kept:
+def kept_item(sessions: Sessions, item_id: int) -> RestrictedItem:
     """Raises UnknownItem."""
     with sessions.begin() as session:
         return _kept_item(session, item_id)
@@ -187,7 +187,7 @@ def _forget(session: Session, image_id: int, locked: int, actor: str) -> None:
     ]
     ledger.append(session, entries)
     session.execute(_FORGET, {"image": image_id, "parts": FORGOTTEN})
-    session.execute(update(Image).where(Image.id == image_id).values(pdq=None))
+    session.execute(update(StoredImage).where(StoredImage.id == image_id).values(pdq=None))
 
 
 def _close_appeals(session: Session, image_id: int, actor: str) -> None:
@@ -206,18 +206,18 @@ def _close_appeals(session: Session, image_id: int, actor: str) -> None:
         announce(session, EventType.APPEAL_CLOSED, f"item {item}", told, item, batch)
 
 
-def _kept() -> Select[SealedItem, Item, Image]:
-    """Rows of `Kept`."""
+def _kept() -> Select[SealedItem, Item, StoredImage]:
+    """Rows of `RestrictedItem`."""
     return (
-        select(SealedItem, Item, Image)
+        select(SealedItem, Item, StoredImage)
         .join(Item, Item.id == SealedItem.item_id)
-        .join(Image, Image.id == SealedItem.image_id)
+        .join(StoredImage, StoredImage.id == SealedItem.image_id)
     )
 
 
-def _kept_item(session: Session, item_id: int) -> Kept:
+def _kept_item(session: Session, item_id: int) -> RestrictedItem:
     row = session.execute(_kept().where(SealedItem.item_id == item_id)).one_or_none()
     if row is None:
         raise UnknownItem(f"Item {item_id} is not locked away: /sealed lists those that are.")
     found, item, image = row
-    return Kept(found, item, image)
+    return RestrictedItem(found, item, image)

@@ -23,7 +23,7 @@ from filter_service.policy.strict import Name
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
-class Kind(StrEnum):
+class RuleKind(StrEnum):
     """What a rule asks for."""
 
     SECOND_LOOK = "second_look"  # a blind decision by another person
@@ -31,11 +31,11 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class SamplingRule:
     """A share of some items, drawn at random but always the same ones."""
 
     id: int
-    kind: Kind
+    kind: RuleKind
     class_name: str | None  # None: every class
     margin_below: float | None  # only so many logits from the threshold; None: any
     share: float  # of those, above 0 to 1
@@ -43,7 +43,7 @@ class Rule:
     created_at: datetime
 
 
-class Weighed(Protocol):
+class RuleSubject(Protocol):
     """What a rule looks at."""
 
     @property
@@ -57,12 +57,12 @@ class Weighed(Protocol):
 def add_rule(
     sessions: Sessions,
     person: Person,
-    kind: Kind,
+    kind: RuleKind,
     *,
     class_name: str | None = None,
     margin_below: float | None = None,
     share: float = 1.0,
-) -> Rule:
+) -> SamplingRule:
     """Ask for second looks or samples from now on."""
     _require(person)
     _check(class_name, margin_below, share)
@@ -97,16 +97,16 @@ def remove_rule(sessions: Sessions, person: Person, rule_id: int) -> None:
         ledger.append(session, [Entry(Event.RULE_REMOVED, actor, details={"rule": rule_id})])
 
 
-def active_rules(session: Session) -> list[Rule]:
+def active_rules(session: Session) -> list[SamplingRule]:
     """The rules that hold now, oldest first."""
     rows = select(ReviewRule).where(ReviewRule.removed_at.is_(None)).order_by(ReviewRule.id)
     return [_rule(row) for row in session.scalars(rows)]
 
 
-def asks_second_look(rules: Sequence[Rule], case: Weighed) -> bool:
+def asks_second_look(rules: Sequence[SamplingRule], case: RuleSubject) -> bool:
     """Whether the first decision about this case is to be checked by another person."""
     return any(
-        rule.kind is Kind.SECOND_LOOK
+        rule.kind is RuleKind.SECOND_LOOK
         and rule.class_name in (None, case.class_name)
         and (rule.margin_below is None or abs(case.margin) < rule.margin_below)
         and _drawn(rule, case.item_id)
@@ -114,17 +114,17 @@ def asks_second_look(rules: Sequence[Rule], case: Weighed) -> bool:
     )
 
 
-def draws_clear(rules: Sequence[Rule], class_names: Collection[str], item_id: int) -> bool:
+def draws_clear(rules: Sequence[SamplingRule], class_names: Collection[str], item_id: int) -> bool:
     """Whether a clear item, judged for these classes, is to be reviewed all the same."""
     return any(
-        rule.kind is Kind.CLEAR_SAMPLE
+        rule.kind is RuleKind.CLEAR_SAMPLE
         and (rule.class_name is None or rule.class_name in class_names)
         and _drawn(rule, item_id)
         for rule in rules
     )
 
 
-def _drawn(rule: Rule, item_id: int) -> bool:
+def _drawn(rule: SamplingRule, item_id: int) -> bool:
     """At random, but the same for ever and everywhere, so that it can be checked afterwards."""
     digest = hashlib.blake2b(f"{rule.id}/{item_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) < rule.share * 2**64
@@ -150,10 +150,10 @@ def _check(class_name: str | None, margin_below: float | None, share: float) -> 
         ) from error
 
 
-def _rule(row: ReviewRule) -> Rule:
-    return Rule(
+def _rule(row: ReviewRule) -> SamplingRule:
+    return SamplingRule(
         id=row.id,
-        kind=Kind(row.kind),
+        kind=RuleKind(row.kind),
         class_name=row.class_name,
         margin_below=row.margin_below,
         share=row.share,

@@ -17,8 +17,8 @@ from filter_service.db.tables import Appeal, Review, ReviewCase, ReviewOutcome
 from filter_service.errors import DatabaseUnavailable
 from filter_service.ledger import Entry, Event
 from filter_service.reviews import tallies
-from filter_service.reviews.cases import Case, Stage, free, lock
-from filter_service.reviews.rules import Rule, active_rules, asks_second_look
+from filter_service.reviews.cases import QueuedCase, Stage, free, lock
+from filter_service.reviews.rules import SamplingRule, active_rules, asks_second_look
 from filter_service.statements import issue_queue as statements
 from filter_service.verdicts import Verdict
 from filter_service.webhooks import EventType, announce
@@ -66,7 +66,7 @@ def settle(sessions: Sessions, limit: int = 500) -> int:
     return sum(_attempt(sessions, review_id, rules) for review_id in ids)
 
 
-def _attempt(sessions: Sessions, review_id: int, rules: Sequence[Rule]) -> bool:
+def _attempt(sessions: Sessions, review_id: int, rules: Sequence[SamplingRule]) -> bool:
     """A decision that cannot take effect, through a fault of ours, must not stop those behind."""
     try:
         return _take_effect(sessions, review_id, rules)
@@ -83,7 +83,7 @@ class _Due:
 
     review: Review
     decision: Decision
-    case: Case
+    case: QueuedCase
     appeal: Appeal | None  # that is open
 
     @property
@@ -97,7 +97,7 @@ class _Due:
         return self.appeal.opened_at <= taken_at
 
 
-def _take_effect(sessions: Sessions, review_id: int, rules: Sequence[Rule]) -> bool:
+def _take_effect(sessions: Sessions, review_id: int, rules: Sequence[SamplingRule]) -> bool:
     with sessions.begin() as session:
         due = _lock_due(session, review_id)
         if due is None:
@@ -139,7 +139,7 @@ def _lock_due(session: Session, review_id: int) -> _Due | None:
     return _Due(review, Decision(review.decision), locked.case, appeal)
 
 
-def _next_stage(session: Session, due: _Due, rules: Sequence[Rule]) -> Stage | None:
+def _next_stage(session: Session, due: _Due, rules: Sequence[SamplingRule]) -> Stage | None:
     """Whose decision is needed after this one; None: it is final."""
     case = due.case
     if due.decision is Decision.SKIPPED:
@@ -156,7 +156,7 @@ def _next_stage(session: Session, due: _Due, rules: Sequence[Rule]) -> Stage | N
     return None
 
 
-def _first(session: Session, case: Case) -> str | None:
+def _first(session: Session, case: QueuedCase) -> str | None:
     """What the first decision said."""
     return session.scalar(
         select(Review.decision)
@@ -241,9 +241,9 @@ def _told(due: _Due) -> dict[str, Any]:
     }
 
 
-def _announce(session: Session, type: EventType, case: Case, told: dict[str, Any]) -> None:
+def _announce(session: Session, type: EventType, case: QueuedCase, told: dict[str, Any]) -> None:
     announce(session, type, f"item {case.item_id}", told, case.item_id, case.batch_id)
 
 
-def _entry(event: Event, case: Case, details: dict[str, Any]) -> Entry:
+def _entry(event: Event, case: QueuedCase, details: dict[str, Any]) -> Entry:
     return Entry(event, ACTOR, case.item_id, case.batch_id, details)

@@ -18,13 +18,13 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Batch,
     Embedding,
-    Image,
     Item,
     Person,
     PolicyClass,
     ReviewCase,
     ReviewOutcome,
     StoredEncoder,
+    StoredImage,
     StoredScore,
 )
 from filter_service.db.vectors import among, near
@@ -67,7 +67,7 @@ class Precedent:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class EncodedItem:
     """Where an item lies in the space of the encoder that judged it."""
 
     encoder_id: int
@@ -90,12 +90,12 @@ def lookalikes(
             return []
         cosines = near(session, place.encoder_id, place.dim, place.z, WALKED)
         met = _met(cosines)
-        pdq = session.scalar(select(Image.pdq).where(Image.id == item.image_id))
-        bits = func.bit_count(Image.pdq.op("#")(pdq))
+        pdq = session.scalar(select(StoredImage.pdq).where(StoredImage.id == item.image_id))
+        bits = func.bit_count(StoredImage.pdq.op("#")(pdq))
         rows = session.execute(
-            select(ReviewCase.item_id, Image.digest, met.c.cosine, bits, Item.source)
+            select(ReviewCase.item_id, StoredImage.digest, met.c.cosine, bits, Item.source)
             .join(met, met.c.image_id == ReviewCase.image_id)
-            .join(Image, Image.id == ReviewCase.image_id)
+            .join(StoredImage, StoredImage.id == ReviewCase.image_id)
             .join(Item, Item.id == ReviewCase.item_id)
             .where(
                 ReviewCase.item_id != item_id,
@@ -151,7 +151,7 @@ def _waits_for(session: Session, item: Item) -> tuple[str | None, str, bool]:
     return session.scalar(flagged_for), cases.Stage.FIRST, False
 
 
-def place_of(session: Session, item: Item, class_name: str | None) -> Place | None:
+def place_of(session: Session, item: Item, class_name: str | None) -> EncodedItem | None:
     """The vector of the view that shows the class most strongly; None: never encoded."""
     shows_it = (
         select(StoredScore.image_id)
@@ -174,7 +174,7 @@ def place_of(session: Session, item: Item, class_name: str | None) -> Place | No
         .order_by(shows_it.desc(), Embedding.frame, Embedding.view)
         .limit(1)
     ).one_or_none()
-    return Place(*row) if row else None
+    return EncodedItem(*row) if row else None
 
 
 def _met(cosines: Mapping[int, float]) -> Any:  # noqa: ANN401  (a table of two columns)
@@ -204,7 +204,7 @@ def _decided(
     rows = session.execute(
         select(
             ReviewOutcome.item_id,
-            Image.digest,
+            StoredImage.digest,
             met.c.cosine,
             ReviewOutcome.decision,
             ReviewOutcome.at,
@@ -212,7 +212,7 @@ def _decided(
         )
         .ext(distinct_on(met.c.cosine, ReviewOutcome.image_id))
         .join(met, met.c.image_id == ReviewOutcome.image_id)
-        .join(Image, Image.id == ReviewOutcome.image_id)
+        .join(StoredImage, StoredImage.id == ReviewOutcome.image_id)
         .where(
             ReviewOutcome.class_name == class_name,
             ReviewOutcome.item_id != item_id,

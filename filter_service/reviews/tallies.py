@@ -79,7 +79,7 @@ class Day:
 
 
 @dataclass(frozen=True, slots=True)
-class Overturned:
+class DecisionTally:
     """How the decisions about one class fell."""
 
     confirmed: int
@@ -171,7 +171,7 @@ def overturned_by_class(
     classes: Collection[str] | None = None,
     days: int = DAYS,
     sampled: bool = False,
-) -> dict[str, Overturned]:
+) -> dict[str, DecisionTally]:
     """How people decided, by class; what lists decided is not in it.
 
     Of clear items that were drawn (`sampled`), those overturned are the ones that were missed.
@@ -181,7 +181,7 @@ def overturned_by_class(
     found = _by_class(sessions, (confirmed, overturned), classes, days)
     names = sorted({name for _, name in found})
     return {
-        name: Overturned(
+        name: DecisionTally(
             # A decision changed on appeal is taken back on a later day than it was counted.
             confirmed=max(0, round(found.get((confirmed, name), 0))),
             overturned=max(0, round(found.get((overturned, name), 0))),

@@ -2,7 +2,7 @@
 
 from filter_service.rollout.activation import (
     Flags,
-    Stored,
+    StoredVersion,
     Version,
     activate,
     active_policy,
@@ -17,7 +17,7 @@ from filter_service.rollout.activation import (
 
 __all__ = [
     "Flags",
-    "Stored",
+    "StoredVersion",
     "Version",
     "activate",
     "active_policy",

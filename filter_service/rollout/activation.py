@@ -14,7 +14,7 @@ from filter_service import ledger
 from filter_service.db.policies import owned, store_policy
 from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Activation, PolicyName, StoredPolicy
+from filter_service.db.tables import Activation, PolicyVersion, StoredPolicy
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownEntry, UnknownPolicy
 from filter_service.ledger import Entry, Event
 from filter_service.policy import Policy
@@ -33,7 +33,7 @@ class Flags(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredVersion:
     """A version of a policy that is kept here."""
 
     id: int
@@ -46,13 +46,13 @@ class Stored:
 class Version:
     """A stored version, with everything that was proposed of it, newest first."""
 
-    stored: Stored
+    stored: StoredVersion
     active: bool
     activations: tuple[Activation, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedVersion:
     """What a name means now."""
 
     name: str
@@ -151,14 +151,14 @@ def active_policy(session: Session, name: str, scope: Scope = OPERATOR) -> Polic
     return None if found is None else Policy.model_validate(found.document)
 
 
-def meant_version(sessions: Sessions, name: str) -> Stored | None:
+def meant_version(sessions: Sessions, name: str) -> StoredVersion | None:
     """The version that a name means."""
     with sessions.begin() as session:
         meant = _meant(session, name, _active(session, name))
         return None if meant is None else _stored(session.get_one(StoredPolicy, meant))
 
 
-def names(sessions: Sessions, after: str = "", limit: int = 50) -> list[Named]:
+def names(sessions: Sessions, after: str = "", limit: int = 50) -> list[NamedVersion]:
     """What every name means, in the order of the names; give the last one's name as `after`."""
     query = (
         select(StoredPolicy.name, func.count())
@@ -173,7 +173,7 @@ def names(sessions: Sessions, after: str = "", limit: int = 50) -> list[Named]:
             active = _active(session, name)
             meant = _meant(session, name, active)
             digest = session.scalar(select(StoredPolicy.digest).where(StoredPolicy.id == meant))
-            found.append(Named(name, digest, active, _proposal(session, name), count))
+            found.append(NamedVersion(name, digest, active, _proposal(session, name), count))
     return found
 
 
@@ -202,11 +202,11 @@ def history(
     ]
 
 
-def version_of(sessions: Sessions, digest: str, scope: Scope = OPERATOR) -> Stored:
+def version_of(sessions: Sessions, digest: str, scope: Scope = OPERATOR) -> StoredVersion:
     """A stored version that somebody may name, by its digest; raises UnknownPolicy."""
     query = select(StoredPolicy).where(StoredPolicy.digest == digest)
     if not scope.everyone:
-        query = query.join(PolicyName, PolicyName.policy_id == StoredPolicy.id).where(
+        query = query.join(PolicyVersion, PolicyVersion.policy_id == StoredPolicy.id).where(
             or_(owned(None), owned(scope.client_id))
         )
     with sessions.begin() as session:
@@ -218,7 +218,7 @@ def version_of(sessions: Sessions, digest: str, scope: Scope = OPERATOR) -> Stor
     return _stored(found)
 
 
-def waiting_of(sessions: Sessions, name: str) -> tuple[Activation, Stored] | None:
+def waiting_of(sessions: Sessions, name: str) -> tuple[Activation, StoredVersion] | None:
     """What is proposed for a name, if anything is."""
     with sessions.begin() as session:
         found = _proposal(session, name)
@@ -277,20 +277,20 @@ def _meant(
     if active is not None:
         return active.policy_id
     only_proposed = exists().where(
-        Activation.policy_id == PolicyName.policy_id,
-        Activation.proposed_at == PolicyName.created_at,
+        Activation.policy_id == PolicyVersion.policy_id,
+        Activation.proposed_at == PolicyVersion.created_at,
     )
-    others = select(PolicyName.policy_id).where(
-        PolicyName.name == name, owned(None), ~only_proposed
+    others = select(PolicyVersion.policy_id).where(
+        PolicyVersion.name == name, owned(None), ~only_proposed
     )
     if besides is not None:
-        others = others.where(PolicyName.policy_id != besides)
-    return session.scalar(others.order_by(PolicyName.id.desc()).limit(1))
+        others = others.where(PolicyVersion.policy_id != besides)
+    return session.scalar(others.order_by(PolicyVersion.id.desc()).limit(1))
 
 
 def _newest_own(session: Session, name: str, client_id: int) -> int | None:
-    own = select(PolicyName.policy_id).where(PolicyName.name == name, owned(client_id))
-    return session.scalar(own.order_by(PolicyName.id.desc()).limit(1))
+    own = select(PolicyVersion.policy_id).where(PolicyVersion.name == name, owned(client_id))
+    return session.scalar(own.order_by(PolicyVersion.id.desc()).limit(1))
 
 
 def _activate(session: Session, found: Activation, actor: str) -> None:
@@ -332,5 +332,5 @@ def _write_down(session: Session, event: Event, actor: str, found: Activation) -
     ledger.append(session, [Entry(event, actor, details=details)])
 
 
-def _stored(row: StoredPolicy) -> Stored:
-    return Stored(row.id, row.digest, Policy.model_validate(row.document), row.created_at)
+def _stored(row: StoredPolicy) -> StoredVersion:
+    return StoredVersion(row.id, row.digest, Policy.model_validate(row.document), row.created_at)

@@ -22,17 +22,17 @@ from filter_service.db.tables import (
     Activation,
     Batch,
     Fetch,
-    Image,
     Item,
-    PolicyName,
-    Queued,
+    PolicyVersion,
+    QueueEntry,
     ReviewCase,
     ReviewOutcome,
+    StoredImage,
 )
 from filter_service.policy import Policy
 from filter_service.reviews.decisions import Decision
 from filter_service.rollout.activation import Flags
-from filter_service.rollout.reevaluation import Answered, Old, Sides, judge_anew, reopen
+from filter_service.rollout.reevaluation import Old, Sides, VersionAnswer, judge_anew, reopen
 from filter_service.scoring import PolicyVectors
 from filter_service.settings import Settings
 from filter_service.verdicts import KnownVectors, Verdict, judge, score, threshold_margin
@@ -41,7 +41,7 @@ STEP = 1_000  # ids of items looked at in one transaction
 ARRIVING = timedelta(days=1)  # as long as the request that began a batch may be repeated
 
 
-class Seeker(Protocol):
+class PolicyEncoder(Protocol):
     """Puts policies into the space of the served encoder; the first call may take seconds."""
 
     def policy(self, policy: Policy) -> tuple[int, PolicyVectors]:
@@ -77,17 +77,17 @@ class Loading:
         return self._seeker.policy(policy)
 
     @cached_property
-    def _seeker(self) -> Seeker:
+    def _seeker(self) -> PolicyEncoder:
         from filter_service.query_encoder import (
-            EncoderSeeker,  # the web: only where a model is asked
+            LazyQueryEncoder,  # the web: only where a model is asked
         )
 
-        return EncoderSeeker(self.settings, self.sessions)
+        return LazyQueryEncoder(self.settings, self.sessions)
 
 
 def reconsider_with(
     sessions: Sessions,
-    seeker: Seeker,
+    seeker: PolicyEncoder,
     knock: Callable[[], object],
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
@@ -146,7 +146,7 @@ def _next(session: Session, held: Collection[int]) -> Activation | None:
     )
 
 
-def _sides(sessions: Sessions, work: Activation, seeker: Seeker) -> Sides:
+def _sides(sessions: Sessions, work: Activation, seeker: PolicyEncoder) -> Sides:
     assert work.before_id is not None, "without it there is nothing to do"
     with sessions.begin() as session:
         old = load_policy(session, work.before_id).policy
@@ -209,19 +209,21 @@ def _items(session: Session, work: Activation, until: int) -> list[Old]:
             Item.client_id,
             Batch.policy_id,
             Item.image_id,
-            Image.digest,
+            StoredImage.digest,
             Item.source,
             Item.content_date,
             Item.verdict,
             Item.encoder_id,
-            Image.bytes_gone_at.is_not(None),
-            exists().where(Queued.item_id == Item.id)
+            StoredImage.bytes_gone_at.is_not(None),
+            exists().where(QueueEntry.item_id == Item.id)
             | exists().where(Fetch.item_id == Item.id, Fetch.due_at.is_not(None)),
             _confirmed(),
             exists().where(later.supersedes == Item.id),
         )
         .join(Batch, Batch.id == Item.batch_id)
-        .join(Image, Image.id == Item.image_id)  # what was never read cannot be compared
+        .join(
+            StoredImage, StoredImage.id == Item.image_id
+        )  # what was never read cannot be compared
         .where(
             Item.id > work.reached,
             Item.id <= until,
@@ -237,7 +239,7 @@ def _items(session: Session, work: Activation, until: int) -> list[Old]:
 def _own_name() -> ColumnElement[bool]:
     """The batch's client means its own by this name, whatever the operator activates."""
     return exists().where(
-        PolicyName.client_id == Batch.client_id, PolicyName.policy_id == Batch.policy_id
+        PolicyVersion.client_id == Batch.client_id, PolicyVersion.policy_id == Batch.policy_id
     )
 
 
@@ -290,12 +292,12 @@ def _see_to(
     return len(changed), len(items) - len(placed)
 
 
-def _answer(version: PolicyVectors, known: KnownVectors) -> Answered:
+def _answer(version: PolicyVectors, known: KnownVectors) -> VersionAnswer:
     margins = version.margins(known.vectors)  # (views, classes)
     scores = score(margins, known.views, known.exact, version.policy)
     thresholds = np.array([threshold_margin(c) for c in version.policy.classes])
     near = np.abs(margins - thresholds) < version.bands  # (views, classes)
-    return Answered(judge(scores), scores, bool(near[~np.array(known.exact)].any()))
+    return VersionAnswer(judge(scores), scores, bool(near[~np.array(known.exact)].any()))
 
 
 def _close_batches(session: Session, work: Activation) -> None:

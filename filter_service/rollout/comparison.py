@@ -29,7 +29,7 @@ SINGLE = 2.0**-23  # likewise of float32, in each step of two sums
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class ChangedImage:
     """An image that one version flags and the other does not."""
 
     image_id: int
@@ -39,15 +39,15 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class FlagCounts:
     """How many images are flagged for something."""
 
     both: int = 0
     only_old: int = 0
     only_new: int = 0
 
-    def __add__(self, more: "Counts") -> "Counts":
-        return Counts(
+    def __add__(self, more: "FlagCounts") -> "FlagCounts":
+        return FlagCounts(
             self.both + more.both, self.only_old + more.only_old, self.only_new + more.only_new
         )
 
@@ -61,22 +61,22 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PolicyComparison:
     """What two versions answer for the same images."""
 
     images: int = 0
     vectors: int = 0  # views of frames
-    total: Counts = Counts()  # flagged for any class
-    classes: dict[str, Counts] = field(default_factory=dict)
-    lost: tuple[Changed, ...] = ()  # flagged by the old version only, furthest over first
-    gained: tuple[Changed, ...] = ()  # by the new one only, likewise
+    total: FlagCounts = FlagCounts()  # flagged for any class
+    classes: dict[str, FlagCounts] = field(default_factory=dict)
+    lost: tuple[ChangedImage, ...] = ()  # flagged by the old version only, furthest over first
+    gained: tuple[ChangedImage, ...] = ()  # by the new one only, likewise
     again: int = 0  # vectors so near to a threshold that their float32 form was asked for
     unsure: int = 0  # of these, those that have none: the judge would encode the image again
 
-    def __add__(self, more: "Comparison") -> "Comparison":
+    def __add__(self, more: "PolicyComparison") -> "PolicyComparison":
         names = dict.fromkeys([*self.classes, *more.classes])
-        none = Counts()
-        return Comparison(
+        none = FlagCounts()
+        return PolicyComparison(
             self.images + more.images,
             self.vectors + more.vectors,
             self.total + more.total,
@@ -125,7 +125,7 @@ class Contrast:
         bands = [c.band for c in chain(*self._sides)]
         self._bands = np.array(bands, np.float32)[:, None]  # (classes of both, 1)
 
-    def compare(self, images: Ids, vectors: FloatArray, exactly: Exactly) -> Comparison:
+    def compare(self, images: Ids, vectors: FloatArray, exactly: Exactly) -> PolicyComparison:
         """Some images, all frames of each one after the other: ids (n,), vectors (n, d) unit."""
         logits: FloatArray = (
             self._texts @ vectors.T
@@ -151,20 +151,20 @@ class Contrast:
             unsure=unsure,
         )
 
-    def _counted(self, images: Ids, old: FloatArray, new: FloatArray) -> Comparison:
+    def _counted(self, images: Ids, old: FloatArray, new: FloatArray) -> PolicyComparison:
         flagged = [self._by_name(0, old), self._by_name(1, new)]  # (names, images) each
         both, either = flagged[0] & flagged[1], [f.sum(axis=1).tolist() for f in flagged]
         counts = zip(both.sum(axis=1).tolist(), *either, strict=True)
         by_old, by_new = (np.asarray(f.any(axis=0)) for f in flagged)
-        return Comparison(
+        return PolicyComparison(
             images=len(images),
-            total=Counts(
+            total=FlagCounts(
                 int((by_old & by_new).sum()),
                 int((by_old & ~by_new).sum()),
                 int((by_new & ~by_old).sum()),
             ),
             classes={
-                name: Counts(b, o - b, n - b)
+                name: FlagCounts(b, o - b, n - b)
                 for name, (b, o, n) in zip(self.names, counts, strict=True)
             },
             lost=self._examples(images, (old, new), 0, by_old & ~by_new),
@@ -179,7 +179,7 @@ class Contrast:
 
     def _examples(
         self, images: Ids, over: tuple[FloatArray, FloatArray], side: Literal[0, 1], which: Bools
-    ) -> tuple[Changed, ...]:
+    ) -> tuple[ChangedImage, ...]:
         rows = np.flatnonzero(which)
         above = over[side][:, rows]  # (classes, some)
         names = [c.vectors.name for c in self._sides[side]]
@@ -190,7 +190,7 @@ class Contrast:
         most = above.max(axis=0)
         first = np.argsort(-most, kind="stable")[:EXAMPLES]
         return tuple(
-            Changed(
+            ChangedImage(
                 int(images[rows[i]]),
                 names[int(worst[i])],
                 float(most[i]),
@@ -270,5 +270,5 @@ def _logmeanexp(x: FloatArray) -> FloatArray:
     return np.asarray(top + np.log(np.exp(x - top).mean(axis=0)), np.float32)  # (p, n) -> (n,)
 
 
-def _furthest(changed: Sequence[Changed]) -> tuple[Changed, ...]:
+def _furthest(changed: Sequence[ChangedImage]) -> tuple[ChangedImage, ...]:
     return tuple(nlargest(EXAMPLES, changed, key=lambda c: (c.above, c.image_id)))

@@ -30,7 +30,7 @@ class Change(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DiffValue:
     """One value of a field; a prompt among others, for example."""
 
     text: str
@@ -38,12 +38,12 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class DiffLine:
     """One field, in both versions."""
 
     field: str
-    old: tuple[Part, ...]
-    new: tuple[Part, ...]
+    old: tuple[DiffValue, ...]
+    new: tuple[DiffValue, ...]
 
     @property
     def changed(self) -> bool:
@@ -51,20 +51,20 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class DiffSection:
     """A class, or what holds for all of them, with its fields."""
 
     name: str
     change: Change
-    lines: tuple[Line, ...]
+    lines: tuple[DiffLine, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class PolicyDiff:
     """Two versions side by side."""
 
-    whole: Section
-    classes: tuple[Section, ...]
+    whole: DiffSection
+    classes: tuple[DiffSection, ...]
 
     @property
     def count(self) -> int:
@@ -72,42 +72,44 @@ class Difference:
         return sum(s.change is not Change.SAME for s in (self.whole, *self.classes))
 
 
-def differ(old: Policy, new: Policy) -> Difference:
+def differ(old: Policy, new: Policy) -> PolicyDiff:
     """Everything that either version says; classes in the new order, then those that are gone."""
     before = {c.name: c for c in old.classes}
     after = {c.name: c for c in new.classes}
     names = [*after, *(name for name in before if name not in after)]
     whole = _lines(_fields(old, {"name", "classes"}), _fields(new, {"name", "classes"}))
-    return Difference(
-        Section("", _change(whole), whole),
+    return PolicyDiff(
+        DiffSection("", _change(whole), whole),
         tuple(_class(name, before.get(name), after.get(name)) for name in names),
     )
 
 
-def read(policy: Policy) -> Difference:
+def read(policy: Policy) -> PolicyDiff:
     """One version in plain reading: nothing of it is changed."""
     return differ(policy, policy)
 
 
-def _class(name: str, old: ForbiddenClass | None, new: ForbiddenClass | None) -> Section:
+def _class(name: str, old: ForbiddenClass | None, new: ForbiddenClass | None) -> DiffSection:
     before = _fields(old, {"name"}) if old else {}
     after = _fields(new, {"name"}) if new else {}
     lines = _lines(before, after)
     if old is None or new is None:
-        return Section(name, Change.ADDED if old is None else Change.REMOVED, lines)
-    return Section(name, _change(lines), lines)
+        return DiffSection(name, Change.ADDED if old is None else Change.REMOVED, lines)
+    return DiffSection(name, _change(lines), lines)
 
 
-def _change(lines: Sequence[Line]) -> Change:
+def _change(lines: Sequence[DiffLine]) -> Change:
     return Change.CHANGED if any(line.changed for line in lines) else Change.SAME
 
 
-def _lines(old: Mapping[str, Sequence[str]], new: Mapping[str, Sequence[str]]) -> tuple[Line, ...]:
+def _lines(
+    old: Mapping[str, Sequence[str]], new: Mapping[str, Sequence[str]]
+) -> tuple[DiffLine, ...]:
     found = []
     for field in dict.fromkeys([*new, *old]):
         before, after = old.get(field, ()), new.get(field, ())
         found.append(
-            Line(
+            DiffLine(
                 LABELS.get(field, field.replace("_", " ")),
                 tuple(_part(text, after, Change.REMOVED) for text in before),
                 tuple(_part(text, before, Change.ADDED) for text in after),
@@ -116,8 +118,8 @@ def _lines(old: Mapping[str, Sequence[str]], new: Mapping[str, Sequence[str]]) -
     return tuple(found)
 
 
-def _part(text: str, others: Sequence[str], otherwise: Change) -> Part:
-    return Part(text, Change.SAME if text in others else otherwise)
+def _part(text: str, others: Sequence[str], otherwise: Change) -> DiffValue:
+    return DiffValue(text, Change.SAME if text in others else otherwise)
 
 
 def _fields(of: BaseModel, besides: set[str]) -> dict[str, tuple[str, ...]]:

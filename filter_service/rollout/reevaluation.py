@@ -51,7 +51,7 @@ class Old:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class VersionAnswer:
     """What a version answers for an item."""
 
     verdict: Verdict
@@ -129,7 +129,7 @@ def _entries(
 
 
 def reopen(
-    session: Session, work: Activation, items: Sequence[tuple[Old, Answered]], sides: Sides
+    session: Session, work: Activation, items: Sequence[tuple[Old, VersionAnswer]], sides: Sides
 ) -> None:
     """Cases in their first stage: whoever has decided an item is not asked about it again."""
     openings = []

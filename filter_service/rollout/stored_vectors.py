@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from filter_service.db.embeddings import unit
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Float32s
-from filter_service.rollout.comparison import Bools, Comparison, Contrast, Ids
+from filter_service.rollout.comparison import Bools, Contrast, Ids, PolicyComparison
 from filter_service.scoring import FloatArray, PolicyVectors
 
 MOST = 1_000_000  # vectors that are looked at unless told otherwise
@@ -67,7 +67,7 @@ _ONE = b"\1\0\0\0\0\x3c"  # a vector of 1.0 as `_RAW` expects it
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ComparisonScope:
     """Two versions, and over how much they are compared."""
 
     encoder_id: int
@@ -114,7 +114,7 @@ class _Pieces:
             return _Piece(0 if last is None else last, first)
 
 
-def compare(sessions: Sessions, asked: Asked) -> Comparison:
+def compare(sessions: Sessions, asked: ComparisonScope) -> PolicyComparison:
     """What both versions answer for the newest stored images; a million take some seconds."""
     contrast = Contrast(asked.old, asked.new, asked.hidden)
     pieces = _Pieces(sessions, asked.encoder_id, asked.most)
@@ -123,7 +123,7 @@ def compare(sessions: Sessions, asked: Asked) -> Comparison:
     alone = threadpool_limits(1, "blas")
     with alone, ThreadPoolExecutor(THREADS, thread_name_prefix="compare") as threads:
         parts = [threads.submit(work) for _ in range(THREADS)]
-        return sum((part.result() for part in parts), Comparison())
+        return sum((part.result() for part in parts), PolicyComparison())
 
 
 def _quickest(sessions: Sessions) -> _Form:
@@ -138,8 +138,8 @@ def _quickest(sessions: Sessions) -> _Form:
 
 def _worked(
     sessions: Sessions, encoder_id: int, form: _Form, contrast: Contrast, pieces: _Pieces
-) -> Comparison:
-    found = Comparison()
+) -> PolicyComparison:
+    found = PolicyComparison()
     for piece in pieces:
         with sessions.begin() as session:
             images, vectors = _read(session, encoder_id, form, piece)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from filter_service import ledger
 from filter_service.canonical import canonical
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Statement
+from filter_service.db.tables import StoredStatement
 from filter_service.errors import InvalidStatement
 from filter_service.ledger import Entry, Event
 from filter_service.statements.validation import AT_ONCE, check_file
@@ -21,7 +21,7 @@ from filter_service.storage import durable
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class StatementFile:
     """One file."""
 
     path: Path
@@ -34,7 +34,7 @@ def export(
     since: datetime | None = None,
     until: datetime | None = None,
     actor: str = "service",
-) -> Iterator[Written]:
+) -> Iterator[StatementFile]:
     """Write what no export has written yet, or everything that was issued in a period.
 
     Each file is written, marked and put down in the ledger in one transaction of its own. If this
@@ -42,7 +42,7 @@ def export(
     a puid that it knows.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    last: Statement | None = None
+    last: StoredStatement | None = None
     while True:
         with sessions.begin() as session:
             found = list(session.scalars(_next(since, until, last)))
@@ -53,7 +53,7 @@ def export(
         yield written
 
 
-def content(statements: Sequence[Statement]) -> dict[str, Any]:
+def content(statements: Sequence[StoredStatement]) -> dict[str, Any]:
     """What one call of the database takes; InvalidStatement names every rule that it breaks."""
     whole = {"statements": [s.document for s in statements]}
     if broken := check_file(whole):
@@ -65,31 +65,39 @@ def content(statements: Sequence[Statement]) -> dict[str, Any]:
 
 
 def _next(
-    since: datetime | None, until: datetime | None, last: Statement | None
-) -> Select[Statement]:
+    since: datetime | None, until: datetime | None, last: StoredStatement | None
+) -> Select[StoredStatement]:
     """The next hundred; two exports at once take different ones."""
-    query = select(Statement).order_by(Statement.issued_at, Statement.puid).limit(AT_ONCE)
+    query = (
+        select(StoredStatement)
+        .order_by(StoredStatement.issued_at, StoredStatement.puid)
+        .limit(AT_ONCE)
+    )
     if since is None and until is None:
-        query = query.where(Statement.exported_at.is_(None))
+        query = query.where(StoredStatement.exported_at.is_(None))
         return query.with_for_update(skip_locked=True)
     if since is not None:
-        query = query.where(Statement.issued_at >= since)
+        query = query.where(StoredStatement.issued_at >= since)
     if until is not None:
-        query = query.where(Statement.issued_at < until)
+        query = query.where(StoredStatement.issued_at < until)
     if last is not None:
-        key = tuple_(Statement.issued_at, Statement.puid)
+        key = tuple_(StoredStatement.issued_at, StoredStatement.puid)
         query = query.where(key > (last.issued_at, last.puid))
     return query
 
 
-def _write(session: Session, folder: Path, found: Sequence[Statement], actor: str) -> Written:
+def _write(
+    session: Session, folder: Path, found: Sequence[StoredStatement], actor: str
+) -> StatementFile:
     text = canonical(content(found))
     begin = found[0].issued_at.astimezone(UTC)
     path = folder / f"statements-{begin:%Y%m%dT%H%M%S}-{found[0].puid}.json"
     durable.write(path, text.encode())
     session.execute(
-        update(Statement)
-        .where(Statement.puid.in_([s.puid for s in found]), Statement.exported_at.is_(None))
+        update(StoredStatement)
+        .where(
+            StoredStatement.puid.in_([s.puid for s in found]), StoredStatement.exported_at.is_(None)
+        )
         .values(exported_at=func.now())
     )
     details = {
@@ -100,4 +108,4 @@ def _write(session: Session, folder: Path, found: Sequence[Statement], actor: st
         "digest": sha256(text.encode()).hexdigest(),
     }
     ledger.append(session, [Entry(Event.EXPORTED, actor, details=details)])
-    return Written(path, len(found))
+    return StatementFile(path, len(found))

@@ -18,7 +18,7 @@ MATTERS = 0.25  # of what the strongest word adds
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class ExplanationSummary:
     """As much of an explanation as people are told."""
 
     places: tuple[str, ...]  # strongest first
@@ -28,7 +28,7 @@ class Evidence:
     faithful: bool  # and passed it
 
     @classmethod
-    def of(cls, record: Explanation) -> "Evidence":
+    def of(cls, record: Explanation) -> "ExplanationSummary":
         prompt = max(record.words, key=lambda p: p.weight, default=None)
         return cls(
             places=where(record.map) if record.map else (),

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from filter_service import ledger
 from filter_service.canonical import canonical
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Item, Statement, StatementDue
+from filter_service.db.tables import Item, StatementDue, StoredStatement
 from filter_service.errors import DatabaseUnavailable, InvalidStatement, UnknownItem
 from filter_service.ledger import Entry, Event
 from filter_service.statements import personal_data, wording
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class IssuanceResult:
     """What became of one item's statement."""
 
     item_id: int
@@ -54,7 +54,7 @@ def issue_all(sessions: Sessions) -> int:
     return count
 
 
-def issue(sessions: Sessions, item_id: int) -> Issued:
+def issue(sessions: Sessions, item_id: int) -> IssuanceResult:
     """Issue an item's statement if there has to be one and is none, or withdraw it.
 
     Doing it twice does it once. Raises UnknownItem, or InvalidStatement with every broken rule.
@@ -77,13 +77,15 @@ def problems(sessions: Sessions, limit: int = 100) -> list[tuple[int, str]]:
         return [(item, problem or "") for item, problem in session.execute(query)]
 
 
-def statements_of(sessions: Sessions, item_id: int) -> Sequence[Statement]:
+def statements_of(sessions: Sessions, item_id: int) -> Sequence[StoredStatement]:
     """An item's statements, the one that stands first; raises UnknownItem."""
-    query = select(Statement).where(Statement.item_id == item_id)
+    query = select(StoredStatement).where(StoredStatement.item_id == item_id)
     with sessions.begin() as session:
         if session.get(Item, item_id) is None:
             raise UnknownItem(f"There is no item {item_id}: check the id.")
-        found = session.scalars(query.order_by(Statement.issued_at.desc(), Statement.puid))
+        found = session.scalars(
+            query.order_by(StoredStatement.issued_at.desc(), StoredStatement.puid)
+        )
         return sorted(found, key=lambda s: s.withdrawn_at is not None)
 
 
@@ -130,15 +132,17 @@ def _lock(session: Session, item_id: int) -> None:
     session.execute(select(func.pg_advisory_xact_lock(key)))
 
 
-def _issue(session: Session, item_id: int) -> Issued:
+def _issue(session: Session, item_id: int) -> IssuanceResult:
     reasons = reasons_of(session, item_id)
     standing = session.scalar(
-        select(Statement).where(Statement.item_id == item_id, Statement.withdrawn_at.is_(None))
+        select(StoredStatement).where(
+            StoredStatement.item_id == item_id, StoredStatement.withdrawn_at.is_(None)
+        )
     )
     if reasons is None and standing is not None:
         return _withdraw(session, standing)
     if reasons is None or standing is not None:
-        return Issued(item_id, standing.puid if standing else None)
+        return IssuanceResult(item_id, standing.puid if standing else None)
     said, told = _checked(session, reasons)
     row = {
         "puid": reasons.puid,
@@ -148,7 +152,7 @@ def _issue(session: Session, item_id: int) -> Issued:
         "document": said,
         "notice": told,
     }
-    session.execute(insert(Statement).values(row))
+    session.execute(insert(StoredStatement).values(row))
     details = {
         "puid": str(reasons.puid),
         "policy": reasons.policy.digest,
@@ -159,17 +163,17 @@ def _issue(session: Session, item_id: int) -> Issued:
     }
     entry = Entry(Event.STATED, ACTOR, item_id, reasons.batch_id, details)
     ledger.append(session, [entry])
-    return Issued(item_id, reasons.puid, new=True)
+    return IssuanceResult(item_id, reasons.puid, new=True)
 
 
-def _withdraw(session: Session, statement: Statement) -> Issued:
+def _withdraw(session: Session, statement: StoredStatement) -> IssuanceResult:
     """It stays as it was issued, and the ledger says that it no longer holds."""
     item = session.get_one(Item, statement.item_id)
     statement.withdrawn_at = session.scalars(select(func.now())).one()
     details = {"puid": str(statement.puid)}
     entry = Entry(Event.STATEMENT_WITHDRAWN, ACTOR, item.id, item.batch_id, details)
     ledger.append(session, [entry])
-    return Issued(item.id, None, withdrawn=True)
+    return IssuanceResult(item.id, None, withdrawn=True)
 
 
 def _checked(session: Session, reasons: Reasons) -> tuple[dict[str, Any], str]:

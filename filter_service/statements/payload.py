@@ -4,7 +4,7 @@ from datetime import UTC, timedelta
 from typing import Any
 
 from filter_service.policy.statement_grounds import Ground, keyword_code
-from filter_service.statements.reasons import By, Reasons
+from filter_service.statements.reasons import DecisionMaker, Reasons
 
 
 def document(reasons: Reasons, facts: str) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def document(reasons: Reasons, facts: str) -> dict[str, Any]:
         "territorial_scope": sorted(notices.territory),
         "decision_facts": facts,
         "source_type": notices.source.code,
-        "automated_detection": "No" if reasons.found_by is By.PERSON else "Yes",
+        "automated_detection": "No" if reasons.found_by is DecisionMaker.PERSON else "Yes",
         "automated_decision": reasons.automation.code,
     }
     return {name: value for name, value in fields.items() if value not in (None, [])}

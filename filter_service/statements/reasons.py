@@ -19,19 +19,19 @@ from filter_service.db.tables import (
     PolicyClass,
     Review,
     ReviewOutcome,
-    Statement,
     StoredExplanation,
+    StoredStatement,
 )
 from filter_service.errors import UnknownItem
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.policy.statement_grounds import Automation
-from filter_service.policy.statement_mapping import Notices, Stated
-from filter_service.statements.evidence import Evidence
+from filter_service.policy.statement_mapping import ClassStatement, Notices
+from filter_service.statements.evidence import ExplanationSummary
 from filter_service.verdicts import Verdict, threshold_margin
 from filter_service.verdicts.explanation import Explanation
 
 
-class By(StrEnum):
+class DecisionMaker(StrEnum):
     """Who found a picture, or decided about it."""
 
     MODEL = "model"
@@ -57,20 +57,20 @@ class Reasons:
     batch_id: uuid.UUID
     policy: Policy
     forbidden: ForbiddenClass
-    found_by: By
-    decided_by: By
+    found_by: DecisionMaker
+    decided_by: DecisionMaker
     decided_at: datetime
     content_date: date
     review_id: int | None
     entry_id: int | None  # of the list that decided
     match: str | None  # how that list knew the picture
     strength: Strength | None  # None: it did not reach the limit, or that was deleted
-    evidence: Evidence | None
+    evidence: ExplanationSummary | None
     looks: int  # people who decided so
     revealed: bool  # and saw the picture unblurred
 
     @property
-    def stated(self) -> Stated:
+    def stated(self) -> ClassStatement:
         assert self.forbidden.statement is not None
         return self.forbidden.statement
 
@@ -82,18 +82,18 @@ class Reasons:
     @property
     def automation(self) -> Automation:
         """How much of the decision, not of the search, was a machine's."""
-        if self.decided_by is not By.PERSON:
+        if self.decided_by is not DecisionMaker.PERSON:
             return Automation.FULLY
-        known = self.found_by is By.PERSON
+        known = self.found_by is DecisionMaker.PERSON
         return Automation.NOT_AUTOMATED if known else Automation.PARTIALLY
 
     @property
     def puid(self) -> uuid.UUID:
         """Of the decision: the same each time, and of no other, here or in another database."""
         decision = f"item {self.item_id} flag"
-        if self.decided_by is By.PERSON:
+        if self.decided_by is DecisionMaker.PERSON:
             decision = f"review {self.review_id}"
-        elif self.decided_by is By.LIST:
+        elif self.decided_by is DecisionMaker.LIST:
             decision = f"item {self.item_id} list {self.entry_id}"
         return uuid.uuid5(self.batch_id, decision)  # a batch's id is random
 
@@ -102,7 +102,7 @@ _Row = Any  # what `_row` selects: an item with its batch, policy and outcome
 
 
 @dataclass(frozen=True, slots=True)
-class Hidden:
+class ProtectedDetails:
     """What the record knows of people, which no statement may repeat."""
 
     names: tuple[str, ...]
@@ -119,16 +119,19 @@ def reasons_of(session: Session, item_id: int) -> Reasons | None:
     acted = notices.acts_on == "flag" and row.verdict is Verdict.FLAGGED
     by_list = row.decision is not None and row.review_id is None
     if acted and not by_list and not _stated_before(session, item_id):
-        decided_by, name = By.MODEL, row.worst  # what people say later restricts nothing more
+        decided_by, name = (
+            DecisionMaker.MODEL,
+            row.worst,
+        )  # what people say later restricts nothing more
     else:
-        decided_by, name = By.LIST if by_list else By.PERSON, row.class_name
+        decided_by, name = DecisionMaker.LIST if by_list else DecisionMaker.PERSON, row.class_name
     forbidden = next((c for c in policy.classes if c.name == name), None)
     if forbidden is None or forbidden.statement is None:
         return None
     return _reasons(session, row, policy, forbidden, decided_by)
 
 
-def hidden_in(session: Session, item_id: int) -> Hidden:
+def hidden_in(session: Session, item_id: int) -> ProtectedDetails:
     """The file's name, the people who decided, and what users wrote."""
     source = session.scalars(select(Item.source).where(Item.id == item_id)).one()
     people = select(Person.login, Person.name).where(
@@ -137,7 +140,9 @@ def hidden_in(session: Session, item_id: int) -> Hidden:
     names = [n for row in session.execute(people) for n in row]
     file = source.rstrip("/").rpartition("/")[2]
     appeals = select(Appeal.statement).where(Appeal.item_id == item_id)
-    return Hidden((source, file, file.rpartition(".")[0], *names), tuple(session.scalars(appeals)))
+    return ProtectedDetails(
+        (source, file, file.rpartition(".")[0], *names), tuple(session.scalars(appeals))
+    )
 
 
 def _row(session: Session, item_id: int) -> _Row:
@@ -183,16 +188,16 @@ def _restricted(row: _Row, notices: Notices) -> bool:
 
 
 def _stated_before(session: Session, item_id: int) -> bool:
-    return bool(session.scalar(select(exists().where(Statement.item_id == item_id))))
+    return bool(session.scalar(select(exists().where(StoredStatement.item_id == item_id))))
 
 
 def _reasons(
-    session: Session, row: _Row, policy: Policy, forbidden: ForbiddenClass, by: By
+    session: Session, row: _Row, policy: Policy, forbidden: ForbiddenClass, by: DecisionMaker
 ) -> Reasons:
     record = _record(session, row, forbidden.name)
     strength = _strength(row, forbidden, record)
     reached = strength is not None and strength.above >= 0
-    looks, revealed = _looks(session, row) if by is By.PERSON else (0, False)
+    looks, revealed = _looks(session, row) if by is DecisionMaker.PERSON else (0, False)
     return Reasons(
         item_id=row.id,
         batch_id=row.batch_id,
@@ -200,23 +205,25 @@ def _reasons(
         forbidden=forbidden,
         found_by=_found_by(row, reached),
         decided_by=by,
-        decided_at=row.judged_at if by is By.MODEL else row.at,
+        decided_at=row.judged_at if by is DecisionMaker.MODEL else row.at,
         content_date=row.content_date or row.submitted_at.date(),
-        review_id=row.review_id if by is By.PERSON else None,
-        entry_id=row.list_entry_id if by is By.LIST else None,
-        match=row.match if by is By.LIST else None,
+        review_id=row.review_id if by is DecisionMaker.PERSON else None,
+        entry_id=row.list_entry_id if by is DecisionMaker.LIST else None,
+        match=row.match if by is DecisionMaker.LIST else None,
         strength=strength if reached else None,
-        evidence=Evidence.of(record) if record and reached else None,
+        evidence=ExplanationSummary.of(record) if record and reached else None,
         looks=looks,
         revealed=revealed,
     )
 
 
-def _found_by(row: _Row, reached: bool) -> By:
+def _found_by(row: _Row, reached: bool) -> DecisionMaker:
     """By what stays when margins and explanations are deleted; the model comes before the list."""
     if row.sampled or row.verdict is not Verdict.FLAGGED:
-        return By.PERSON
-    return By.LIST if row.list_entry_id is not None and not reached else By.MODEL
+        return DecisionMaker.PERSON
+    return (
+        DecisionMaker.LIST if row.list_entry_id is not None and not reached else DecisionMaker.MODEL
+    )
 
 
 def _record(session: Session, row: _Row, name: str) -> Explanation | None:

@@ -20,8 +20,8 @@ from filter_service.policy.statement_grounds import (
     Category,
     Ground,
     Monetary,
+    NoticeSource,
     Provision,
-    Source,
     Visibility,
     keyword_code,
 )
@@ -51,7 +51,7 @@ ONE_OF: dict[str, frozenset[str]] = {
     "incompatible_content_illegal": YES_OR_NO,
     "category": Category.codes(),
     "content_language": frozenset(_LANGUAGES.split()),
-    "source_type": Source.codes(),
+    "source_type": NoticeSource.codes(),
     "automated_detection": YES_OR_NO,
     "automated_decision": Automation.codes(),
 }
@@ -255,7 +255,10 @@ def _others(given: Given) -> Iterator[str]:
     known = isinstance(content_id, Mapping) and list(content_id) == ["EAN-13"]
     if not known or not _EAN.fullmatch(str(content_id["EAN-13"])):
         yield f'content_id is {content_id!r}: it has to be {{"EAN-13": 13 digits}}.'
-    if given.get("source_type") == Source.SOURCE_VOLUNTARY.code and "source_identity" in given:
+    if (
+        given.get("source_type") == NoticeSource.SOURCE_VOLUNTARY.code
+        and "source_identity" in given
+    ):
         yield "source_identity is given, but nobody gave notice: leave it out."
 
 

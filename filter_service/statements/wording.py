@@ -18,7 +18,7 @@ VERSION = 12  # letters of a policy's digest, by which people know its version
 BETWEEN = "\n\n* * *\n\n"  # two languages
 
 
-class Kind(StrEnum):
+class NoticePartKind(StrEnum):
     """What a part of a notice is."""
 
     TITLE = "title"
@@ -28,10 +28,10 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class NoticePart:
     """A heading, a list or a paragraph."""
 
-    kind: Kind
+    kind: NoticePartKind
     lines: tuple[str, ...]  # of a list its points, else one
 
 
@@ -62,7 +62,7 @@ def notice(reasons: Reasons) -> str:
     return BETWEEN.join(_notice(reasons, lang) for lang in reasons.notices.languages)
 
 
-def parts(text: str) -> list[list[Part]]:
+def parts(text: str) -> list[list[NoticePart]]:
     """A notice taken apart, language by language."""
     return [list(_parts(part)) for part in text.split(BETWEEN)]
 
@@ -94,15 +94,17 @@ def _notice(reasons: Reasons, language: Language) -> str:
     return _tidy(said)
 
 
-def _parts(text: str) -> Iterator[Part]:
+def _parts(text: str) -> Iterator[NoticePart]:
     for block in text.split("\n\n"):
         lines = block.splitlines()
         if len(lines) == 2 and set(lines[1]) in ({"="}, {"-"}):
-            yield Part(Kind.TITLE if lines[1][0] == "=" else Kind.HEADING, (lines[0],))
+            yield NoticePart(
+                NoticePartKind.TITLE if lines[1][0] == "=" else NoticePartKind.HEADING, (lines[0],)
+            )
         elif block.startswith("- "):
-            yield Part(Kind.LIST, tuple(line.removeprefix("- ") for line in lines))
+            yield NoticePart(NoticePartKind.LIST, tuple(line.removeprefix("- ") for line in lines))
         else:
-            yield Part(Kind.TEXT, (block,))
+            yield NoticePart(NoticePartKind.TEXT, (block,))
 
 
 def _tidy(text: str) -> str:

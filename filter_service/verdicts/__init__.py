@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from filter_service.images.views import Extent, Seen, View
+from filter_service.images.views import Extent, ShareSeen, View
 from filter_service.policy import ForbiddenClass, Policy
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Outcome:
     explanations: tuple["Explanation", ...] = field(default=())
     pdq: str | None = None  # perceptual hash of the first frame; None: too plain, or known already
     notes: tuple[str, ...] = ()  # sentences: what of the file could not be obeyed
-    seen: Seen | None = None  # how much of it the views show; None: nothing was looked at
+    seen: ShareSeen | None = None  # how much of it the views show; None: nothing was looked at
     extent: Extent | None = None  # None: not known, or frames of several sizes
 
     @property
@@ -130,7 +130,7 @@ def judge(scores: Sequence[Score]) -> Verdict:
 
 
 def judge_seen(
-    scores: Sequence[Score], seen: Seen | None, takes_partial: bool
+    scores: Sequence[Score], seen: ShareSeen | None, takes_partial: bool
 ) -> tuple[Verdict, str | None]:
     """`judge`, and what a clear verdict is worth of an image that was not seen whole; why."""
     verdict = judge(scores)

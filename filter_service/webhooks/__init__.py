@@ -5,10 +5,10 @@
 """
 
 from filter_service.webhooks.delivery_log import (
-    Attempt,
-    Delivered,
-    Page,
-    State,
+    AttemptSummary,
+    DeliveryEntry,
+    DeliveryLogPage,
+    DeliveryState,
     deliveries,
     redeliver,
 )
@@ -24,12 +24,12 @@ from filter_service.webhooks.endpoints import (
 from filter_service.webhooks.outbox import announce, announce_finished, ping
 
 __all__ = [
-    "Attempt",
-    "Delivered",
+    "AttemptSummary",
+    "DeliveryEntry",
+    "DeliveryLogPage",
+    "DeliveryState",
     "Endpoint",
     "EventType",
-    "Page",
-    "State",
     "add_endpoint",
     "announce",
     "announce_finished",

@@ -19,7 +19,7 @@ from filter_service.webhooks.endpoints import known
 ATTEMPTS = 50  # shown of one delivery, the last ones
 
 
-class State(StrEnum):
+class DeliveryState(StrEnum):
     """How far a delivery has come."""
 
     WAITING = "waiting"
@@ -28,7 +28,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class AttemptSummary:
     """One try at a delivery."""
 
     at: datetime
@@ -38,7 +38,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
+class DeliveryEntry:
     """One event on its way to an endpoint, or there."""
 
     event_id: int
@@ -47,16 +47,16 @@ class Delivered:
     subject: str
     payload: dict[str, Any]
     at: datetime  # when it happened
-    state: State
+    state: DeliveryState
     due_at: datetime | None  # the next attempt, while it waits
-    attempts: tuple[Attempt, ...]  # the newest first
+    attempts: tuple[AttemptSummary, ...]  # the newest first
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class DeliveryLogPage:
     """Some deliveries; `next` is the `before` of those that follow, None at the end."""
 
-    deliveries: tuple[Delivered, ...]
+    deliveries: tuple[DeliveryEntry, ...]
     next: int | None
 
 
@@ -65,15 +65,15 @@ def deliveries(
     endpoint_id: int,
     before: int | None = None,
     limit: int = 50,
-    state: State | None = None,
+    state: DeliveryState | None = None,
     scope: Scope = OPERATOR,
-) -> Page:
+) -> DeliveryLogPage:
     """What was sent to an endpoint or waits, the newest first. Raises UnknownEntry."""
     query = _page(endpoint_id, before, limit, state)
     with sessions.begin() as session:
         known(session, endpoint_id, scope)
         rows = session.execute(query).all()
-        attempts: dict[int, list[Attempt]] = {}
+        attempts: dict[int, list[AttemptSummary]] = {}
         tries = (
             select(DeliveryAttempt)
             .where(
@@ -85,9 +85,9 @@ def deliveries(
         for t in session.scalars(tries):
             tried = attempts.setdefault(t.event_id, [])
             if len(tried) < ATTEMPTS:
-                tried.append(Attempt(t.at, t.status, t.problem, t.seconds))
+                tried.append(AttemptSummary(t.at, t.status, t.problem, t.seconds))
     found = tuple(_delivered(d, event, attempts.get(event.id, [])) for d, event in rows[:limit])
-    return Page(found, found[-1].event_id if len(rows) > limit else None)
+    return DeliveryLogPage(found, found[-1].event_id if len(rows) > limit else None)
 
 
 def redeliver(
@@ -121,7 +121,7 @@ def redeliver(
 
 
 def _page(
-    endpoint_id: int, before: int | None, limit: int, state: State | None
+    endpoint_id: int, before: int | None, limit: int, state: DeliveryState | None
 ) -> Select[Delivery, OutboxEvent]:
     """One row more than asked for, by which to see that more follow."""
     query = (
@@ -134,22 +134,22 @@ def _page(
     if before is not None:
         query = query.where(Delivery.event_id < before)
     match state:
-        case State.DELIVERED:
+        case DeliveryState.DELIVERED:
             query = query.where(Delivery.delivered_at.is_not(None))
-        case State.GIVEN_UP:
+        case DeliveryState.GIVEN_UP:
             query = query.where(Delivery.delivered_at.is_(None), Delivery.given_up_at.is_not(None))
-        case State.WAITING:
+        case DeliveryState.WAITING:
             query = query.where(Delivery.delivered_at.is_(None), Delivery.given_up_at.is_(None))
     return query
 
 
-def _delivered(row: Delivery, event: OutboxEvent, attempts: list[Attempt]) -> Delivered:
-    state = State.WAITING
+def _delivered(row: Delivery, event: OutboxEvent, attempts: list[AttemptSummary]) -> DeliveryEntry:
+    state = DeliveryState.WAITING
     if row.delivered_at is not None:
-        state = State.DELIVERED
+        state = DeliveryState.DELIVERED
     elif row.given_up_at is not None:
-        state = State.GIVEN_UP
-    return Delivered(
+        state = DeliveryState.GIVEN_UP
+    return DeliveryEntry(
         event.id,
         event.message_id,
         event.type,
@@ -157,6 +157,6 @@ def _delivered(row: Delivery, event: OutboxEvent, attempts: list[Attempt]) -> De
         event.payload,
         event.at,
         state,
-        row.due_at if state is State.WAITING else None,
+        row.due_at if state is DeliveryState.WAITING else None,
         tuple(attempts),
     )

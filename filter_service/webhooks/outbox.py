@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Delivery, Item, OutboxEvent, WebhookEndpoint
-from filter_service.db.unjudged import Unjudged, unjudged, waits
+from filter_service.db.unjudged import UnjudgedReason, unjudged, waits
 from filter_service.errors import Conflict
 from filter_service.verdicts import Verdict
 from filter_service.webhooks.endpoints import EventType, known
@@ -138,7 +138,7 @@ def _summary(session: Session, batch: Batch) -> dict[str, Any]:
         ).all()
     )
     erased = select(func.count()).where(
-        Item.batch_id == batch.id, Item.verdict.is_(None), unjudged() == Unjudged.ERASED.value
+        Item.batch_id == batch.id, Item.verdict.is_(None), unjudged() == UnjudgedReason.ERASED.value
     )
     return {
         "batch": str(batch.id),

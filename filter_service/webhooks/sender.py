@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpcore
 from standardwebhooks import Webhook
 
-from filter_service.egress.client import Deadline, Internet, Pinned
+from filter_service.egress.client import Deadline, Internet, PinnedBackend
 from filter_service.egress.references import PORTS
 from filter_service.errors import AddressUnavailable, UnsafeAddress
 from filter_service.settings import VERSION, Settings
@@ -94,7 +94,7 @@ def _post(letter: Letter, settings: Settings) -> int:
     connection = httpcore.HTTPConnection(
         httpcore.Origin(parts.scheme.encode(), host.encode(), port),
         ssl_context=internet.trusted(),
-        network_backend=Pinned(internet.addresses(host, port), deadline),
+        network_backend=PinnedBackend(internet.addresses(host, port), deadline),
     )
     url = httpcore.URL(scheme=parts.scheme, host=host, port=port, target=target)
     try:

@@ -1,20 +1,20 @@
 """Exports: one row for every item, streamed without a cap in constant memory."""
 
-from filter_service.audit.exports.columns import COLUMNS, Column, Kind, Row
+from filter_service.audit.exports.columns import COLUMNS, Column, ColumnType, Row
 from filter_service.audit.exports.export import Export, begin
-from filter_service.audit.exports.export_filter import By, Wanted, moment
+from filter_service.audit.exports.export_filter import ExportFilter, PeriodBasis, moment
 from filter_service.audit.exports.writers import MEDIA, Format, written
 
 __all__ = [
     "COLUMNS",
     "MEDIA",
-    "By",
     "Column",
+    "ColumnType",
     "Export",
+    "ExportFilter",
     "Format",
-    "Kind",
+    "PeriodBasis",
     "Row",
-    "Wanted",
     "begin",
     "moment",
     "written",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from filter_service.audit.exports.columns import COLUMNS, Kind
+from filter_service.audit.exports.columns import COLUMNS, ColumnType
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -21,29 +21,31 @@ def schema() -> Any:  # noqa: ANN401  (pyarrow has no types)
     import pyarrow as pa
 
     kinds = {
-        Kind.TEXT: pa.string(),
-        Kind.NAME: pa.dictionary(pa.int32(), pa.string()),
-        Kind.NUMBER: pa.int64(),
-        Kind.REAL: pa.float64(),
-        Kind.YES_NO: pa.bool_(),
-        Kind.MOMENT: pa.timestamp("us", tz="UTC"),
-        Kind.DAY: pa.date32(),
+        ColumnType.TEXT: pa.string(),
+        ColumnType.NAME: pa.dictionary(pa.int32(), pa.string()),
+        ColumnType.NUMBER: pa.int64(),
+        ColumnType.REAL: pa.float64(),
+        ColumnType.YES_NO: pa.bool_(),
+        ColumnType.MOMENT: pa.timestamp("us", tz="UTC"),
+        ColumnType.DAY: pa.date32(),
     }
     return pa.schema(
         [pa.field(c.name, kinds[c.kind], c.name != "item", {"told": c.told}) for c in COLUMNS]
     )
 
 
-def array(values: Sequence[Any], kind: Kind, type: Any) -> Any:  # noqa: ANN401
+def array(values: Sequence[Any], kind: ColumnType, type: Any) -> Any:  # noqa: ANN401
     """One column, of a type of the schema; None is null."""
     import pyarrow as pa
 
-    if kind is Kind.NAME:
+    if kind is ColumnType.NAME:
         names = sorted({v for v in values if v is not None})
         places = {name: n for n, name in enumerate(names)}
-        indices = array([places.get(v) for v in values], Kind.NUMBER, pa.int32())
-        return pa.DictionaryArray.from_arrays(indices, array(names, Kind.TEXT, type.value_type))
-    data = _text(values) if kind is Kind.TEXT else [_plain(values, kind, type)]
+        indices = array([places.get(v) for v in values], ColumnType.NUMBER, pa.int32())
+        return pa.DictionaryArray.from_arrays(
+            indices, array(names, ColumnType.TEXT, type.value_type)
+        )
+    data = _text(values) if kind is ColumnType.TEXT else [_plain(values, kind, type)]
     buffers = [pa.py_buffer(part) for part in (_bits(v is not None for v in values), *data)]
     return pa.Array.from_buffers(type, len(values), buffers)
 
@@ -54,14 +56,14 @@ def _text(values: Sequence[str | None]) -> list[Any]:
     return [np.cumsum([0, *map(len, parts)], dtype=np.int32), b"".join(parts)]
 
 
-def _plain(values: Sequence[Any], kind: Kind, type: Any) -> npt.NDArray[Any]:  # noqa: ANN401
-    if kind is Kind.YES_NO:
+def _plain(values: Sequence[Any], kind: ColumnType, type: Any) -> npt.NDArray[Any]:  # noqa: ANN401
+    if kind is ColumnType.YES_NO:
         return _bits(values)
-    if kind is Kind.MOMENT:
+    if kind is ColumnType.MOMENT:
         values = [None if v is None else (v - EPOCH) // MICROSECOND for v in values]
-    if kind is Kind.DAY:
+    if kind is ColumnType.DAY:
         values = [None if v is None else (v - date(1970, 1, 1)).days for v in values]
-    size = np.dtype(np.float64 if kind is Kind.REAL else f"i{type.bit_width // 8}")
+    size = np.dtype(np.float64 if kind is ColumnType.REAL else f"i{type.bit_width // 8}")
     return np.fromiter((0 if v is None else v for v in values), size, len(values))
 
 

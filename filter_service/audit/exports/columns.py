@@ -7,7 +7,7 @@ from typing import Any
 Row = tuple[Any, ...]  # one value for each of COLUMNS
 
 
-class Kind(StrEnum):
+class ColumnType(StrEnum):
     """What a column holds; any value may be missing but the item's id."""
 
     TEXT = "text"  # from outside or long: anything may stand in it
@@ -24,43 +24,45 @@ class Column:
     """One value of a row."""
 
     name: str
-    kind: Kind
+    kind: ColumnType
     told: str  # what it means, for people
 
 
 COLUMNS = (
-    Column("item", Kind.NUMBER, "The item's id; rows are in its order."),
-    Column("batch", Kind.TEXT, "What it was submitted in."),
-    Column("label", Kind.TEXT, "The batch's name, as the platform gave it."),
-    Column("source", Kind.TEXT, "The file's name or address, as the platform gave it."),
-    Column("digest", Kind.TEXT, "SHA-256 of the image; empty: it was unreadable, or is erased."),
-    Column("bytes", Kind.NUMBER, "Size of the image's file."),
-    Column("submitted_at", Kind.MOMENT, "When its batch was begun."),
-    Column("content_date", Kind.DAY, "When its user put it up, if the platform said so."),
-    Column("policy", Kind.NAME, "Name of the policy."),
-    Column("policy_digest", Kind.NAME, "Which version of it."),
-    Column("encoder", Kind.NAME, "Name of the encoder that judged."),
-    Column("encoder_fingerprint", Kind.NAME, "Which one, exactly."),
-    Column("verdict", Kind.NAME, "clear, flagged or undetermined; empty: not judged yet."),
-    Column("reason", Kind.TEXT, "Why it is undetermined."),
-    Column("class", Kind.NAME, "It is flagged for this class, or nearest to it."),
-    Column("margin", Kind.REAL, "Evidence for the class, in logits."),
-    Column("probability", Kind.REAL, "From the margin, 0 to 1; the policy may say how."),
-    Column("threshold", Kind.REAL, "The probability from which on the policy flags."),
-    Column("judged_at", Kind.MOMENT, "When the verdict was recorded."),
-    Column("list_entry", Kind.NUMBER, "The entry of a list that decided."),
-    Column("list_decision", Kind.NAME, "confirmed (blocked) or overturned (allowed) by it."),
-    Column("sampled", Kind.YES_NO, "Reviewed as a clear item that was drawn at random."),
-    Column("review_decision", Kind.NAME, "What people decided in the end about the verdict."),
-    Column("decided_at", Kind.MOMENT, "When they did."),
-    Column("stages", Kind.NAME, "Stages in which people decided, in order, with + between."),
-    Column("seconds_to_decide", Kind.REAL, "From the claim to the last decision."),
-    Column("standing", Kind.NAME, "The verdict as it stands after lists and people."),
-    Column("appeal_opened_at", Kind.MOMENT, "Of the newest appeal."),
-    Column("appeal_closed_at", Kind.MOMENT, "When it was answered."),
-    Column("appeal_upheld", Kind.YES_NO, "Yes: the image stays forbidden."),
-    Column("statement", Kind.TEXT, "puid of the newest statement of reasons."),
-    Column("supersedes", Kind.NUMBER, "The item that was judged anew, under another policy."),
-    Column("bytes_gone_at", Kind.MOMENT, "When the image's bytes were deleted."),
-    Column("erased", Kind.YES_NO, "Yes: on request, with all that was computed of it."),
+    Column("item", ColumnType.NUMBER, "The item's id; rows are in its order."),
+    Column("batch", ColumnType.TEXT, "What it was submitted in."),
+    Column("label", ColumnType.TEXT, "The batch's name, as the platform gave it."),
+    Column("source", ColumnType.TEXT, "The file's name or address, as the platform gave it."),
+    Column(
+        "digest", ColumnType.TEXT, "SHA-256 of the image; empty: it was unreadable, or is erased."
+    ),
+    Column("bytes", ColumnType.NUMBER, "Size of the image's file."),
+    Column("submitted_at", ColumnType.MOMENT, "When its batch was begun."),
+    Column("content_date", ColumnType.DAY, "When its user put it up, if the platform said so."),
+    Column("policy", ColumnType.NAME, "Name of the policy."),
+    Column("policy_digest", ColumnType.NAME, "Which version of it."),
+    Column("encoder", ColumnType.NAME, "Name of the encoder that judged."),
+    Column("encoder_fingerprint", ColumnType.NAME, "Which one, exactly."),
+    Column("verdict", ColumnType.NAME, "clear, flagged or undetermined; empty: not judged yet."),
+    Column("reason", ColumnType.TEXT, "Why it is undetermined."),
+    Column("class", ColumnType.NAME, "It is flagged for this class, or nearest to it."),
+    Column("margin", ColumnType.REAL, "Evidence for the class, in logits."),
+    Column("probability", ColumnType.REAL, "From the margin, 0 to 1; the policy may say how."),
+    Column("threshold", ColumnType.REAL, "The probability from which on the policy flags."),
+    Column("judged_at", ColumnType.MOMENT, "When the verdict was recorded."),
+    Column("list_entry", ColumnType.NUMBER, "The entry of a list that decided."),
+    Column("list_decision", ColumnType.NAME, "confirmed (blocked) or overturned (allowed) by it."),
+    Column("sampled", ColumnType.YES_NO, "Reviewed as a clear item that was drawn at random."),
+    Column("review_decision", ColumnType.NAME, "What people decided in the end about the verdict."),
+    Column("decided_at", ColumnType.MOMENT, "When they did."),
+    Column("stages", ColumnType.NAME, "Stages in which people decided, in order, with + between."),
+    Column("seconds_to_decide", ColumnType.REAL, "From the claim to the last decision."),
+    Column("standing", ColumnType.NAME, "The verdict as it stands after lists and people."),
+    Column("appeal_opened_at", ColumnType.MOMENT, "Of the newest appeal."),
+    Column("appeal_closed_at", ColumnType.MOMENT, "When it was answered."),
+    Column("appeal_upheld", ColumnType.YES_NO, "Yes: the image stays forbidden."),
+    Column("statement", ColumnType.TEXT, "puid of the newest statement of reasons."),
+    Column("supersedes", ColumnType.NUMBER, "The item that was judged anew, under another policy."),
+    Column("bytes_gone_at", ColumnType.MOMENT, "When the image's bytes were deleted."),
+    Column("erased", ColumnType.YES_NO, "Yes: on request, with all that was computed of it."),
 )

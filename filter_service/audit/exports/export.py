@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement
 
 from filter_service import ledger
 from filter_service.audit.exports.columns import Row
-from filter_service.audit.exports.export_filter import Wanted
+from filter_service.audit.exports.export_filter import ExportFilter
 from filter_service.audit.exports.rows import Rows
 from filter_service.audit.exports.writers import Format, written
 from filter_service.db.session import Sessions
@@ -53,7 +53,7 @@ class Export:
 
 def begin(
     sessions: Sessions,
-    wanted: Wanted,
+    wanted: ExportFilter,
     form: Format,
     actor: str,
     seen: ColumnElement[bool] | None = None,

@@ -19,7 +19,7 @@ DECISIONS = ("confirmed", "overturned")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-class By(StrEnum):
+class PeriodBasis(StrEnum):
     """Which of an item's moments a period is about."""
 
     SUBMITTED = "submitted"
@@ -27,12 +27,12 @@ class By(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ExportFilter:
     """What narrows an export; None: does not."""
 
     since: datetime | None = None
     until: datetime | None = None  # before it
-    by: By = By.SUBMITTED
+    by: PeriodBasis = PeriodBasis.SUBMITTED
     class_name: str | None = None  # flagged for it, or nearest to it
     policy: str | None = None  # name, or the digest of one version
     verdict: Verdict | None = None
@@ -48,7 +48,7 @@ class Wanted:
         kinds: dict[str, Any] = {
             "since": moment,
             "until": lambda text: moment(text, end=True),
-            "by": lambda text: _one_of(By, "time", text),
+            "by": lambda text: _one_of(PeriodBasis, "time", text),
             "verdict": lambda text: _one_of(Verdict, "verdict", text),
             "batch": _batch,
         }
@@ -77,7 +77,7 @@ class Wanted:
     def conditions(self, session: Session) -> list[ColumnElement[bool]]:
         """On items, batches and outcomes; raises for what this service has never known."""
         found: list[ColumnElement[bool]] = []
-        at = Batch.submitted_at if self.by is By.SUBMITTED else Item.judged_at
+        at = Batch.submitted_at if self.by is PeriodBasis.SUBMITTED else Item.judged_at
         if self.since is not None:
             found.append(at >= self.since)
         if self.until is not None:

@@ -24,21 +24,21 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from filter_service.audit.exports.columns import COLUMNS, Row
-from filter_service.audit.exports.export_filter import DECISIONS, Wanted
+from filter_service.audit.exports.export_filter import DECISIONS, ExportFilter
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Appeal,
     Batch,
-    Image,
     Item,
     ListEntry,
     PolicyClass,
     Review,
     ReviewOutcome,
     SealedItem,
-    Statement,
     StoredEncoder,
+    StoredImage,
     StoredPolicy,
+    StoredStatement,
 )
 
 CHUNK = 2_000  # items looked at in one transaction
@@ -81,7 +81,7 @@ class Rows:
     """The rows that somebody wants and may see."""
 
     def __init__(
-        self, sessions: Sessions, wanted: Wanted, seen: ColumnElement[bool] | None = None
+        self, sessions: Sessions, wanted: ExportFilter, seen: ColumnElement[bool] | None = None
     ) -> None:
         """`seen` is a condition on items; raises for a filter that names what never was."""
         self._sessions = sessions
@@ -121,7 +121,7 @@ class Rows:
         return [tuple(row) for row in found]
 
 
-def _newest(table: type[Appeal | Statement], *columns: Any, by: Any) -> Any:  # noqa: ANN401
+def _newest(table: type[Appeal | StoredStatement], *columns: Any, by: Any) -> Any:  # noqa: ANN401
     """The newest row of an item, beside it."""
     of_item = select(*columns).where(table.item_id == Item.id).order_by(by.desc()).limit(1)
     return of_item.correlate(Item).lateral()
@@ -148,12 +148,12 @@ def _rows() -> Select[*tuple[Any, ...]]:
     """Every column; ids stand where `_Names` puts names."""
     outcome = ReviewOutcome
     appeal = _newest(Appeal, Appeal.opened_at, Appeal.closed_at, Appeal.upheld, by=Appeal.opened_at)
-    statement = _newest(Statement, Statement.puid, by=Statement.issued_at)
+    statement = _newest(StoredStatement, StoredStatement.puid, by=StoredStatement.issued_at)
     verdict = cast(Item.verdict, Text)
     other = case((verdict == "clear", "flagged"), (verdict == "flagged", "clear"))
     columns: tuple[Any, ...] = (
         *(Item.id, cast(Item.batch_id, Text), Batch.label, Item.source),
-        *(Image.digest, Image.bytes, Batch.submitted_at, Item.content_date),
+        *(StoredImage.digest, StoredImage.bytes, Batch.submitted_at, Item.content_date),
         *(Batch.policy_id, null(), Item.encoder_id, null()),
         *(verdict, Item.reason, Item.class_id, Item.margin, Item.probability, null()),
         *(Item.judged_at, Item.list_entry_id),
@@ -163,15 +163,15 @@ def _rows() -> Select[*tuple[Any, ...]]:
         *(Review.decided_at, _stages(), Review.seconds),
         case((outcome.decision == "overturned", other), else_=verdict),
         *(appeal.c.opened_at, appeal.c.closed_at, appeal.c.upheld),
-        *(cast(statement.c.puid, Text), Item.supersedes, Image.bytes_gone_at),
-        case((Image.id.is_not(None), Image.digest.is_(None))),
+        *(cast(statement.c.puid, Text), Item.supersedes, StoredImage.bytes_gone_at),
+        case((StoredImage.id.is_not(None), StoredImage.digest.is_(None))),
     )
     named = (e.label(c.name) for c, e in zip(COLUMNS, columns, strict=True))
     return (
         select(*named)
         .select_from(Item)
         .join(Batch, Batch.id == Item.batch_id)
-        .outerjoin(Image, Image.id == Item.image_id)
+        .outerjoin(StoredImage, StoredImage.id == Item.image_id)
         .outerjoin(ListEntry, ListEntry.id == Item.list_entry_id)
         .outerjoin(outcome, outcome.item_id == Item.id)
         .outerjoin(Review, Review.id == outcome.review_id)

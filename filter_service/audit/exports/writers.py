@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from filter_service.audit.exports import arrow
-from filter_service.audit.exports.columns import COLUMNS, Kind, Row
+from filter_service.audit.exports.columns import COLUMNS, ColumnType, Row
 from filter_service.ledger.entries import stamp
 
 GROUP = 20_000  # rows that Parquet keeps together
@@ -78,7 +78,7 @@ def _parquet(chunks: Chunks) -> Iterator[bytes]:
     from pyarrow import parquet as pq
 
     schema, sink = arrow.schema(), _Sink()
-    names = [c.name for c in COLUMNS if c.kind is Kind.NAME]
+    names = [c.name for c in COLUMNS if c.kind is ColumnType.NAME]
     waiting: list[Any] = []
     with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=names) as writer:
         for rows in chunks:
@@ -131,12 +131,12 @@ def _same(value: object) -> object:
     return value
 
 
-_CELLS: dict[Kind, Callable[[Any], object]] = {
-    Kind.TEXT: _guarded,
-    Kind.NAME: _guarded,
-    Kind.YES_NO: lambda value: "true" if value else "false",
-    Kind.MOMENT: _text,
-    Kind.DAY: _text,
+_CELLS: dict[ColumnType, Callable[[Any], object]] = {
+    ColumnType.TEXT: _guarded,
+    ColumnType.NAME: _guarded,
+    ColumnType.YES_NO: lambda value: "true" if value else "false",
+    ColumnType.MOMENT: _text,
+    ColumnType.DAY: _text,
 }
 _WRITERS: dict[Format, Callable[[Chunks], Iterator[bytes]]] = {
     Format.JSONL: _jsonl,

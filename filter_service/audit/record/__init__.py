@@ -1,5 +1,5 @@
 """The decision record: an item's whole life on one page, each line with its place in the ledger."""
 
-from filter_service.audit.record.item_history import Life, read
+from filter_service.audit.record.item_history import ItemHistory, read
 
-__all__ = ["Life", "read"]
+__all__ = ["ItemHistory", "read"]

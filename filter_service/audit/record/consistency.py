@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from filter_service.audit.record.event_descriptions import Chapter
-from filter_service.audit.record.item_history import Life
-from filter_service.audit.record.sections import Explained, Reviewed, Stated
+from filter_service.audit.record.event_descriptions import RecordChapter
+from filter_service.audit.record.item_history import ItemHistory
+from filter_service.audit.record.sections import ExplanationSection, ReviewSection, StatementSection
 from filter_service.audit.record.stored_json import UNREADABLE, digest_of
 from filter_service.db.tables import Appeal, LedgerEntry
 from filter_service.ledger import Event
@@ -23,7 +23,7 @@ SAID = ("stage", "decision", "reason", "note", "seconds", "revealed")  # of a de
 class Check:
     """One comparison of a table with the ledger."""
 
-    chapter: Chapter
+    chapter: RecordChapter
     what: str
     table: object  # what the table says, and
     ledger: object  # what the entry says
@@ -34,7 +34,7 @@ class Check:
         return self.table == self.ledger
 
 
-def checks(life: Life) -> list[Check]:
+def checks(life: ItemHistory) -> list[Check]:
     """Every comparison that can be made; what was erased cannot be compared any more."""
     return [check for part in _PARTS for check in _readable(part(life))]
 
@@ -47,7 +47,7 @@ def _readable(found: Iterator[Check]) -> Iterator[Check]:
         yield Check(_AROUND, "what entries say", "it cannot be read", "what was written")
 
 
-def _sealed(life: Life) -> Iterator[Check]:
+def _sealed(life: ItemHistory) -> Iterator[Check]:
     """Every entry says what it committed to, and stands where it was sealed."""
     for entry in life.entries:
         place = life.places[entry.id]
@@ -62,7 +62,7 @@ def _sealed(life: Life) -> Iterator[Check]:
         )
 
 
-def _verdict(life: Life) -> Iterator[Check]:
+def _verdict(life: ItemHistory) -> Iterator[Check]:
     item = life.item
     last = life.last(Event.JUDGED, Event.FAILED, Event.RETRIED)
     if last is None or last.event == Event.RETRIED:
@@ -96,7 +96,7 @@ def _verdict(life: Life) -> Iterator[Check]:
         yield _check(listed, "the list that decided", life.item.list_entry_id, told)
 
 
-def _flags(life: Life, last: LedgerEntry) -> Iterator[Check]:
+def _flags(life: ItemHistory, last: LedgerEntry) -> Iterator[Check]:
     """What the table of scores flags, to a thousandth of a logit.
 
     An image has its scores once: another item of it may have been measured a rounding error apart,
@@ -115,7 +115,7 @@ def _flags(life: Life, last: LedgerEntry) -> Iterator[Check]:
         yield _check(last, "what was flagged, and by how much", held, told)
 
 
-def _blocked(life: Life) -> LedgerEntry | None:
+def _blocked(life: ItemHistory) -> LedgerEntry | None:
     """The list that flagged it whatever the model said."""
     decided = life.last(Event.LIST_DECIDED)
     said = _details(decided) or {}
@@ -125,40 +125,46 @@ def _blocked(life: Life) -> LedgerEntry | None:
     return decided if forced or other else None
 
 
-def _image(life: Life) -> Iterator[Check]:
+def _image(life: ItemHistory) -> Iterator[Check]:
     """One image, from the submission to the verdict; its digest goes only when it is erased."""
     if life.image is None:
         return
     if life.image.digest is None:
         erased = life.last(Event.ERASED)
         what = "its bytes and their digest are gone"
-        yield Check(Chapter.KEPT, what, "erased", "erased" if erased else None, _numbers(erased))
+        yield Check(
+            RecordChapter.KEPT, what, "erased", "erased" if erased else None, _numbers(erased)
+        )
         return
     for entry in life.of(Event.SUBMITTED, Event.FETCHED, Event.JUDGED):
         said = _details(entry)
         if said is not None and said.get("digest") is not None:
-            chapter = Chapter.SCORED if entry.event == Event.JUDGED else Chapter.SUBMITTED
+            chapter = (
+                RecordChapter.SCORED if entry.event == Event.JUDGED else RecordChapter.SUBMITTED
+            )
             yield Check(chapter, "the image", life.image.digest, said["digest"], (entry.id,))
 
 
-def _explanations(life: Life) -> Iterator[Check]:
+def _explanations(life: ItemHistory) -> Iterator[Check]:
     """The exact text of each has the digest that its entry holds."""
     held = {e.class_name: e for e in life.judged.explanations}
     told = {s["class"]: e for e in life.of(Event.EXPLAINED) if (s := _details(e)) is not None}
     for name, entry in told.items():
-        kept: Explained | None = held.pop(name, None)
+        kept: ExplanationSection | None = held.pop(name, None)
         what = f"the explanation for {name}"
         if kept is None and _forgotten(life, entry):
             continue
         said = entry.details.get("record")
         digest = None if kept is None else digest_of(kept.text, said)
-        yield Check(Chapter.EXPLAINED, what, digest, said, (entry.id,))
+        yield Check(RecordChapter.EXPLAINED, what, digest, said, (entry.id,))
     if all(e.details is not None for e in life.of(Event.EXPLAINED)):
         for name in held:
-            yield Check(Chapter.EXPLAINED, f"the explanation for {name}", "there is one", None)
+            yield Check(
+                RecordChapter.EXPLAINED, f"the explanation for {name}", "there is one", None
+            )
 
 
-def _forgotten(life: Life, entry: LedgerEntry) -> bool:
+def _forgotten(life: ItemHistory, entry: LedgerEntry) -> bool:
     """A later entry says that explanations were deleted."""
     later = [e for e in life.of(*_FORGETTING) if e.id > entry.id]
     expired = (e for e in later if e.event == Event.EXPIRED)
@@ -167,7 +173,7 @@ def _forgotten(life: Life, entry: LedgerEntry) -> bool:
     )
 
 
-def _reviews(life: Life) -> Iterator[Check]:
+def _reviews(life: ItemHistory) -> Iterator[Check]:
     """Each decision has its entry, and each entry its decision."""
     entries = {
         event: {s.get("review"): e for e in life.of(event) if (s := _details(e)) is not None}
@@ -179,38 +185,40 @@ def _reviews(life: Life) -> Iterator[Check]:
     for event, told in entries.items():
         for review, entry in told.items():
             if review not in known:
-                yield Check(Chapter.DECIDED, f"decision {review}", None, event.value, (entry.id,))
+                yield Check(
+                    RecordChapter.DECIDED, f"decision {review}", None, event.value, (entry.id,)
+                )
 
 
 def _review(
-    kept: Reviewed, life: Life, entries: dict[Event, dict[Any, LedgerEntry]]
+    kept: ReviewSection, life: ItemHistory, entries: dict[Event, dict[Any, LedgerEntry]]
 ) -> Iterator[Check]:
     review = kept.review
     decided = entries[Event.DECIDED].get(review.id)
     if decided is None:
         if all(e.details is not None for e in life.of(Event.DECIDED)):
-            yield Check(Chapter.DECIDED, f"decision {review.id}", review.decision, None)
+            yield Check(RecordChapter.DECIDED, f"decision {review.id}", review.decision, None)
         return
     said = decided.details
     names = [name for name in SAID if name in said]  # older entries hold fewer
     table = (f"person {kept.login}", *(getattr(review, name) for name in names))
     told = (decided.actor, *(said[name] for name in names))
     what = f"decision {review.id}: who, {', '.join(names)}"
-    yield Check(Chapter.DECIDED, what, table, told, (decided.id,))
+    yield Check(RecordChapter.DECIDED, what, table, told, (decided.id,))
     undone = entries[Event.UNDONE].get(review.id)
     if undone is not None or review.undone_at is not None:
         both = (review.undone_at is not None, undone is not None)
-        yield Check(Chapter.DECIDED, f"decision {review.id} undone", *both, _numbers(undone))
+        yield Check(RecordChapter.DECIDED, f"decision {review.id} undone", *both, _numbers(undone))
     settled = entries[Event.SETTLED].get(review.id)
     if settled is not None:
         table_says = review.decision if review.settled_at else None
         what = f"decision {review.id} took effect"
         yield Check(
-            Chapter.DECIDED, what, table_says, settled.details.get("decision"), (settled.id,)
+            RecordChapter.DECIDED, what, table_says, settled.details.get("decision"), (settled.id,)
         )
 
 
-def _outcome(life: Life) -> Iterator[Check]:
+def _outcome(life: ItemHistory) -> Iterator[Check]:
     """How the review ended is what was decided last and for good, by a person or a list."""
     final = None
     for entry in life.of(Event.SETTLED, Event.LIST_DECIDED):
@@ -222,10 +230,12 @@ def _outcome(life: Life) -> Iterator[Check]:
     if final is not None or outcome is not None:
         told = final and (final.details.get("decision"), final.details.get("review"))
         held = outcome and (outcome.decision, outcome.review_id)
-        yield Check(Chapter.DECIDED, "how it ended, by which decision", held, told, _numbers(final))
+        yield Check(
+            RecordChapter.DECIDED, "how it ended, by which decision", held, told, _numbers(final)
+        )
 
 
-def _appeals(life: Life) -> Iterator[Check]:
+def _appeals(life: ItemHistory) -> Iterator[Check]:
     opened = {s.get("appeal"): e for e in life.of(Event.APPEALED) if (s := _details(e))}
     closed = {s.get("appeal"): e for e in life.of(Event.APPEAL_CLOSED) if (s := _details(e))}
     rows: dict[str, Appeal] = {str(a.id): a for a in life.people.appeals}
@@ -236,10 +246,10 @@ def _appeals(life: Life) -> Iterator[Check]:
         what = f"appeal {str(appeal)[:8]}: by whom, and the flag stands"
         told = (first and first.actor, last and last.details.get("upheld"))
         held = (row and row.opened_by, row and row.upheld)
-        yield Check(Chapter.APPEALED, what, held, told, _numbers(first, last))
+        yield Check(RecordChapter.APPEALED, what, held, told, _numbers(first, last))
 
 
-def _statements(life: Life) -> Iterator[Check]:
+def _statements(life: ItemHistory) -> Iterator[Check]:
     """What each statement of reasons says, and whether it stands."""
     told = {s.get("puid"): e for e in life.of(Event.STATED) if (s := _details(e)) is not None}
     ended = {s.get("puid"): e for e in life.of(Event.STATEMENT_WITHDRAWN) if (s := _details(e))}
@@ -250,31 +260,33 @@ def _statements(life: Life) -> Iterator[Check]:
         said = entry.details if entry else {}
         what = f"statement of reasons {str(puid)[:8]}: document, notice, withdrawn"
         ledger = entry and (said.get("document"), said.get("notice"), end is not None)
-        yield Check(Chapter.STATED, what, row and _stated(row, said), ledger, _numbers(entry, end))
+        yield Check(
+            RecordChapter.STATED, what, row and _stated(row, said), ledger, _numbers(entry, end)
+        )
 
 
-def _stated(row: Stated, said: dict[str, Any]) -> tuple[str, str, bool]:
+def _stated(row: StatementSection, said: dict[str, Any]) -> tuple[str, str, bool]:
     notice = sha256(row.statement.notice.encode()).hexdigest()
     withdrawn = row.statement.withdrawn_at is not None
     return digest_of(row.text, said.get("document")), notice, withdrawn
 
 
-def _anew(life: Life) -> Iterator[Check]:
+def _anew(life: ItemHistory) -> Iterator[Check]:
     """Which item this one supersedes, and which ones supersede it."""
     first = life.last(Event.SUBMITTED)
     if first is not None and first.details is not None:
         what, told = "the item that it was judged anew for", first.details.get("supersedes")
-        yield Check(Chapter.JUDGED_ANEW, what, life.item.supersedes, told, (first.id,))
+        yield Check(RecordChapter.JUDGED_ANEW, what, life.item.supersedes, told, (first.id,))
     entries = life.of(Event.REEVALUATED)
     if all(e.details is not None for e in entries):
         told = tuple(sorted((e.details.get("item") for e in entries), key=str))
         held = tuple(sorted(life.keeping.later, key=str))
         if told or held:
             what = "the items that it was judged anew as"
-            yield Check(Chapter.JUDGED_ANEW, what, held, told, _numbers(*entries))
+            yield Check(RecordChapter.JUDGED_ANEW, what, held, told, _numbers(*entries))
 
 
-_AROUND = Chapter.AROUND
+_AROUND = RecordChapter.AROUND
 _PARTS = (
     *(_sealed, _verdict, _image, _explanations, _reviews, _outcome),
     *(_appeals, _statements, _anew),
@@ -283,7 +295,7 @@ _FORGETTING = (Event.EXPIRED, Event.ERASED, Event.LOCKED_AWAY)
 
 
 def _check(entry: LedgerEntry | None, what: str, table: object, ledger: object) -> Check:
-    return Check(Chapter.SCORED, what, table, ledger, _numbers(entry))
+    return Check(RecordChapter.SCORED, what, table, ledger, _numbers(entry))
 
 
 def _details(entry: LedgerEntry | None) -> dict[str, Any] | None:

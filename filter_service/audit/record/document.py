@@ -12,11 +12,11 @@ from markupsafe import Markup
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from filter_service.audit.record.item_history import Life
-from filter_service.audit.record.log_positions import Place
+from filter_service.audit.record.item_history import ItemHistory
+from filter_service.audit.record.log_positions import LogPosition
 from filter_service.audit.record.page import Record
-from filter_service.audit.record.pictures import Inlined
-from filter_service.db.tables import Image, Item
+from filter_service.audit.record.pictures import FilePictures
+from filter_service.db.tables import Item, StoredImage
 from filter_service.errors import InvalidRequest
 from filter_service.images import Limits
 from filter_service.ledger.proofs import FORMAT, Inclusion
@@ -31,7 +31,7 @@ _PROOFS = re.compile(
 
 
 def written_down(
-    storage: Storage, limits: Limits, life: Life, others: frozenset[str], style: str
+    storage: Storage, limits: Limits, life: ItemHistory, others: frozenset[str], style: str
 ) -> str:
     """One page of HTML that can be kept, printed, and checked where no network is.
 
@@ -43,7 +43,7 @@ def written_down(
         .get_template("record/file.html")
         .render(
             r=Record(life),
-            pics=Inlined(life, storage, limits, others),
+            pics=FilePictures(life, storage, limits, others),
             ref=lambda number: f"#entry-{number}",
             style=Markup(style),
             proofs=Markup(_inside_script(proofs_of(life))),
@@ -56,20 +56,20 @@ def _templates() -> Environment:
     return environment(TEMPLATES)
 
 
-def shown_beside(session: Session, life: Life, seen: ColumnElement[bool]) -> frozenset[str]:
+def shown_beside(session: Session, life: ItemHistory, seen: ColumnElement[bool]) -> frozenset[str]:
     """The other images that explanations name, as far as they came with an item that is seen."""
     readable = (e.record for e in life.judged.explanations if e.record is not None)
     named = {image.digest for record in readable for image in record.images}
     query = (
-        select(Image.digest)
-        .join(Item, Item.image_id == Image.id)
-        .where(Image.digest.in_(named), Image.bytes_gone_at.is_(None), seen)
+        select(StoredImage.digest)
+        .join(Item, Item.image_id == StoredImage.id)
+        .where(StoredImage.digest.in_(named), StoredImage.bytes_gone_at.is_(None), seen)
         .distinct()
     )
     return frozenset(digest for digest in session.scalars(query) if digest is not None)
 
 
-def proofs_of(life: Life) -> dict[str, Any]:
+def proofs_of(life: ItemHistory) -> dict[str, Any]:
     """The same document as `audit prove` makes, of the entries that the record tells."""
     placed = [life.places[entry.id] for entry in life.entries]
     return {
@@ -91,13 +91,13 @@ def proofs_in(html: str) -> str:
     return found["json"]
 
 
-def _told(place: Place) -> dict[str, Any]:
+def _told(place: LogPosition) -> dict[str, Any]:
     said = place.payload
     told = said and {"actor": said.actor, "details": said.details, "salt": said.salt.hex()}
     return {"entry": json.loads(place.leaf), "payload": told}
 
 
-def _proven(place: Place, inclusion: Inclusion) -> dict[str, Any]:
+def _proven(place: LogPosition, inclusion: Inclusion) -> dict[str, Any]:
     proof = [b64encode(beside).decode() for beside in inclusion.proof]
     return {**_told(place), "position": inclusion.position, "proof": proof}
 

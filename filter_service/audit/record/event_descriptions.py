@@ -11,7 +11,7 @@ from filter_service.ledger import Event
 ERASED = "What this entry said is gone; its commitment is intact."
 
 
-class Chapter(StrEnum):
+class RecordChapter(StrEnum):
     """Where in the record an entry is told."""
 
     SUBMITTED = "submitted"
@@ -92,27 +92,29 @@ SENTENCES: dict[Event, str] = {
     Event.SIGNER_ADDED: "A key began to sign checkpoints[: {vkey}].",
 }
 
-CHAPTERS: dict[Chapter, frozenset[Event]] = {
-    Chapter.SUBMITTED: frozenset({Event.SUBMITTED, Event.FETCHED, Event.CANCELLED}),
-    Chapter.SCORED: frozenset(
+CHAPTERS: dict[RecordChapter, frozenset[Event]] = {
+    RecordChapter.SUBMITTED: frozenset({Event.SUBMITTED, Event.FETCHED, Event.CANCELLED}),
+    RecordChapter.SCORED: frozenset(
         {Event.JUDGED, Event.FAILED, Event.RETRIED, Event.LIST_DECIDED, Event.LOCKED_AWAY}
     ),
-    Chapter.EXPLAINED: frozenset({Event.EXPLAINED}),
-    Chapter.SEEN: frozenset(
+    RecordChapter.EXPLAINED: frozenset({Event.EXPLAINED}),
+    RecordChapter.SEEN: frozenset(
         {
             *(Event.OPENED, Event.CLAIMED, Event.RELEASED, Event.HANDED_OVER, Event.REVEALED),
             Event.SEALED_READ,
         }
     ),
-    Chapter.DECIDED: frozenset(
+    RecordChapter.DECIDED: frozenset(
         {Event.DECIDED, Event.UNDONE, Event.SETTLED, Event.LISTED, Event.UNLISTED}
     ),
-    Chapter.APPEALED: frozenset({Event.APPEALED, Event.APPEAL_CLOSED}),
-    Chapter.STATED: frozenset({Event.STATED, Event.STATEMENT_WITHDRAWN}),
-    Chapter.NOTIFIED: frozenset({Event.REDELIVERED}),
-    Chapter.JUDGED_ANEW: frozenset({Event.REEVALUATED, Event.REOPENED}),
-    Chapter.KEPT: frozenset({Event.HELD, Event.HOLD_RELEASED, Event.EXPIRED, Event.ERASED}),
-    Chapter.CHECKED: frozenset({Event.REPLAYED, Event.RECORD_READ, Event.SEARCHED, Event.EXPORTED}),
+    RecordChapter.APPEALED: frozenset({Event.APPEALED, Event.APPEAL_CLOSED}),
+    RecordChapter.STATED: frozenset({Event.STATED, Event.STATEMENT_WITHDRAWN}),
+    RecordChapter.NOTIFIED: frozenset({Event.REDELIVERED}),
+    RecordChapter.JUDGED_ANEW: frozenset({Event.REEVALUATED, Event.REOPENED}),
+    RecordChapter.KEPT: frozenset({Event.HELD, Event.HOLD_RELEASED, Event.EXPIRED, Event.ERASED}),
+    RecordChapter.CHECKED: frozenset(
+        {Event.REPLAYED, Event.RECORD_READ, Event.SEARCHED, Event.EXPORTED}
+    ),
 }
 
 _LEFT_OUT = re.compile(r"\[([^\[\]]*)\]")
@@ -143,9 +145,9 @@ _WORDS: dict[str, Mapping[object, str]] = {  # values that want another word
 _FIGURES = {"probability": ".4f", "margin": "+.3f", "bytes": ",", "rows": ","}
 
 
-def chapter_of(event: str) -> Chapter:
+def chapter_of(event: str) -> RecordChapter:
     """Where an entry is told."""
-    return next((c for c, events in CHAPTERS.items() if event in events), Chapter.AROUND)
+    return next((c for c, events in CHAPTERS.items() if event in events), RecordChapter.AROUND)
 
 
 def said_in(entry: LedgerEntry) -> dict[str, Any]:

@@ -1,17 +1,17 @@
 """What was decided about an item, in a sentence or three."""
 
-from filter_service.audit.record.item_history import Life
+from filter_service.audit.record.item_history import ItemHistory
 from filter_service.ledger import Event
 from filter_service.rendering.formats import percent, signed
 from filter_service.verdicts import Verdict, threshold_margin
 
 
-def headline(life: Life) -> str:
+def headline(life: ItemHistory) -> str:
     """The verdict, how the review ended, and what became of the last appeal."""
     return " ".join(said for part in (_judged, _reviewed, _appealed) if (said := part(life)))
 
 
-def _judged(life: Life) -> str:
+def _judged(life: ItemHistory) -> str:
     item, name = life.item, life.judged.class_name
     if item.verdict is None:
         return _unjudged(life)
@@ -36,13 +36,13 @@ def _judged(life: Life) -> str:
     )
 
 
-def _unjudged(life: Life) -> str:
+def _unjudged(life: ItemHistory) -> str:
     if life.of(Event.ERASED):
         return "It was erased before it was judged."
     return "It was taken back." if life.of(Event.CANCELLED) else "It waits to be judged."
 
 
-def _reviewed(life: Life) -> str:
+def _reviewed(life: ItemHistory) -> str:
     people = life.people
     if people.waits is not None:
         return "It waits for a person."
@@ -54,7 +54,7 @@ def _reviewed(life: Life) -> str:
     return f"{people.outcome.decision.capitalize()} by {by.login if by else 'somebody'}."
 
 
-def _appealed(life: Life) -> str:
+def _appealed(life: ItemHistory) -> str:
     if not life.people.appeals:
         return ""
     last = life.people.appeals[-1]

@@ -9,26 +9,26 @@ from sqlalchemy.orm import Session
 
 from filter_service import ledger
 from filter_service.audit.record import sections
-from filter_service.audit.record.log_positions import Place, newest_checkpoint, places_of
+from filter_service.audit.record.log_positions import LogPosition, newest_checkpoint, places_of
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Batch, Image, Item, LedgerEntry, StoredCheckpoint
+from filter_service.db.tables import Batch, Item, LedgerEntry, StoredCheckpoint, StoredImage
 from filter_service.errors import UnknownItem
 from filter_service.ledger import Entry, Event
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class ItemHistory:
     """Everything about one item."""
 
     item: Item
-    image: Image | None
+    image: StoredImage | None
     batch: Batch
     judged: sections.Judgement
     people: sections.People
-    notified: tuple[sections.Notified, ...]
+    notified: tuple[sections.NotificationSection, ...]
     keeping: sections.Keeping
     entries: tuple[LedgerEntry, ...]  # oldest first
-    places: dict[int, Place]  # by entry
+    places: dict[int, LogPosition]  # by entry
     checkpoint: StoredCheckpoint | None
     read_at: datetime
 
@@ -58,7 +58,7 @@ def read(
     actor: str,
     form: str,
     allow: Callable[[Session], object] = lambda session: None,
-) -> Life:
+) -> ItemHistory:
     """The record of an item, and an entry that says who read it, as a page or as a file.
 
     `allow` may refuse, in the same transaction. Raises UnknownItem.
@@ -74,13 +74,13 @@ def read(
         return life_of(session, item)
 
 
-def life_of(session: Session, item: Item) -> Life:
+def life_of(session: Session, item: Item) -> ItemHistory:
     """The record of an item, in the caller's transaction."""
     batch = session.get_one(Batch, item.batch_id)
     entries = ledger.of_item(session, item.id)
-    return Life(
+    return ItemHistory(
         item=item,
-        image=None if item.image_id is None else session.get(Image, item.image_id),
+        image=None if item.image_id is None else session.get(StoredImage, item.image_id),
         batch=batch,
         judged=sections.judgement(session, item, batch),
         people=sections.people_of(session, item.id),

@@ -14,10 +14,10 @@ from filter_service.db.tables import (
     Item,
     LedgerEntry,
     LedgerRow,
-    Sealed,
-    Signer,
+    SealedEntry,
     StoredCheckpoint,
-    Unsealed,
+    StoredSigner,
+    UnsealedEntry,
 )
 from filter_service.ledger import Entry, Event
 
@@ -28,7 +28,7 @@ SLACK = timedelta(minutes=10)  # entries are numbered a little out of the order 
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class LedgerState:
     """How far the ledger is sealed, and who vouches for it."""
 
     checkpoint: StoredCheckpoint | None
@@ -39,7 +39,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class JournalFilter:
     """Which entries are looked for."""
 
     event: Event | None = None
@@ -54,7 +54,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class JournalPage:
     """Some entries, newest first, with the positions of those that are sealed."""
 
     entries: list[LedgerEntry]
@@ -63,9 +63,9 @@ class Page:
     looked: bool  # fewer than a page, and there is more to look through
 
 
-def state(sessions: Sessions) -> State:
+def state(sessions: Sessions) -> LedgerState:
     """Of the whole ledger."""
-    some = select(Unsealed.entry_id).order_by(Unsealed.entry_id).limit(MANY).subquery()
+    some = select(UnsealedEntry.entry_id).order_by(UnsealedEntry.entry_id).limit(MANY).subquery()
     published = (
         select(StoredCheckpoint)
         .where(StoredCheckpoint.published_at.is_not(None))
@@ -77,10 +77,10 @@ def state(sessions: Sessions) -> State:
             select(func.min(some.c.entry_id), func.count()).select_from(some)
         ).one()
         since = select(LedgerRow.at).where(LedgerRow.id == first)
-        return State(
+        return LedgerState(
             newest_checkpoint(session),
             session.scalar(published),
-            session.scalar(select(Signer.vkey).order_by(Signer.id.desc()).limit(1)),
+            session.scalar(select(StoredSigner.vkey).order_by(StoredSigner.id.desc()).limit(1)),
             waiting,
             session.scalar(since) if waiting else None,
         )
@@ -88,11 +88,11 @@ def state(sessions: Sessions) -> State:
 
 def recent(
     sessions: Sessions,
-    wanted: Wanted,
+    wanted: JournalFilter,
     seen: ColumnElement[bool],
     actor: str,
     before: int | None = None,
-) -> Page:
+) -> JournalPage:
     """Entries, newest first; looking for some of them is written down.
 
     `seen` is the condition on items whose entries may be shown.
@@ -113,7 +113,7 @@ def recent(
         entries = found[:ROWS]
         more = len(found) > ROWS
         following = entries[-1].id if more else floor if floor > low else None
-        return Page(entries, _positions(session, entries), following, not more)
+        return JournalPage(entries, _positions(session, entries), following, not more)
 
 
 def entry_of(session: Session, entry_id: int) -> LedgerEntry | None:
@@ -121,7 +121,7 @@ def entry_of(session: Session, entry_id: int) -> LedgerEntry | None:
     return session.scalar(select(LedgerEntry).where(LedgerEntry.id == entry_id))
 
 
-def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+def _conditions(wanted: JournalFilter) -> list[ColumnElement[bool]]:
     found = []
     if wanted.event is not None:
         found.append(LedgerEntry.event == wanted.event.value)
@@ -135,7 +135,7 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     return found
 
 
-def _between(session: Session, wanted: Wanted, before: int | None) -> tuple[int, int]:
+def _between(session: Session, wanted: JournalFilter, before: int | None) -> tuple[int, int]:
     """The numbers between which entries of that time lie: [low, high)."""
     newest = session.scalar(select(func.max(LedgerRow.id))) or 0
     high = newest + 1
@@ -162,7 +162,7 @@ def _first_after(session: Session, at: datetime, newest: int) -> int:
 
 
 def _positions(session: Session, entries: list[LedgerEntry]) -> dict[int, int]:
-    query = select(Sealed.entry_id, Sealed.position).where(
-        Sealed.entry_id.in_([e.id for e in entries])
+    query = select(SealedEntry.entry_id, SealedEntry.position).where(
+        SealedEntry.entry_id.in_([e.id for e in entries])
     )
     return dict(session.execute(query).all())

@@ -37,7 +37,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LogPosition:
     """One entry as anybody can check it: what it commits to, its leaf, and its way to the root."""
 
     leaf: bytes  # its data: canonical JSON
@@ -62,7 +62,7 @@ def newest_checkpoint(session: Session) -> StoredCheckpoint | None:
     return session.scalar(newest)
 
 
-def places_of(session: Session, entry_ids: Iterable[int]) -> dict[int, Place]:
+def places_of(session: Session, entry_ids: Iterable[int]) -> dict[int, LogPosition]:
     """The places of some entries, each checked against the newest checkpoint."""
     wanted = sorted(entry_ids)
     proofs: Mapping[int, Inclusion] = {}
@@ -89,7 +89,7 @@ def places_of(session: Session, entry_ids: Iterable[int]) -> dict[int, Place]:
 
 def _place(
     row: LedgerRow, said: Payload | None, inclusion: Inclusion | None, signed: Checkpoint | None
-) -> Place:
+) -> LogPosition:
     committed = bytes.fromhex(row.commitment)
     data = leaf(row.id, row.at, row.event, row.item_id, row.batch_id, committed)
     broken = None
@@ -97,7 +97,7 @@ def _place(
         broken = "What it says is not what it committed to."
     elif inclusion is not None and signed is not None:
         broken = _misplaced(data, inclusion, signed)
-    return Place(data, row.commitment, said, inclusion, broken)
+    return LogPosition(data, row.commitment, said, inclusion, broken)
 
 
 def _misplaced(data: bytes, inclusion: Inclusion, signed: Checkpoint) -> str | None:

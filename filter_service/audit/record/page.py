@@ -9,20 +9,25 @@ from functools import cached_property
 from filter_service.audit.record import consistency
 from filter_service.audit.record.consistency import Check
 from filter_service.audit.record.event_descriptions import (
-    Chapter,
+    RecordChapter,
     chapter_of,
     said_in,
     sentence,
     who,
 )
 from filter_service.audit.record.headline import headline
-from filter_service.audit.record.item_history import Life
-from filter_service.audit.record.sections import Explained, Measured, Notified, Reviewed
+from filter_service.audit.record.item_history import ItemHistory
+from filter_service.audit.record.sections import (
+    ExplanationSection,
+    MeasurementSection,
+    NotificationSection,
+    ReviewSection,
+)
 from filter_service.db.tables import Appeal, LedgerEntry
-from filter_service.images.views import Seen
+from filter_service.images.views import ShareSeen
 from filter_service.ledger import Event
 from filter_service.policy import ForbiddenClass
-from filter_service.rendering.evidence import Evidence, evidence
+from filter_service.rendering.evidence import ClassEvidence, evidence
 from filter_service.rendering.formats import signed
 from filter_service.verdicts import probability, threshold_margin
 
@@ -30,7 +35,7 @@ LONGEST = 200  # letters of a value that two sides do not agree about
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class ScoreLine:
     """A class as it was measured, beside what the policy asks for."""
 
     forbidden: ForbiddenClass
@@ -48,7 +53,7 @@ class Score:
 class Record:
     """One item's record, ready to be drawn as a page or as a file."""
 
-    life: Life
+    life: ItemHistory
 
     @cached_property
     def checks(self) -> list[Check]:
@@ -65,7 +70,7 @@ class Record:
         return frozenset(number for check in self.broken for number in check.entries)
 
     @cached_property
-    def chapters(self) -> Mapping[Chapter, list[LedgerEntry]]:
+    def chapters(self) -> Mapping[RecordChapter, list[LedgerEntry]]:
         """The entries of each chapter, oldest first."""
         found = defaultdict(list)
         for entry in self.life.entries:
@@ -73,7 +78,7 @@ class Record:
         return found
 
     def lines(self, *names: str) -> list[LedgerEntry]:
-        return [entry for name in names for entry in self.chapters.get(Chapter(name), [])]
+        return [entry for name in names for entry in self.chapters.get(RecordChapter(name), [])]
 
     def says(self, entry: LedgerEntry) -> str:
         return sentence(entry)
@@ -117,10 +122,10 @@ class Record:
         return any(s.forbidden.calibration is not None for s in self.scores)
 
     @property
-    def seen(self) -> Seen | None:
+    def seen(self) -> ShareSeen | None:
         """How much of the image the model looked at."""
         item = self.life.item
-        return Seen.of(item.seen_pixels, item.seen_time)
+        return ShareSeen.of(item.seen_pixels, item.seen_time)
 
     @property
     def picture_kept(self) -> bool:
@@ -134,7 +139,7 @@ class Record:
         return self.numbers("judged")[-1:]
 
     @cached_property
-    def scores(self) -> list[Score]:
+    def scores(self) -> list[ScoreLine]:
         """Every class of the policy, as far as it was measured."""
         measured = {m.class_name: m for m in self.life.judged.scores}
         policy = self.life.judged.policy
@@ -149,7 +154,7 @@ class Record:
         flagged |= {e.class_name for e in judged.explanations} | {judged.class_name or ""}
         return [c for c in (judged.policy.classes if judged.policy else ()) if c.name in flagged]
 
-    def evidence(self, explained: Explained) -> Evidence | None:
+    def evidence(self, explained: ExplanationSection) -> ClassEvidence | None:
         """What an explanation says, as the item's page draws it; None where it cannot be read."""
         forbidden = self.life.judged.forbidden(explained.class_name)
         record = explained.record
@@ -157,17 +162,17 @@ class Record:
             return None
         return evidence(self.life.item.id, forbidden, record.margin, record)
 
-    def explaining(self, explained: Explained) -> tuple[int, ...]:
+    def explaining(self, explained: ExplanationSection) -> tuple[int, ...]:
         """The entry that holds an explanation's digest."""
         return self._about(Event.EXPLAINED, "class", explained.class_name)[-1:]
 
-    def review_of(self, entry: LedgerEntry) -> Reviewed | None:
+    def review_of(self, entry: LedgerEntry) -> ReviewSection | None:
         """The row of a decision, beside its entry."""
         number = said_in(entry).get("review") if entry.event == Event.DECIDED else None
         return next((r for r in self.life.people.reviews if r.review.id == number), None)
 
     @property
-    def reviews_without_entry(self) -> list[Reviewed]:
+    def reviews_without_entry(self) -> list[ReviewSection]:
         """Decisions whose entries were erased, or never written."""
         told = [said_in(entry).get("review") for entry in self.life.of(Event.DECIDED)]
         return [r for r in self.life.people.reviews if r.review.id not in told]
@@ -179,7 +184,7 @@ class Record:
     def stating(self, puid: object) -> tuple[int, ...]:
         return self._about(Event.STATED, "puid", str(puid))
 
-    def causing(self, told: Notified) -> tuple[int, ...]:
+    def causing(self, told: NotificationSection) -> tuple[int, ...]:
         """The entries of the transaction in which something was written for the platforms."""
         return tuple(e.id for e in self.life.entries if e.at == told.at)
 
@@ -223,6 +228,6 @@ def _said(value: object) -> str:
     return str(value)
 
 
-def _score(forbidden: ForbiddenClass, measured: Measured) -> Score:
+def _score(forbidden: ForbiddenClass, measured: MeasurementSection) -> ScoreLine:
     p = probability(measured.margin, forbidden)
-    return Score(forbidden, measured.margin, p, p >= forbidden.threshold, measured.exact)
+    return ScoreLine(forbidden, measured.margin, p, p >= forbidden.threshold, measured.exact)

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from PIL.Image import Image as Picture
 
-from filter_service.audit.record.item_history import Life
+from filter_service.audit.record.item_history import ItemHistory
 from filter_service.errors import ImageError
 from filter_service.images import Limits
 from filter_service.images.views import View
@@ -34,7 +34,7 @@ class Pictures(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Addresses:
+class PagePictures:
     """For a page: the pictures of the item's own page."""
 
     item_id: int
@@ -53,10 +53,10 @@ class Addresses:
 
 
 @dataclass(frozen=True, slots=True)
-class Inlined:
+class FilePictures:
     """For a file: every picture drawn into it."""
 
-    life: Life
+    life: ItemHistory
     storage: Storage
     limits: Limits
     others: frozenset[str]  # digests of other images that may be shown

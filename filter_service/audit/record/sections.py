@@ -24,11 +24,11 @@ from filter_service.db.tables import (
     Review,
     ReviewCase,
     ReviewOutcome,
-    Statement,
     StoredEncoder,
     StoredExplanation,
     StoredPolicy,
     StoredScore,
+    StoredStatement,
     WebhookEndpoint,
 )
 from filter_service.images.views import View
@@ -39,7 +39,7 @@ DELIVERIES = 100  # of one item, the last ones, with as many attempts of each
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasurementSection:
     """What the encoder gave an image for one class of the policy."""
 
     class_name: str
@@ -49,7 +49,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class ExplanationSection:
     """An explanation, and the exact text that the ledger holds the digest of."""
 
     class_name: str
@@ -67,8 +67,8 @@ class Judgement:
     activation: Activation | None  # that made this version the one its name means
     encoder: StoredEncoder | None
     class_name: str | None  # of the worst score
-    scores: tuple[Measured, ...]
-    explanations: tuple[Explained, ...]
+    scores: tuple[MeasurementSection, ...]
+    explanations: tuple[ExplanationSection, ...]
 
     def forbidden(self, name: str | None) -> ForbiddenClass | None:
         """A class in the policy's words; None where they say nothing of it."""
@@ -77,7 +77,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class Reviewed:
+class ReviewSection:
     """One person's decision."""
 
     review: Review
@@ -85,10 +85,10 @@ class Reviewed:
 
 
 @dataclass(frozen=True, slots=True)
-class Stated:
+class StatementSection:
     """A statement of reasons, and the exact text of its document."""
 
-    statement: Statement
+    statement: StoredStatement
     text: str
 
 
@@ -96,15 +96,15 @@ class Stated:
 class People:
     """What people did about it."""
 
-    reviews: tuple[Reviewed, ...]
+    reviews: tuple[ReviewSection, ...]
     waits: str | None  # the stage of its case
     outcome: ReviewOutcome | None
     appeals: tuple[Appeal, ...]
-    statements: tuple[Stated, ...]
+    statements: tuple[StatementSection, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Notified:
+class NotificationSection:
     """Something that one platform was to be told about the item."""
 
     message_id: uuid.UUID
@@ -155,21 +155,23 @@ def people_of(session: Session, item_id: int) -> People:
         .order_by(Review.id)
     )
     appeals = select(Appeal).where(Appeal.item_id == item_id)
-    text = cast(Statement.document, Text).label("exact")
-    statements = select(Statement, text).where(Statement.item_id == item_id)
+    text = cast(StoredStatement.document, Text).label("exact")
+    statements = select(StoredStatement, text).where(StoredStatement.item_id == item_id)
     return People(
-        tuple(Reviewed(review, login) for review, login in session.execute(reviews)),
+        tuple(ReviewSection(review, login) for review, login in session.execute(reviews)),
         session.scalar(select(ReviewCase.stage).where(ReviewCase.item_id == item_id)),
         session.get(ReviewOutcome, item_id),
         tuple(session.scalars(appeals.order_by(Appeal.opened_at, Appeal.id))),
         tuple(
-            Stated(*row)
-            for row in session.execute(statements.order_by(Statement.issued_at, Statement.puid))
+            StatementSection(*row)
+            for row in session.execute(
+                statements.order_by(StoredStatement.issued_at, StoredStatement.puid)
+            )
         ),
     )
 
 
-def notified(session: Session, item_id: int) -> tuple[Notified, ...]:
+def notified(session: Session, item_id: int) -> tuple[NotificationSection, ...]:
     """What platforms were told about it, oldest first."""
     query = (
         select(OutboxEvent, Delivery, WebhookEndpoint.url)
@@ -189,7 +191,7 @@ def notified(session: Session, item_id: int) -> tuple[Notified, ...]:
     for one in session.scalars(tries):
         attempts[one.event_id, one.endpoint_id].append(one)
     return tuple(
-        Notified(
+        NotificationSection(
             event.message_id,
             event.type,
             url,
@@ -215,7 +217,7 @@ def keeping(session: Session, item: Item) -> Keeping:
     )
 
 
-def _scores(session: Session, item: Item, stored: StoredPolicy) -> tuple[Measured, ...]:
+def _scores(session: Session, item: Item, stored: StoredPolicy) -> tuple[MeasurementSection, ...]:
     query = (
         select(
             PolicyClass.name,
@@ -235,12 +237,12 @@ def _scores(session: Session, item: Item, stored: StoredPolicy) -> tuple[Measure
         .order_by(PolicyClass.position)
     )
     return tuple(
-        Measured(name, margin, View.parse(frame, view), exact)
+        MeasurementSection(name, margin, View.parse(frame, view), exact)
         for name, margin, frame, view, exact in session.execute(query)
     )
 
 
-def _explanations(session: Session, item: Item) -> tuple[Explained, ...]:
+def _explanations(session: Session, item: Item) -> tuple[ExplanationSection, ...]:
     """In the policy's order; their text as it is stored, which is what was committed to."""
     query = (
         select(PolicyClass.name, cast(StoredExplanation.record, Text), StoredExplanation.created_at)
@@ -252,5 +254,6 @@ def _explanations(session: Session, item: Item) -> tuple[Explained, ...]:
         .order_by(PolicyClass.position)
     )
     return tuple(
-        Explained(name, text, explanation_in(text), at) for name, text, at in session.execute(query)
+        ExplanationSection(name, text, explanation_in(text), at)
+        for name, text, at in session.execute(query)
     )

@@ -15,7 +15,7 @@ Value = float | str | bool | None
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class RecordDifference:
     """One value on record that was not found again."""
 
     place: str
@@ -26,17 +26,17 @@ class Difference:
 
 
 @dataclass
-class Comparison:
+class RecordComparison:
     """Everything that was compared of one item."""
 
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[RecordDifference] = field(default_factory=list)
     largest: dict[str, float] = field(default_factory=dict)  # by quantity; compared numbers only
     notes: list[str] = field(default_factory=list)  # what could not be compared, and why
 
     def same(self, place: str, recorded: Value, computed: Value) -> bool:
         """What must be equal."""
         if recorded != computed:
-            self.differences.append(Difference(place, recorded, computed, EXACTLY.size))
+            self.differences.append(RecordDifference(place, recorded, computed, EXACTLY.size))
         return recorded == computed
 
     def number(
@@ -56,7 +56,7 @@ class Comparison:
         self._seen(quantity or place, apart)
         if not apart <= allowed:  # nor NaN
             found = None if math.isnan(apart) else apart
-            self.differences.append(Difference(place, recorded, computed, allowed, found))
+            self.differences.append(RecordDifference(place, recorded, computed, allowed, found))
 
     def grid(
         self, place: str, recorded: npt.NDArray[np.float16], computed: npt.NDArray[np.float16]
@@ -73,7 +73,7 @@ class Comparison:
         if over[worst] > 0:
             found = f"{place}: place {worst}, of {int((over > 0).sum())} that differ"
             self.differences.append(
-                Difference(
+                RecordDifference(
                     found,
                     float(a[worst]),
                     float(b[worst]),

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from filter_service.audit.record.stored_json import digest_of, explanation_in
-from filter_service.audit.replay.comparison import Comparison
-from filter_service.audit.replay.recorded import Stored
+from filter_service.audit.replay.comparison import RecordComparison
+from filter_service.audit.replay.recorded import RecordedExplanation
 from filter_service.audit.replay.rescoring import Rescorer, suspect_of
 from filter_service.audit.replay.tolerances import DEGREES, LOGITS, PROBABILITIES, SHARES
 from filter_service.encoder import Encoder
@@ -26,7 +26,7 @@ NUMBERS_OF_A_WORD = ("shapley", "standard_error", "substituted", "leave_one_out"
 
 
 @dataclass(frozen=True)
-class Computed:
+class RecomputedImage:
     """What was computed now of one image, by the way that every image takes."""
 
     subject: Subject
@@ -51,9 +51,9 @@ class Computed:
 
 
 def compare_told(
-    found: Comparison,
+    found: RecordComparison,
     class_name: str,
-    stored: Stored,
+    stored: RecordedExplanation,
     told: Mapping[str, Any] | None,
     fingerprint: str,
 ) -> None:
@@ -72,10 +72,10 @@ def compare_told(
 
 
 def compare_explanation(
-    found: Comparison,
+    found: RecordComparison,
     class_name: str,
-    stored: Stored,
-    computed: Computed,
+    stored: RecordedExplanation,
+    computed: RecomputedImage,
     rescorer: Rescorer,
 ) -> None:
     """Everything that the record of one class says."""
@@ -113,7 +113,7 @@ def _proof(record: Explanation, now: Explanation) -> Proof | FirstProof:
 
 
 def _compare_head(
-    found: Comparison, record: Explanation, now: Explanation, question: Question
+    found: RecordComparison, record: Explanation, now: Explanation, question: Question
 ) -> None:
     name = record.class_name
     found.same(f"{name}: frame", record.frame, now.frame)
@@ -138,7 +138,7 @@ def _compare_head(
         found.same(f"{name}: provenance: {field}", before, after)
 
 
-def _compare_maps(found: Comparison, place: str, record: Map | None, now: Map | None) -> None:
+def _compare_maps(found: RecordComparison, place: str, record: Map | None, now: Map | None) -> None:
     if record is None or now is None:
         found.same(place, record is not None, now is not None)
         return
@@ -149,7 +149,7 @@ def _compare_maps(found: Comparison, place: str, record: Map | None, now: Map | 
     found.grid(place, record.grid, now.grid)
 
 
-def _compare_prompts(found: Comparison, record: Explanation, now: Explanation) -> None:
+def _compare_prompts(found: RecordComparison, record: Explanation, now: Explanation) -> None:
     """Prompts that carry the margin; a second one may just have passed the mark, or not."""
     before, after = {p.prompt: p for p in record.words}, {p.prompt: p for p in now.words}
     for prompt in dict.fromkeys([*before, *after]):
@@ -160,7 +160,9 @@ def _compare_prompts(found: Comparison, record: Explanation, now: Explanation) -
             found.same(place, prompt in before, prompt in after)
 
 
-def _compare_words(found: Comparison, place: str, record: PromptWords, now: PromptWords) -> None:
+def _compare_words(
+    found: RecordComparison, place: str, record: PromptWords, now: PromptWords
+) -> None:
     found.number(f"{place}: weight", record.weight, now.weight, SHARES, "prompt: weight")
     found.number(f"{place}: logit", record.logit, now.logit, LOGITS, "prompt: logit")
     found.number(f"{place}: empty", record.empty, now.empty, LOGITS, "prompt: empty")
@@ -170,7 +172,7 @@ def _compare_words(found: Comparison, place: str, record: PromptWords, now: Prom
             _compare_word(found, f"{place}: {before.word}", before, after)
 
 
-def _compare_word(found: Comparison, place: str, record: Word, now: Word) -> None:
+def _compare_word(found: RecordComparison, place: str, record: Word, now: Word) -> None:
     for field in NUMBERS_OF_A_WORD:
         before, after = getattr(record, field), getattr(now, field)
         found.number(f"{place}: {field}", before, after, LOGITS, f"word: {field}")
@@ -181,7 +183,7 @@ def _compare_word(found: Comparison, place: str, record: Word, now: Word) -> Non
 
 
 def _compare_proofs(
-    found: Comparison, record: Explanation, now: Proof | FirstProof, allowed: float
+    found: RecordComparison, record: Explanation, now: Proof | FirstProof, allowed: float
 ) -> None:
     """What the masked images lost; those come from the screening pass.
 

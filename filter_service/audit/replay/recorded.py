@@ -14,13 +14,13 @@ from filter_service.db.policies import KnownPolicy, load_policy
 from filter_service.db.tables import (
     Batch,
     Embedding,
-    Image,
     Item,
     LedgerEntry,
     PolicyClass,
     SealedItem,
     StoredEncoder,
     StoredExplanation,
+    StoredImage,
     StoredScore,
 )
 from filter_service.errors import AnotherEncoder, UnknownItem
@@ -56,7 +56,7 @@ class NotReplayed:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class RecordedExplanation:
     """An explanation as it is stored."""
 
     faithful: bool
@@ -64,7 +64,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class LedgerExplanations:
     """What the ledger says of an item's explanations, by class."""
 
     explained: Mapping[str, Mapping[str, Any]]  # details of the newest entry of each
@@ -88,8 +88,8 @@ class OnRecord:
     judged: Mapping[str, Any] | None  # details of the ledger's entry
     views: frozenset[View]  # of which the encoder's vectors are stored; empty: they expired
     scores: Mapping[str, tuple[float, bool]]  # by class: margin, and whether it is float32's
-    explanations: Mapping[str, Stored]  # by class
-    told: Told
+    explanations: Mapping[str, RecordedExplanation]  # by class
+    told: LedgerExplanations
 
     @property
     def encoder_named(self) -> str:
@@ -102,7 +102,7 @@ def on_record(session: Session, item_id: int) -> OnRecord | NotReplayed:
     item = session.get(Item, item_id)
     if item is None:
         raise UnknownItem(f"There is no item {item_id}; `filter-service items` lists them.")
-    image = None if item.image_id is None else session.get_one(Image, item.image_id)
+    image = None if item.image_id is None else session.get_one(StoredImage, item.image_id)
     if (apart := _apart(session, item, image)) is not None:
         return apart
     assert image is not None and image.digest is not None and item.encoder_id is not None
@@ -162,7 +162,7 @@ def decoder_of(encoder: StoredEncoder) -> int:
     return int(encoder.details.get("decoder", 1))
 
 
-def _apart(session: Session, item: Item, image: Image | None) -> NotReplayed | None:
+def _apart(session: Session, item: Item, image: StoredImage | None) -> NotReplayed | None:
     """The first reason for which an item is left as it is, if there is one."""
     number, undetermined = item.id, item.verdict is Verdict.UNDETERMINED
     locked = exists().where(SealedItem.image_id == item.image_id)
@@ -179,7 +179,7 @@ def _apart(session: Session, item: Item, image: Image | None) -> NotReplayed | N
     return next((NotReplayed(number, why, f"Item {number} {said}") for why, said in found), None)
 
 
-def _told(entries: Iterable[LedgerEntry]) -> Told:
+def _told(entries: Iterable[LedgerEntry]) -> LedgerExplanations:
     """Of all entries of an item, oldest first."""
     explained: dict[str, Mapping[str, Any]] = {}
     deleted: set[str] = set()
@@ -190,7 +190,7 @@ def _told(entries: Iterable[LedgerEntry]) -> Told:
             deleted.discard(said["class"])
         elif entry.event in DELETED or "explanations" in _expired(entry):
             deleted.update(explained)
-    return Told(explained, frozenset(deleted))
+    return LedgerExplanations(explained, frozenset(deleted))
 
 
 def _expired(entry: LedgerEntry) -> Collection[str]:
@@ -219,11 +219,13 @@ def _views(session: Session, encoder_id: int, image_id: int) -> frozenset[View]:
     return frozenset(View.parse(frame, name) for frame, name in session.execute(stored))
 
 
-def _explanations(session: Session, item_id: int, encoder_id: int) -> dict[str, Stored]:
+def _explanations(
+    session: Session, item_id: int, encoder_id: int
+) -> dict[str, RecordedExplanation]:
     text = cast(StoredExplanation.record, Text)
     rows = session.execute(
         select(PolicyClass.name, StoredExplanation.faithful, text)
         .join(PolicyClass, PolicyClass.id == StoredExplanation.class_id)
         .where(StoredExplanation.item_id == item_id, StoredExplanation.encoder_id == encoder_id)
     )
-    return {name: Stored(faithful, record) for name, faithful, record in rows}
+    return {name: RecordedExplanation(faithful, record) for name, faithful, record in rows}

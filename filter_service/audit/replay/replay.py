@@ -11,8 +11,12 @@ import numpy.typing as npt
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
-from filter_service.audit.replay.comparison import Comparison
-from filter_service.audit.replay.explanations import Computed, compare_explanation, compare_told
+from filter_service.audit.replay.comparison import RecordComparison
+from filter_service.audit.replay.explanations import (
+    RecomputedImage,
+    compare_explanation,
+    compare_told,
+)
 from filter_service.audit.replay.recorded import (
     Apart,
     NotReplayed,
@@ -36,7 +40,7 @@ from filter_service.verdicts import Verdict
 ACTOR = "service"
 
 
-class Result(StrEnum):
+class ReplayResult(StrEnum):
     """How a replay ended."""
 
     SAME = "within tolerance"
@@ -44,16 +48,16 @@ class Result(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayedItem:
     """One item beside its record."""
 
     item_id: int
-    found: Comparison
+    found: RecordComparison
     screened: bool  # its margin was a fast look's, and was compared with the encoder's band
 
     @property
-    def result(self) -> Result:
-        return Result.DIFFERS if self.found.differences else Result.SAME
+    def result(self) -> ReplayResult:
+        return ReplayResult.DIFFERS if self.found.differences else ReplayResult.SAME
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Replay:
     encoder: Encoder
     limits: Limits
 
-    def one(self, item_id: int) -> Replayed | NotReplayed:
+    def one(self, item_id: int) -> ReplayedItem | NotReplayed:
         """Raises UnknownItem, and AnotherEncoder where the record names one."""
         with self.sessions.begin() as session:
             record = on_record(session, item_id)
@@ -77,7 +81,7 @@ class Replay:
             _note(session, record, done)
         return done
 
-    def many(self, items: Iterable[int]) -> Iterator[Replayed | NotReplayed]:
+    def many(self, items: Iterable[int]) -> Iterator[ReplayedItem | NotReplayed]:
         """One after the other; those of another encoder are counted apart."""
         for item_id in items:
             try:
@@ -85,22 +89,22 @@ class Replay:
             except AnotherEncoder as error:
                 yield NotReplayed(item_id, Apart.ANOTHER_ENCODER, str(error))
 
-    def _replayed(self, record: OnRecord) -> Replayed:
-        found = Comparison()
+    def _replayed(self, record: OnRecord) -> ReplayedItem:
+        found = RecordComparison()
         compare_row(found, record)
         screened = record.row["verdict"] is Verdict.CLEAR
         try:
             subject = self._subject(found, record)
         except ImageError as error:  # the store should have it, whole
             found.same("image", record.digest, str(error))
-            return Replayed(record.item_id, found, screened)
+            return ReplayedItem(record.item_id, found, screened)
         (outcome,) = moderate([subject], record.policy.policy, self.encoder)
         found.same("verdict", record.row["verdict"], outcome.verdict)
         bands = self._bands(record)
         compare_scores(found, record, outcome.scores, bands)
-        computed = Computed(subject, outcome, record.policy.policy, self.encoder, bands)
+        computed = RecomputedImage(subject, outcome, record.policy.policy, self.encoder, bands)
         self._compare_explanations(found, record, computed)
-        return Replayed(record.item_id, found, screened)
+        return ReplayedItem(record.item_id, found, screened)
 
     def _bands(self, record: OnRecord) -> npt.NDArray[np.float64]:
         """How far a fast look's margins may lie apart, in its precision then or now: (classes,)."""
@@ -108,7 +112,7 @@ class Replay:
         policy = record.policy.policy
         return np.maximum(then.band(policy), self.encoder.band(policy))
 
-    def _subject(self, found: Comparison, record: OnRecord) -> Subject:
+    def _subject(self, found: RecordComparison, record: OnRecord) -> Subject:
         """Seen as it was then, as the stored views tell; a note where nothing gives those here."""
         data, said = self.storage.get(record.digest), record.policy.policy.coverage
         for coverage in dict.fromkeys((said or Coverage.WHOLE, *Coverage)):
@@ -122,7 +126,7 @@ class Replay:
         return prepare(data, self.encoder, self.limits, said or Coverage.WHOLE)
 
     def _compare_explanations(
-        self, found: Comparison, record: OnRecord, computed: Computed
+        self, found: RecordComparison, record: OnRecord, computed: RecomputedImage
     ) -> None:
         alike = self.encoder.precision == record.precision
         if not alike:
@@ -150,7 +154,7 @@ class Replay:
                 found.same(f"{name}: explanation", None, "explained")
 
 
-def _note(session: Session, record: OnRecord, done: Replayed) -> None:
+def _note(session: Session, record: OnRecord, done: ReplayedItem) -> None:
     details: dict[str, Any] = {
         "result": done.result,
         "differences": len(done.found.differences),
@@ -168,7 +172,7 @@ class Total:
         self.screened = 0
         self.largest: dict[str, float] = {}
 
-    def add(self, done: Replayed | NotReplayed) -> None:
+    def add(self, done: ReplayedItem | NotReplayed) -> None:
         if isinstance(done, NotReplayed):
             self.results[done.why] += 1
             return
@@ -179,8 +183,8 @@ class Total:
 
     @property
     def differs(self) -> bool:
-        return bool(self.results[Result.DIFFERS])
+        return bool(self.results[ReplayResult.DIFFERS])
 
     @property
     def replayed(self) -> int:
-        return self.results[Result.SAME] + self.results[Result.DIFFERS]
+        return self.results[ReplayResult.SAME] + self.results[ReplayResult.DIFFERS]

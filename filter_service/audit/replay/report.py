@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-from filter_service.audit.replay.comparison import Difference, Value
+from filter_service.audit.replay.comparison import RecordDifference, Value
 from filter_service.audit.replay.recorded import NotReplayed
-from filter_service.audit.replay.replay import Replayed, Total
+from filter_service.audit.replay.replay import ReplayedItem, Total
 from filter_service.audit.replay.tolerances import STATED, VERSION
 
 
-def as_json(done: Replayed | NotReplayed) -> dict[str, Any]:
+def as_json(done: ReplayedItem | NotReplayed) -> dict[str, Any]:
     """One item."""
     if isinstance(done, NotReplayed):
         return {
@@ -36,7 +36,7 @@ def total_as_json(total: Total, **about: object) -> dict[str, Any]:
     }
 
 
-def lines(done: Replayed | NotReplayed) -> Iterator[str]:
+def lines(done: ReplayedItem | NotReplayed) -> Iterator[str]:
     """One item: a line, and one more for everything that differs."""
     if isinstance(done, NotReplayed):
         yield f"not replayed: {done.sentence}"
@@ -66,7 +66,7 @@ def total_lines(total: Total) -> Iterator[str]:
         yield f"        {tolerance.reason}"
 
 
-def _line(difference: Difference) -> str:
+def _line(difference: RecordDifference) -> str:
     apart = difference.difference
     told = (
         f"{difference.place}: recorded {_said(difference.recorded)}, "

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from sqlalchemy import exists, select
 
-from filter_service.audit.replay.comparison import Comparison
+from filter_service.audit.replay.comparison import RecordComparison
 from filter_service.audit.replay.tolerances import DEGREES, KEPT, LOGITS, SCREENED, SCREENED_DEGREES
 from filter_service.db.embeddings import known_vectors
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Image, SealedItem
+from filter_service.db.tables import SealedItem, StoredImage
 from filter_service.encoder import Encoder
 from filter_service.errors import ImageError
 from filter_service.explain.question import Question, degrees
@@ -49,7 +49,7 @@ class Rescorer:
 
     def images(
         self,
-        found: Comparison,
+        found: RecordComparison,
         place: str,
         question: Question,
         recorded: Sequence[CounterfactualImage],
@@ -85,7 +85,7 @@ class Rescorer:
 
     def texts(
         self,
-        found: Comparison,
+        found: RecordComparison,
         place: str,
         question: Question,
         recorded: Sequence[CounterfactualText],
@@ -116,7 +116,7 @@ class Rescorer:
 
     def region(
         self,
-        found: Comparison,
+        found: RecordComparison,
         place: str,
         suspect: Suspect,
         recorded: FlipRegion,
@@ -148,7 +148,7 @@ class Rescorer:
     def _looks(self, digest: str) -> "_Looks | str":
         """What the image may have looked like to a memory, or why nobody knows any more."""
         with self.sessions.begin() as session:
-            image = session.scalar(select(Image).where(Image.digest == digest))
+            image = session.scalar(select(StoredImage).where(StoredImage.digest == digest))
             if image is None:
                 return "was erased meanwhile."
             if session.scalar(select(exists().where(SealedItem.image_id == image.id))):

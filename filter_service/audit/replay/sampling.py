@@ -24,7 +24,7 @@ _CHOSEN = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ReplaySample:
     """A share of all judged items, or of one batch's."""
 
     share: float = 1.0
@@ -43,7 +43,7 @@ def share_of(words: str) -> float:
     return share
 
 
-def chosen(sessions: Sessions, sample: Sample) -> Iterator[int]:
+def chosen(sessions: Sessions, sample: ReplaySample) -> Iterator[int]:
     """Judged items in the order of their numbers, page by page."""
     after = 0
     while True:

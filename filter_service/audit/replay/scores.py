@@ -3,13 +3,13 @@
 import numpy as np
 import numpy.typing as npt
 
-from filter_service.audit.replay.comparison import Comparison
+from filter_service.audit.replay.comparison import RecordComparison
 from filter_service.audit.replay.recorded import OnRecord
 from filter_service.audit.replay.tolerances import LOGITS, PROBABILITIES, SCREENED
 from filter_service.verdicts import Score, Verdict
 
 
-def compare_row(found: Comparison, record: OnRecord) -> None:
+def compare_row(found: RecordComparison, record: OnRecord) -> None:
     """The item's row, its policy and its image against what the ledger says was decided."""
     if record.judged is None:
         found.same("ledger: entry 'judged'", None, "one for every verdict")
@@ -22,7 +22,7 @@ def compare_row(found: Comparison, record: OnRecord) -> None:
 
 
 def compare_scores(
-    found: Comparison,
+    found: RecordComparison,
     record: OnRecord,
     computed: tuple[Score, ...],
     bands: npt.NDArray[np.float64],  # (classes,)
@@ -46,7 +46,7 @@ def compare_scores(
 
 
 def _compare_class(
-    found: Comparison,
+    found: RecordComparison,
     record: OnRecord,
     computed: tuple[Score, ...],
     bands: npt.NDArray[np.float64],  # (classes,)
@@ -65,7 +65,7 @@ def _compare_class(
         found.same("ledger: class", named, worst)
 
 
-def _compare_stored(found: Comparison, record: OnRecord, score: Score, band: float) -> None:
+def _compare_stored(found: RecordComparison, record: OnRecord, score: Score, band: float) -> None:
     place = f"score of {score.class_name}"
     if score.class_name not in record.scores:
         found.same(place, None, score.margin)
@@ -75,7 +75,7 @@ def _compare_stored(found: Comparison, record: OnRecord, score: Score, band: flo
     found.number(place, margin, score.margin, _logits(exact, band), _kind("score", exact))
 
 
-def _compare_named(found: Comparison, record: OnRecord, score: Score, band: float) -> None:
+def _compare_named(found: RecordComparison, record: OnRecord, score: Score, band: float) -> None:
     """The class that the item stands with: a flagged one was confirmed in float32."""
     judged, exact = record.judged or {}, record.row["verdict"] is Verdict.FLAGGED
     allowed = _logits(exact, band)

@@ -3,11 +3,19 @@
 from filter_service.audit.transparency.definitions import Unit
 from filter_service.audit.transparency.sums import Period
 from filter_service.audit.transparency.transparency_report import (
-    ClassRow,
+    ClassFigures,
     Figure,
-    Report,
-    Section,
+    ReportSection,
+    TransparencyReport,
     report,
 )
 
-__all__ = ["ClassRow", "Figure", "Period", "Report", "Section", "Unit", "report"]
+__all__ = [
+    "ClassFigures",
+    "Figure",
+    "Period",
+    "ReportSection",
+    "TransparencyReport",
+    "Unit",
+    "report",
+]

@@ -13,7 +13,7 @@ class Unit(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Defined:
+class FigureDefinition:
     """A figure before it is counted."""
 
     key: str
@@ -23,40 +23,40 @@ class Defined:
 
 
 @dataclass(frozen=True, slots=True)
-class Chapter:
+class ReportChapter:
     """Figures that belong together."""
 
     key: str
     title: str
-    defined: tuple[Defined, ...]
+    defined: tuple[FigureDefinition, ...]
 
 
 CHAPTERS = (
-    Chapter(
+    ReportChapter(
         "volume",
         "Volume",
         (
-            Defined(
+            FigureDefinition(
                 "submitted",
                 "Submitted",
                 Unit.ITEMS,
                 "Items of batches that were begun in the period, without those that the service "
                 "judged anew by itself under another policy.",
             ),
-            Defined(
+            FigureDefinition(
                 "judged",
                 "Judged",
                 Unit.ITEMS,
                 "Items that became clear or flagged in the period; one that was judged anew under "
                 "another policy counts for each verdict.",
             ),
-            Defined(
+            FigureDefinition(
                 "flagged",
                 "Flagged",
                 Unit.ITEMS,
                 "Judged items that were flagged for a forbidden class, by the model or a list.",
             ),
-            Defined(
+            FigureDefinition(
                 "undetermined",
                 "Undetermined",
                 Unit.ITEMS,
@@ -64,30 +64,30 @@ CHAPTERS = (
             ),
         ),
     ),
-    Chapter(
+    ReportChapter(
         "automation",
         "How decisions came about",
         (
-            Defined(
+            FigureDefinition(
                 "by_model",
                 "By the model alone",
                 Unit.ITEMS,
                 "Judged items whose verdict stands as the model gave it, with no decision of a "
                 "person or a list until now.",
             ),
-            Defined(
+            FigureDefinition(
                 "by_lists",
                 "By lists",
                 Unit.ITEMS,
                 "Judged items that a list of known images decided, which people keep.",
             ),
-            Defined(
+            FigureDefinition(
                 "by_people",
                 "By people",
                 Unit.ITEMS,
                 "Judged items about which a person has decided, flagged or drawn at random.",
             ),
-            Defined(
+            FigureDefinition(
                 "automated_share",
                 "Automated share",
                 Unit.SHARE,
@@ -96,25 +96,25 @@ CHAPTERS = (
             ),
         ),
     ),
-    Chapter(
+    ReportChapter(
         "decisions",
         "Decisions of people",
         (
-            Defined(
+            FigureDefinition(
                 "confirmed",
                 "Confirmed",
                 Unit.ITEMS,
                 "Flags that people let stand, by decisions that took effect in the period and "
                 "stand now.",
             ),
-            Defined(
+            FigureDefinition(
                 "overturned",
                 "Overturned",
                 Unit.ITEMS,
                 "Flags that people took back, by decisions that took effect in the period and "
                 "stand now.",
             ),
-            Defined(
+            FigureDefinition(
                 "overturn_rate",
                 "Overturn rate",
                 Unit.SHARE,
@@ -122,32 +122,32 @@ CHAPTERS = (
             ),
         ),
     ),
-    Chapter(
+    ReportChapter(
         "errors",
         "Accuracy and possible rate of error",
         (
-            Defined(
+            FigureDefinition(
                 "precision",
                 "Flags that were right",
                 Unit.SHARE,
                 "Share of the period's flags that people confirmed, of those they decided about; "
                 "it holds for all flags as far as these are like the others.",
             ),
-            Defined(
+            FigureDefinition(
                 "sample",
                 "Clear items looked at",
                 Unit.ITEMS,
                 "Clear items of the period that were drawn at random and that people decided "
                 "about, without those that were judged anew since.",
             ),
-            Defined(
+            FigureDefinition(
                 "missed_share",
                 "Clear items that were wrong",
                 Unit.SHARE,
                 "Estimated share of the clear items that should have been flagged, from those "
                 "drawn at random, each weighted by how many it stands for.",
             ),
-            Defined(
+            FigureDefinition(
                 "missed",
                 "Missed items",
                 Unit.ITEMS,
@@ -156,30 +156,32 @@ CHAPTERS = (
             ),
         ),
     ),
-    Chapter(
+    ReportChapter(
         "appeals",
         "Appeals",
         (
-            Defined("appeals_opened", "Opened", Unit.ITEMS, "Appeals opened in the period."),
-            Defined(
+            FigureDefinition(
+                "appeals_opened", "Opened", Unit.ITEMS, "Appeals opened in the period."
+            ),
+            FigureDefinition(
                 "appeals_upheld",
                 "Flag upheld",
                 Unit.ITEMS,
                 "Appeals answered in the period after which the image stays forbidden.",
             ),
-            Defined(
+            FigureDefinition(
                 "appeals_reversed",
                 "Flag reversed",
                 Unit.ITEMS,
                 "Appeals answered in the period after which it does not.",
             ),
-            Defined(
+            FigureDefinition(
                 "reversal_rate",
                 "Reversal rate",
                 Unit.SHARE,
                 "Share of the appeals answered in the period that reversed the flag.",
             ),
-            Defined(
+            FigureDefinition(
                 "appeal_rate",
                 "Appeal rate",
                 Unit.SHARE,
@@ -188,32 +190,32 @@ CHAPTERS = (
             ),
         ),
     ),
-    Chapter(
+    ReportChapter(
         "times",
         "Median times",
         (
-            Defined(
+            FigureDefinition(
                 "verdict_seconds",
                 "Submission to verdict",
                 Unit.SECONDS,
                 "From the beginning of an item's batch to its verdict, for verdicts of the period, "
                 "without items that were judged anew.",
             ),
-            Defined(
+            FigureDefinition(
                 "decision_seconds",
                 "Flag to decision",
                 Unit.SECONDS,
                 "From an item's flag to the first decision of a person about it, for first "
                 "decisions of the period.",
             ),
-            Defined(
+            FigureDefinition(
                 "claim_seconds",
                 "Claim to decision",
                 Unit.SECONDS,
                 "From the moment somebody took a case to their decision, for decisions of the "
                 "period.",
             ),
-            Defined(
+            FigureDefinition(
                 "appeal_seconds",
                 "Appeal to decision",
                 Unit.SECONDS,

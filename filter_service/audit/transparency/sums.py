@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from filter_service.audit.transparency.intervals import Stratum
 from filter_service.db.tables import PolicyClass, ReviewRule
 from filter_service.errors import InvalidRequest
-from filter_service.reviews.rules import Kind
+from filter_service.reviews.rules import RuleKind
 
 DAYS = 30  # of a period that nobody has chosen
 
@@ -66,7 +66,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class PeriodCounts:
     """Everything that was counted of a period."""
 
     submitted: int
@@ -79,7 +79,7 @@ class Counts:
     never_drawn: int  # clear items that none could
 
 
-def count(session: Session, period: Period) -> Counts:
+def count(session: Session, period: Period) -> PeriodCounts:
     """All of it as of one moment, which ends with the caller's transaction, its first statement."""
     session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
     during = {"since": period.since, "until": period.until}
@@ -89,7 +89,7 @@ def count(session: Session, period: Period) -> Counts:
     judged = [Group(*row) for row in rows]
     shares = _Shares(rules, bounds, _classes(session, {g.policy_id for g in judged}))
     strata, never_drawn = _strata(judged, shares)
-    return Counts(
+    return PeriodCounts(
         submitted=int(session.scalar(_SUBMITTED, during) or 0),
         judged=judged,
         decided=dict(session.execute(_DECIDED, during).all()),
@@ -124,7 +124,7 @@ class _Shares:
 
 def _clear_rules(session: Session, period: Period) -> list[ReviewRule]:
     query = select(ReviewRule).where(
-        ReviewRule.kind == Kind.CLEAR_SAMPLE,
+        ReviewRule.kind == RuleKind.CLEAR_SAMPLE,
         ReviewRule.created_at < period.until,
         ReviewRule.removed_at.is_(None) | (ReviewRule.removed_at > period.since),
     )

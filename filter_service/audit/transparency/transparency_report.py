@@ -10,15 +10,15 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from filter_service.audit.transparency.definitions import CHAPTERS, Defined, Unit
+from filter_service.audit.transparency.definitions import CHAPTERS, FigureDefinition, Unit
 from filter_service.audit.transparency.intervals import Interval, stratified, wilson
-from filter_service.audit.transparency.sums import Counts, Group, Period, count
+from filter_service.audit.transparency.sums import Group, Period, PeriodCounts, count
 from filter_service.db.session import Sessions
 from filter_service.ledger.entries import stamp
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FigureValue:
     """What came out for a figure."""
 
     value: float | None  # None: there is none, and the note says why
@@ -43,7 +43,7 @@ class Figure:
     note: str
 
     @classmethod
-    def put(cls, defined: Defined, found: Found) -> "Figure":
+    def put(cls, defined: FigureDefinition, found: FigureValue) -> "Figure":
         return cls(**asdict(defined), **asdict(found))
 
     def document(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class ReportSection:
     """Figures that belong together."""
 
     key: str
@@ -62,7 +62,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassRow:
+class ClassFigures:
     """What is counted of one class: of the flags of the period, and of the drawn clear items."""
 
     name: str
@@ -77,13 +77,13 @@ class ClassRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class TransparencyReport:
     """A period in figures."""
 
     period: Period
     at: datetime
-    sections: tuple[Section, ...]
-    classes: tuple[ClassRow, ...]
+    sections: tuple[ReportSection, ...]
+    classes: tuple[ClassFigures, ...]
     flagged: dict[date, float]  # share of what was judged, by day (UTC)
 
     def __getitem__(self, key: str) -> Figure:
@@ -103,17 +103,19 @@ class Report:
         }
 
 
-def report(sessions: Sessions, period: Period, classes: Collection[str] | None = None) -> Report:
+def report(
+    sessions: Sessions, period: Period, classes: Collection[str] | None = None
+) -> TransparencyReport:
     """Everything about a period, as it stands now; rows for these classes only, None: all."""
     with sessions.begin() as session:
         counts = count(session, period)
     found = _volume(counts) | _decisions(counts) | _errors(counts) | _appeals(counts)
     found |= {f"{key}_seconds": _median(seconds) for key, seconds in counts.seconds.items()}
-    return Report(
+    return TransparencyReport(
         period,
         datetime.now(UTC),
         tuple(
-            Section(c.key, c.title, tuple(Figure.put(d, found[d.key]) for d in c.defined))
+            ReportSection(c.key, c.title, tuple(Figure.put(d, found[d.key]) for d in c.defined))
             for c in CHAPTERS
         ),
         tuple(r for r in _by_class(counts.judged) if classes is None or r.name in classes),
@@ -121,47 +123,49 @@ def report(sessions: Sessions, period: Period, classes: Collection[str] | None =
     )
 
 
-def _volume(counts: Counts) -> dict[str, Found]:
+def _volume(counts: PeriodCounts) -> dict[str, FigureValue]:
     """What came in, what became of it, and who decided."""
     ruled = [g for g in counts.judged if g.verdict != "undetermined"]
     judged = _sum(ruled)
     by_people = _sum(g for g in ruled if g.decided_by == "people")
     automated = 1 - by_people / judged if judged else None
     return {
-        "submitted": Found(counts.submitted),
-        "judged": Found(judged),
-        "flagged": Found(_sum(g for g in ruled if g.verdict == "flagged"), judged),
-        "undetermined": Found(_sum(counts.judged) - judged),
-        "by_model": Found(_sum(g for g in ruled if g.decided_by == "nobody"), judged),
-        "by_lists": Found(_sum(g for g in ruled if g.decided_by == "list"), judged),
-        "by_people": Found(by_people, judged),
-        "automated_share": Found(automated, judged, note="" if judged else "Nothing was judged."),
+        "submitted": FigureValue(counts.submitted),
+        "judged": FigureValue(judged),
+        "flagged": FigureValue(_sum(g for g in ruled if g.verdict == "flagged"), judged),
+        "undetermined": FigureValue(_sum(counts.judged) - judged),
+        "by_model": FigureValue(_sum(g for g in ruled if g.decided_by == "nobody"), judged),
+        "by_lists": FigureValue(_sum(g for g in ruled if g.decided_by == "list"), judged),
+        "by_people": FigureValue(by_people, judged),
+        "automated_share": FigureValue(
+            automated, judged, note="" if judged else "Nothing was judged."
+        ),
     }
 
 
-def _decisions(counts: Counts) -> dict[str, Found]:
+def _decisions(counts: PeriodCounts) -> dict[str, FigureValue]:
     confirmed, overturned = (counts.decided.get(d, 0) for d in ("confirmed", "overturned"))
     none = "No decision about a flag took effect."
     return {
-        "confirmed": Found(confirmed),
-        "overturned": Found(overturned),
+        "confirmed": FigureValue(confirmed),
+        "overturned": FigureValue(overturned),
         "overturn_rate": _rate(overturned, confirmed + overturned, none),
     }
 
 
-def _appeals(counts: Counts) -> dict[str, Found]:
+def _appeals(counts: PeriodCounts) -> dict[str, FigureValue]:
     upheld, reversed_ = counts.appeals["upheld"], counts.appeals["reversed"]
     flagged = _sum(g for g in counts.judged if g.verdict == "flagged")
     return {
-        "appeals_opened": Found(counts.appeals["opened"]),
-        "appeals_upheld": Found(upheld),
-        "appeals_reversed": Found(reversed_),
+        "appeals_opened": FigureValue(counts.appeals["opened"]),
+        "appeals_upheld": FigureValue(upheld),
+        "appeals_reversed": FigureValue(reversed_),
         "reversal_rate": _rate(reversed_, upheld + reversed_, "No appeal was answered."),
         "appeal_rate": _rate(counts.appeals["appealed"], flagged, "Nothing was flagged."),
     }
 
 
-def _errors(counts: Counts) -> dict[str, Found]:
+def _errors(counts: PeriodCounts) -> dict[str, FigureValue]:
     """Of what was flagged how much was wrong, and of what was clear."""
     flags = [g for g in counts.judged if g.verdict == "flagged" and g.decided_by == "people"]
     right = _sum(g for g in flags if g.decision == "confirmed")
@@ -169,12 +173,12 @@ def _errors(counts: Counts) -> dict[str, Found]:
     waits = f"{counts.waiting:,} drawn items still wait." if counts.waiting else ""
     return {
         "precision": _rate(right, _sum(flags), none),
-        "sample": Found(sum(s.seen for s in counts.strata), note=waits),
+        "sample": FigureValue(sum(s.seen for s in counts.strata), note=waits),
         **_missed(counts, waits),
     }
 
 
-def _missed(counts: Counts, waits: str) -> dict[str, Found]:
+def _missed(counts: PeriodCounts, waits: str) -> dict[str, FigureValue]:
     """The estimate, or why there is none: nothing found where nobody looked is no zero."""
     share = stratified(counts.strata)
     if share is None:
@@ -184,7 +188,7 @@ def _missed(counts: Counts, waits: str) -> dict[str, Found]:
             else "no clear item could be drawn for review. A rule that draws some makes one "
             "possible."
         )
-        none = Found(None, note=f"No estimate is possible: {why}")
+        none = FigureValue(None, note=f"No estimate is possible: {why}")
         return {"missed_share": none, "missed": none}
     covered = sum(s.cases for s in counts.strata if s.seen)
     silent = counts.never_drawn + sum(s.cases for s in counts.strata if not s.seen)
@@ -192,26 +196,26 @@ def _missed(counts: Counts, waits: str) -> dict[str, Found]:
     note = " ".join(part for part in (beyond if silent else "", waits) if part)
     number = (share.value * covered, share.low * covered, share.high * covered)
     return {
-        "missed_share": Found(share.value, covered, share.low, share.high, note),
-        "missed": Found(number[0], covered, number[1], number[2], note),
+        "missed_share": FigureValue(share.value, covered, share.low, share.high, note),
+        "missed": FigureValue(number[0], covered, number[1], number[2], note),
     }
 
 
-def _rate(hits: int, seen: int, none: str) -> Found:
+def _rate(hits: int, seen: int, none: str) -> FigureValue:
     """A share that was counted, with Wilson's interval."""
     share = wilson(hits, seen)
     if share is None:
-        return Found(None, 0, note=none)
-    return Found(share.value, seen, share.low, share.high)
+        return FigureValue(None, 0, note=none)
+    return FigureValue(share.value, seen, share.low, share.high)
 
 
-def _median(seconds: float | None) -> Found:
+def _median(seconds: float | None) -> FigureValue:
     if seconds is None:
-        return Found(None, note="There is none in the period.")
-    return Found(float(seconds))
+        return FigureValue(None, note="There is none in the period.")
+    return FigureValue(float(seconds))
 
 
-def _by_class(judged: Sequence[Group]) -> list[ClassRow]:
+def _by_class(judged: Sequence[Group]) -> list[ClassFigures]:
     found: defaultdict[str, list[Group]] = defaultdict(list)
     for group in judged:
         if group.class_name is not None:
@@ -220,7 +224,7 @@ def _by_class(judged: Sequence[Group]) -> list[ClassRow]:
     return sorted(rows, key=lambda r: (-r.flagged, r.name))
 
 
-def _row(name: str, groups: Sequence[Group]) -> ClassRow:
+def _row(name: str, groups: Sequence[Group]) -> ClassFigures:
     decided: Mapping[tuple[str, str | None], int] = {
         (verdict, decision): _sum(
             g
@@ -230,7 +234,7 @@ def _row(name: str, groups: Sequence[Group]) -> ClassRow:
         for verdict in ("flagged", "clear")
         for decision in ("confirmed", "overturned")
     }
-    return ClassRow(
+    return ClassFigures(
         name,
         flagged=_sum(g for g in groups if g.verdict == "flagged"),
         confirmed=decided["flagged", "confirmed"],

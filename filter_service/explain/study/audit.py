@@ -19,7 +19,7 @@ from filter_service.encoder.probes import probes
 from filter_service.encoder.views import full_size, pixels_of, views_of
 from filter_service.errors import NotExplainable
 from filter_service.explain.counterfactual import Memory, search_images
-from filter_service.explain.explanation import Case, Explanations
+from filter_service.explain.explanation import Explanations, FlaggedClass
 from filter_service.explain.question import Question, boundary
 from filter_service.explain.regions import Suspect, sufficient_regions
 from filter_service.explain.relevance import Capture, RelevanceMap, capture, read_one
@@ -28,7 +28,7 @@ from filter_service.explain.study import inside, perturbation
 from filter_service.explain.study.caption import Caption, caption
 from filter_service.explain.study.methods import OFFERED, ByMasking, Method
 from filter_service.explain.study.perturbation import MaskedAnswers
-from filter_service.explain.study.phrases import Difference, difference
+from filter_service.explain.study.phrases import PhraseDifference, difference
 from filter_service.explain.study.prompt_edits import PromptEdits, edits, vocabulary
 from filter_service.explain.words import Words
 from filter_service.images import Image, decode
@@ -125,7 +125,7 @@ class Audit(_Frozen):
     word_regions: WordRegions | None = None
     sufficient: FlipRegion | None = None
     rewordings: PromptEdits | None = None
-    difference: Difference | None = None
+    difference: PhraseDifference | None = None
     contributions: inside.Contributions | None = None
     lens: inside.Lens | None = None
     trace: inside.Trace | None = None
@@ -259,7 +259,7 @@ class _Decision:
     @cached_property
     def record(self) -> Explanation:
         explanations = Explanations(self.encoder, self.policy, self.memories, self.words)
-        case = Case(0, self.digest, self.pixels, self.score, self.size)
+        case = FlaggedClass(0, self.digest, self.pixels, self.score, self.size)
         return explanations.explain([case], self.seen)[0]
 
     @cached_property
@@ -387,7 +387,7 @@ def _rewordings(case: _Decision) -> PromptEdits:
     return edits(question, carrying, words, case.encoder.encode_texts)
 
 
-def _difference(case: _Decision) -> Difference:
+def _difference(case: _Decision) -> PhraseDifference:
     near = search_images(case.question, case.memories, boundary(case.question))
     if not near.images:
         raise NotExplainable("There is no image with the other answer to set against this one.")

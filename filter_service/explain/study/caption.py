@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from filter_service.errors import NotExplainable
-from filter_service.explain.activations import Tape
+from filter_service.explain.activations import ActivationTape
 from filter_service.verdicts.explanation import Grid
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def caption(encoder: "Encoder", tokenizer: Tokenizer, pixels: Tensor) -> Caption
     with torch.inference_mode():
         image = pixels[None].to(next(model.parameters()).device)
         pool = model.visual.attn_pool
-        with Tape({pool.ln_k: lambda _, out: out}) as tape:
+        with ActivationTape({pool.ln_k: lambda _, out: out}) as tape:
             latent, embeddings = model._encode_image(image)  # (1, d), (1, q, d)
         seen = _pooled_from(pool, tape.kept()[pool.ln_k])[-embeddings.shape[1] :]  # (q, j)
         tokens = _write(model, tokenizer, latent, embeddings)  # without the end
@@ -129,7 +129,7 @@ def _looked(model: Model, tokens: Sequence[int], latent: Tensor, embeddings: Ten
     for block in blocks:
         watched[block.ln_1] = lambda _, out: out
         watched[block.ln_1_kv] = lambda _, out: out  # called for keys and for values, alike
-    with Tape(watched) as tape:
+    with ActivationTape(watched) as tape:
         _read(model, tokens, latent, embeddings)
     kept = tape.kept()
     return torch.stack([_attention(b.attn, kept[b.ln_1], kept[b.ln_1_kv][:1]) for b in blocks])[

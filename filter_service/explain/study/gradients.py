@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from filter_service.encoder.probes import probes
 from filter_service.errors import NotExplainable
-from filter_service.explain.activations import Keep, Tape
+from filter_service.explain.activations import ActivationTape, Keep
 from filter_service.explain.attention import Weights
 from filter_service.images import decode
 
@@ -90,7 +90,7 @@ def grad_cam(encoder: "Encoder", pixels: Tensor, directions: Tensor) -> tuple[Te
     for channels, which holds for convolutions only.
     """
     layer, keep = _last_features(encoder.model.visual)
-    with torch.enable_grad(), Tape({layer: keep}, graph=True) as tape:
+    with torch.enable_grad(), ActivationTape({layer: keep}, graph=True) as tape:
         z = _encode(encoder, pixels.clone().requires_grad_())  # (n, d)
         features = tape.kept()[layer]  # (n, j, e), or (n, e, h, w)
         gradients = [
@@ -110,7 +110,7 @@ def rolled_out(encoder: "Encoder", pixels: Tensor, directions: Tensor) -> tuple[
     token.
     """
     blocks = _blocks(encoder.model.visual)
-    with torch.enable_grad(), Tape(_watched(blocks), graph=True) as tape:
+    with torch.enable_grad(), ActivationTape(_watched(blocks), graph=True) as tape:
         z = _encode(encoder, pixels.clone().requires_grad_())  # (n, d)
         kept = tape.kept()
         written = [kept[block.attn] for block in blocks]
@@ -133,7 +133,7 @@ def layer_by_layer(encoder: "Encoder", pixels: Tensor, directions: Tensor) -> tu
     tower: Any = encoder.model.visual
     blocks = _blocks(tower)
     watched = _watched(blocks) | {block: lambda _, out: out[:, 0] for block in blocks}  # (n, e)
-    with torch.enable_grad(), Tape(watched, graph=True) as tape:
+    with torch.enable_grad(), ActivationTape(watched, graph=True) as tape:
         z = _encode(encoder, pixels.clone().requires_grad_())  # (n, d)
         kept = tape.kept()
         answers = [

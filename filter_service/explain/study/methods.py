@@ -19,7 +19,7 @@ from filter_service.explain.relevance_rules import (
     DEFAULT,
     Kernel,
     RawAttention,
-    Rule,
+    RelevanceRule,
     ValueProjection,
     alike,
     evenly,
@@ -52,7 +52,7 @@ class Method(Protocol):
 class OnePass:
     """From what the served forward pass showed, and nothing else."""
 
-    rule: Rule
+    rule: RelevanceRule
 
     def __call__(
         self, encoder: "Encoder", pixels: Tensor, directions: FloatArray

@@ -38,7 +38,7 @@ class PhraseShare(BaseModel):
     contribution: float  # logits of the margin, to first order along the way between the images
 
 
-class Difference(BaseModel):
+class PhraseDifference(BaseModel):
     """Why two images get different answers, in phrases of the bank."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,7 +80,9 @@ class _Gap:
         return np.asarray(margins[1:] - margins[0])
 
 
-def difference(question: Question, other: FloatArray, memories: Iterable[Memory]) -> Difference:
+def difference(
+    question: Question, other: FloatArray, memories: Iterable[Memory]
+) -> PhraseDifference:
     """Explain the margins' difference between an image and another one's vector, (d,) unit.
 
     The share is measured with the served margin: the projection of the difference onto the phrases
@@ -100,7 +102,7 @@ def difference(question: Question, other: FloatArray, memories: Iterable[Memory]
         chosen.append(int(np.nanargmin(np.abs(1 - shares))))
         share = float(shares[chosen[-1]])
     found = _shares(gap, [bank[i] for i in chosen], vectors[chosen])
-    return Difference(
+    return PhraseDifference(
         phrases=found,
         margin_difference=whole,
         remainder=whole - sum(s.contribution for s in found),

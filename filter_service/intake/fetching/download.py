@@ -8,7 +8,7 @@ from typing import Any
 import fsspec
 import httpcore
 
-from filter_service.egress.client import Deadline, Internet, Pinned
+from filter_service.egress.client import Deadline, Internet, PinnedBackend
 from filter_service.egress.references import AllowList, Reference
 from filter_service.errors import (
     AddressUnavailable,
@@ -70,7 +70,7 @@ def _ask(
         connection = httpcore.HTTPConnection(
             httpcore.Origin(*origin),
             ssl_context=internet.trusted(),
-            network_backend=Pinned(addresses, deadline),
+            network_backend=PinnedBackend(addresses, deadline),
         )
         url = httpcore.URL(
             scheme=origin[0], host=origin[1], port=origin[2], target=reference.target.encode()

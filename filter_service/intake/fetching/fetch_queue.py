@@ -19,7 +19,7 @@ from filter_service.errors import FilterServiceError, ImageError, UnsafeAddress,
 from filter_service.images import digest
 from filter_service.intake.fetching.download import get
 from filter_service.ledger import Entry, Event
-from filter_service.moderation.results import Failed, fail
+from filter_service.moderation.results import FailedItem, fail
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 
@@ -160,7 +160,7 @@ def _give_up(this: _Round, claimed: _Claimed, reason: str) -> None:
     """Make the item undetermined; what refers to its bytes stays, for whoever retries it."""
     with this.sessions.begin() as session:
         if _end(session, claimed, due_at=None, problem=reason):
-            fail(session, [Failed(claimed.item_id, reason)], ACTOR)
+            fail(session, [FailedItem(claimed.item_id, reason)], ACTOR)
 
 
 def _end(session: Session, claimed: _Claimed, **values: object) -> bool:

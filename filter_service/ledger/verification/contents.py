@@ -15,7 +15,14 @@ from sqlalchemy.orm import Session
 
 from filter_service.canonical import is_digest_of
 from filter_service.ledger.entries import SALT, Event
-from filter_service.ledger.entry_stream import Written, leaf_of, moment, payload_of, query, stream
+from filter_service.ledger.entry_stream import (
+    StoredEntry,
+    leaf_of,
+    moment,
+    payload_of,
+    query,
+    stream,
+)
 from filter_service.ledger.verification.entry_details import at, place, read_details
 from filter_service.ledger.verification.report import KEPT, Faults
 from filter_service.ledger.verification.statements import Statements
@@ -59,10 +66,10 @@ _POLICIES = """
 """
 
 
-class Seen(NamedTuple):
+class EntryContents(NamedTuple):
     """An entry that was read."""
 
-    written: Written
+    written: StoredEntry
     leaf: bytes | None  # its hash; None: there is no such row
     fits: bool  # its payload is what it committed to, or is not there
 
@@ -84,15 +91,15 @@ class Contents:
         self._session = session
         self._faults = faults
         self._statements = Statements(session, faults)
-        self._judged_by: dict[str, Written] = {}  # policies' digests: the first entry of each
+        self._judged_by: dict[str, StoredEntry] = {}  # policies' digests: the first entry of each
 
-    def read(self, entries: Iterable[Written]) -> list[Seen]:
+    def read(self, entries: Iterable[StoredEntry]) -> list[EntryContents]:
         """Hash entries, and check what they commit to and speak of."""
         seen, missing, explained, stated = [], [], [], []
         for written in entries:
             _, entry_id, at, event, item_id, batch, commitment, salt, actor, details = written
             if event is None:
-                seen.append(Seen(written, None, True))
+                seen.append(EntryContents(written, None, True))
                 continue
             leaf = leaf_of(entry_id, at, event, item_id, batch, commitment)
             fits = True
@@ -109,7 +116,7 @@ class Contents:
                 stated.append(written)
             elif event in _NOTED:
                 self._note(written)
-            seen.append(Seen(written, sha256(b"\0" + leaf).digest(), fits))
+            seen.append(EntryContents(written, sha256(b"\0" + leaf).digest(), fits))
         self._check_missing(missing)
         self._check_explained(explained)
         self._statements.check(stated)
@@ -131,14 +138,14 @@ class Contents:
         """How many are as they were issued."""
         return self._statements.intact
 
-    def _note(self, written: Written) -> None:
+    def _note(self, written: StoredEntry) -> None:
         told = read_details(written.details)
         if written.event == Event.SIGNER_ADDED:
             self.signers.append((str(told.get("vkey")), written.position))
         elif "policy" in told:
             self._judged_by.setdefault(str(told["policy"]), written)
 
-    def _check_missing(self, missing: Sequence[Written]) -> None:
+    def _check_missing(self, missing: Sequence[StoredEntry]) -> None:
         """A payload is gone: its item must have been erased, and that entry has to say by whom."""
         excuses = self._excuses(missing, [Event.ERASED])
         for written in missing:
@@ -153,9 +160,9 @@ class Contents:
                 f"The payload of {written}{at(written)} is gone, and {why}: somebody deleted it.",
             )
 
-    def _check_explained(self, explained: Sequence[Written]) -> None:
+    def _check_explained(self, explained: Sequence[StoredEntry]) -> None:
         """The stored explanation has the digest that its entry names."""
-        waiting: dict[tuple[object, ...], list[tuple[Written, Any]]] = defaultdict(list)
+        waiting: dict[tuple[object, ...], list[tuple[StoredEntry, Any]]] = defaultdict(list)
         for written in explained:
             told = read_details(written.details)
             key = written.item_id, str(told.get("class")), str(told.get("encoder"))
@@ -176,7 +183,7 @@ class Contents:
                     )
         self._check_gone([written for some in waiting.values() for written, _ in some])
 
-    def _check_gone(self, gone: Sequence[Written]) -> None:
+    def _check_gone(self, gone: Sequence[StoredEntry]) -> None:
         """An explanation is gone: it was deleted together with an entry that says so."""
         excuses = self._excuses(gone, [Event.ERASED, Event.EXPIRED, Event.LOCKED_AWAY])
         for written in gone:
@@ -189,7 +196,7 @@ class Contents:
                 )
 
     def _excuses(
-        self, gone: Sequence[Written], events: Sequence[Event]
+        self, gone: Sequence[StoredEntry], events: Sequence[Event]
     ) -> dict[int | None, list[Excuse]]:
         """When something of these items was deleted with an entry that says so."""
         items = {written.item_id for written in gone if written.item_id is not None}
@@ -204,7 +211,7 @@ class Contents:
         return excuses
 
     def _excuse(
-        self, written: Written, excuses: Mapping[int | None, Sequence[Excuse]]
+        self, written: StoredEntry, excuses: Mapping[int | None, Sequence[Excuse]]
     ) -> Excuse | None:
         """The entry that says why something of this one is gone, one that is sealed if any is."""
         at = moment(written.at)

@@ -4,7 +4,7 @@ import json
 from math import inf
 from typing import Any
 
-from filter_service.ledger.entry_stream import Written
+from filter_service.ledger.entry_stream import StoredEntry
 
 
 def read_details(details: str) -> dict[str, Any]:
@@ -16,11 +16,11 @@ def read_details(details: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def place(written: Written) -> float:
+def place(written: StoredEntry) -> float:
     """Its position; after all others while it waits."""
     return inf if written.position is None else written.position
 
 
-def at(written: Written) -> str:
+def at(written: StoredEntry) -> str:
     """The position in words, to follow the entry."""
     return ", which waits," if written.position is None else f" at position {written.position}"

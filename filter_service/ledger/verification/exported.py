@@ -13,8 +13,8 @@ from filter_service.ledger.export import FORMAT
 from filter_service.ledger.merkle import Frontier, leaf_hash
 from filter_service.ledger.verification.erasures import Erasures
 from filter_service.ledger.verification.keys import Keys
-from filter_service.ledger.verification.report import Faults, Report, unproven
-from filter_service.ledger.verification.trusted_checkpoints import Kept
+from filter_service.ledger.verification.report import Faults, VerificationReport, unproven
+from filter_service.ledger.verification.trusted_checkpoints import TrustedCheckpoints
 
 LONGEST = 64 * 2**20  # bytes of a line; an entry has some hundred
 
@@ -25,14 +25,14 @@ def verify_export(
     witnesses: Sequence[str] = (),
     tell: Callable[[int, int], object] = lambda done, all_: None,
     kept: Sequence[Path] = (),
-) -> Report:
+) -> VerificationReport:
     """Look at every byte of a file that `write_export` made.
 
     `vkeys` are the keys of the log as whoever checks knows them; without any, those are believed
     that the file names. `kept` are files with checkpoints that they kept. `tell` hears how many
     bytes of how many are done.
     """
-    look = _Look(vkeys, witnesses, Kept(kept))
+    look = _Look(vkeys, witnesses, TrustedCheckpoints(kept))
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
@@ -47,7 +47,9 @@ def verify_export(
 
 
 class _Look:
-    def __init__(self, vkeys: Sequence[str], witnesses: Sequence[str], kept: Kept) -> None:
+    def __init__(
+        self, vkeys: Sequence[str], witnesses: Sequence[str], kept: TrustedCheckpoints
+    ) -> None:
         self.number = 0  # of the line that is looked at
         self._given, self._witnesses = list(vkeys), list(witnesses)
         self._keys = Keys(None, self._given, self._witnesses)
@@ -74,7 +76,7 @@ class _Look:
             self._lost = True
         self._digest.update(line)
 
-    def report(self) -> Report:
+    def report(self) -> VerificationReport:
         """What was found, once every line was looked at."""
         self.number += 1
         if not self._ended:
@@ -92,7 +94,7 @@ class _Look:
             )
         for sentence in (*self._kept.beyond(self._tree.size), *self._keys.absent):
             self._faults.add(self.number, sentence)
-        return Report(
+        return VerificationReport(
             entries=self._sealed,
             waiting=self._waiting,
             erased=self._erasures.explained,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from filter_service.errors import BrokenLedger, InvalidRequest
 from filter_service.ledger.checkpoints import Checkpoint, open_checkpoint
-from filter_service.ledger.signers import Known, who_signs
+from filter_service.ledger.signers import KnownKey, who_signs
 
 
 class Keys:
@@ -15,14 +15,14 @@ class Keys:
     ) -> None:
         """`given` are keys that whoever checks knows from elsewhere; without them, the first."""
         first = first or next(iter(given), None)
-        self.chain = [] if first is None else [Known(first, 0)]
+        self.chain = [] if first is None else [KnownKey(first, 0)]
         self.seen = dict.fromkeys(witnesses, 0)  # the largest size that each has co-signed
         self._trusted = set(given) or {key.vkey for key in self.chain}
 
     def learn(self, vkey: str, position: int) -> None:
         """A key was added by the entry at this position."""
         if self.chain and vkey != self.chain[0].vkey:
-            self.chain.append(Known(vkey, position))
+            self.chain.append(KnownKey(vkey, position))
 
     def open(self, note: str, before: int, size: int) -> Checkpoint:
         """Read the note of a size, the one before it being of size `before`.

@@ -11,7 +11,7 @@ from filter_service.ledger.tiles import HASH, WIDTH, path
 _SIZE = re.compile("[1-9][0-9]{0,17}")
 
 
-class Published(Outside):
+class PublishedLog(Outside):
     """The published log as it was when this was made: make it before the database is looked at."""
 
     def __init__(self, url: str) -> None:

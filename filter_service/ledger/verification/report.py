@@ -8,7 +8,7 @@ KEPT = 1_000  # rows of one kind that are looked for, so as to be named
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class VerificationReport:
     """The result of looking at everything; `faults` is empty exactly if it is as it was sealed."""
 
     entries: int  # in the tree

@@ -17,15 +17,15 @@ from filter_service.ledger.notes import split as split_note
 from filter_service.ledger.tiles import WIDTH
 from filter_service.ledger.tiles import split as split_tile
 from filter_service.ledger.verification.keys import Keys
-from filter_service.ledger.verification.published import Published
+from filter_service.ledger.verification.published import PublishedLog
 from filter_service.ledger.verification.report import LISTED, Faults
-from filter_service.ledger.verification.trusted_checkpoints import Kept
+from filter_service.ledger.verification.trusted_checkpoints import TrustedCheckpoints
 
 _SIZES = "SELECT size FROM ledger_checkpoints ORDER BY size"
 _CHECKPOINT = "SELECT root, note, published_at IS NOT NULL FROM ledger_checkpoints WHERE size = %s"
 
 
-class Signed:
+class CheckpointVerifier:
     """Grows a tree out of leaf hashes, and compares its root wherever one was signed."""
 
     def __init__(
@@ -33,8 +33,8 @@ class Signed:
         session: Session,
         faults: Faults,
         keys: Keys,
-        published: Published | None,
-        kept: Kept,
+        published: PublishedLog | None,
+        kept: TrustedCheckpoints,
         end: int,
     ) -> None:
         """`end` is how many entries are sealed."""

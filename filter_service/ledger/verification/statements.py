@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from filter_service.canonical import is_digest_of
 from filter_service.ledger.entries import Event
-from filter_service.ledger.entry_stream import Written, query, stream
+from filter_service.ledger.entry_stream import StoredEntry, query, stream
 from filter_service.ledger.verification.entry_details import at, place, read_details
 from filter_service.ledger.verification.report import KEPT, Faults
 
@@ -42,7 +42,7 @@ class Statements:
         self._session = session
         self._faults = faults
 
-    def check(self, entries: Sequence[Written]) -> None:
+    def check(self, entries: Sequence[StoredEntry]) -> None:
         """Entries that say that a statement was issued or withdrawn."""
         items = list({written.item_id for written in entries})
         rows = stream(self._session, _STATEMENTS, items) if items else ()

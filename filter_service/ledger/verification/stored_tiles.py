@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from filter_service.ledger.entry_stream import query
 from filter_service.ledger.merkle import EMPTY, root_of_hashes
 from filter_service.ledger.tiles import HASH, WIDTH, places
-from filter_service.ledger.verification.contents import Seen
-from filter_service.ledger.verification.published import Published
+from filter_service.ledger.verification.contents import EntryContents
+from filter_service.ledger.verification.published import PublishedLog
 from filter_service.ledger.verification.report import Faults
 
 _LEAVES = "SELECT number, hashes FROM ledger_tiles WHERE level = 0 AND number BETWEEN %s AND %s"
@@ -24,7 +24,7 @@ class Tiles:
     """Compares entries with the hashes that were stored when they were sealed."""
 
     def __init__(
-        self, session: Session, faults: Faults, published: Published | None, size: int
+        self, session: Session, faults: Faults, published: PublishedLog | None, size: int
     ) -> None:
         self._session = session
         self._faults = faults
@@ -32,7 +32,7 @@ class Tiles:
         self._size = size
         self._above: list[tuple[int, list[bytes]]] = []  # the tile that grows, by level from 1 on
 
-    def settle(self, start: int, entries: Sequence[Seen | None]) -> list[bytes]:
+    def settle(self, start: int, entries: Sequence[EntryContents | None]) -> list[bytes]:
         """What was sealed at positions from `start` on, given what is there now."""
         first, last = start // WIDTH, (start + len(entries) - 1) // WIDTH
         stored = dict(query(self._session, _LEAVES, first, last))
@@ -71,7 +71,9 @@ class Tiles:
                     f"{due[level]:,} belong there.",
                 )
 
-    def _differing(self, number: int, part: Sequence[Seen | None], tile: bytes) -> Iterator[bytes]:
+    def _differing(
+        self, number: int, part: Sequence[EntryContents | None], tile: bytes
+    ) -> Iterator[bytes]:
         """Name what is wrong in a tile; the hashes that were sealed, as well as can be known."""
         outside = self._published.tile(number) if self._published else b""
         for place, seen in enumerate(part):
@@ -122,7 +124,7 @@ class Tiles:
             )
 
 
-def _broken(position: int, seen: Seen | None, tile: bytes) -> str:
+def _broken(position: int, seen: EntryContents | None, tile: bytes) -> str:
     """What is to be said of a position whose entry is not the one that was sealed there."""
     if seen is None:
         return f"Nothing is sealed at position {position} any more: its row was deleted."
@@ -135,7 +137,7 @@ def _broken(position: int, seen: Seen | None, tile: bytes) -> str:
     return f"{_capital(seen)} is not what was sealed at position {position}: {why}."
 
 
-def _capital(seen: Seen) -> str:
+def _capital(seen: EntryContents) -> str:
     return f"E{str(seen.written)[1:]}"
 
 

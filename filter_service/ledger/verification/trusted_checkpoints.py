@@ -9,7 +9,7 @@ from filter_service.ledger.merkle import Frontier
 from filter_service.ledger.notes import split
 
 
-class Kept:
+class TrustedCheckpoints:
     """Whatever else was rewritten, and by whom: these are as whoever checks saw them."""
 
     def __init__(self, files: Sequence[Path]) -> None:

@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 
 from filter_service.db.session import Sessions
 from filter_service.ledger.entry_stream import CHUNK, between, moment, query, waiting
-from filter_service.ledger.verification.contents import Contents, Seen
+from filter_service.ledger.verification.contents import Contents, EntryContents
 from filter_service.ledger.verification.keys import Keys
-from filter_service.ledger.verification.published import Published
-from filter_service.ledger.verification.report import KEPT, Faults, Report, unproven
-from filter_service.ledger.verification.signed_checkpoints import Signed
+from filter_service.ledger.verification.published import PublishedLog
+from filter_service.ledger.verification.report import KEPT, Faults, VerificationReport, unproven
+from filter_service.ledger.verification.signed_checkpoints import CheckpointVerifier
 from filter_service.ledger.verification.stored_tiles import Tiles
-from filter_service.ledger.verification.trusted_checkpoints import Kept
+from filter_service.ledger.verification.trusted_checkpoints import TrustedCheckpoints
 
 LATE = timedelta(minutes=10)  # an entry that waits longer is not going to be sealed
 
@@ -53,27 +53,27 @@ def verify(
     witnesses: Sequence[str] = (),
     tell: Callable[[int, int], object] = lambda done, all_: None,
     kept: Sequence[Path] = (),
-) -> Report:
+) -> VerificationReport:
     """Look at everything; nothing is written.
 
     `vkeys` are the keys of the log as whoever checks knows them; without any, those are believed
     that the database names. `kept` are files with checkpoints that they kept. `tell` hears how
     many entries of how many are done.
     """
-    published = Published(ledger_url) if ledger_url else None
+    published = PublishedLog(ledger_url) if ledger_url else None
     with sessions() as session:
         session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-        return _Look(session, published, vkeys, witnesses, Kept(kept)).report(tell)
+        return _Look(session, published, vkeys, witnesses, TrustedCheckpoints(kept)).report(tell)
 
 
 class _Look:
     def __init__(
         self,
         session: Session,
-        published: Published | None,
+        published: PublishedLog | None,
         vkeys: Sequence[str],
         witnesses: Sequence[str],
-        kept: Kept,
+        kept: TrustedCheckpoints,
     ) -> None:
         self._session = session
         self._kept = kept
@@ -85,14 +85,16 @@ class _Look:
         self._keys = Keys(next(iter(self._named), None), vkeys, witnesses)
         self._contents = Contents(session, self._faults)
         self._tiles = Tiles(session, self._faults, published, self._end)
-        self._signed = Signed(session, self._faults, self._keys, published, kept, self._end)
+        self._signed = CheckpointVerifier(
+            session, self._faults, self._keys, published, kept, self._end
+        )
         if published and self._signed.stored and not self._signed.published:
             self._warnings.append(
                 f"NOTHING OUTSIDE THE DATABASE WAS COMPARED: {published.url} has no checkpoint. "
                 "Set FILTER_SERVICE_LEDGER_URL to where the service publishes."
             )
 
-    def report(self, tell: Callable[[int, int], object]) -> Report:
+    def report(self, tell: Callable[[int, int], object]) -> VerificationReport:
         for start in range(0, self._end, CHUNK):
             stop = min(start + CHUNK, self._end)
             self._look(start, stop)
@@ -105,7 +107,7 @@ class _Look:
         self._name_signers()
         for sentence in self._keys.absent:
             self._faults.add(inf, sentence)
-        return Report(
+        return VerificationReport(
             entries=self._end,
             waiting=waits,
             erased=self._contents.erased,
@@ -125,7 +127,7 @@ class _Look:
         )
 
     def _look(self, start: int, stop: int) -> None:
-        entries: list[Seen | None] = [None] * (stop - start)
+        entries: list[EntryContents | None] = [None] * (stop - start)
         for seen in self._contents.read(between(self._session, start, stop)):
             assert seen.written.position is not None
             entries[seen.written.position - start] = seen

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from filter_service.accounts import Ability
 from filter_service.db.tables import Appeal
-from filter_service.policy.strict import WORDS, Known
+from filter_service.policy.strict import WORDS, StrictModel
 from filter_service.reviews import appeals
 from filter_service.web.api.responses import AppealAnswer, AppealList
 from filter_service.web.http.access import Caller, able
@@ -28,7 +28,7 @@ Reader = Annotated[Caller, Depends(able(Ability.READ))]
 ItemId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 
 
-class Statement(Known):
+class AppealStatement(StrictModel):
     """Why somebody disagrees."""
 
     statement: str = Field(
@@ -48,7 +48,7 @@ class Statement(Known):
 )
 def open_appeal(
     item: ItemId,
-    said: Statement,
+    said: AppealStatement,
     by: Annotated[Caller, Depends(able(Ability.APPEAL))],
     here: Here,
     response: Response,

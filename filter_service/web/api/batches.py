@@ -15,31 +15,31 @@ from filter_service.accounts import ABILITIES, Ability
 from filter_service.db.scope import OPERATOR
 from filter_service.db.tables import (
     Batch,
-    Image,
     Item,
     PolicyClass,
     ReviewOutcome,
     StoredEncoder,
     StoredExplanation,
+    StoredImage,
 )
-from filter_service.db.unjudged import Unjudged, unjudged
+from filter_service.db.unjudged import UnjudgedReason, unjudged
 from filter_service.errors import InvalidRequest, NotAllowed, NotSignedIn, UnknownBatch
 from filter_service.intake import manifests, submissions
-from filter_service.intake.manifests import Label, Result
+from filter_service.intake.manifests import Label, ManifestResult
 from filter_service.intake.submissions import CHUNK, Once
 from filter_service.verdicts import Verdict
 from filter_service.web.api import submission_requests
 from filter_service.web.api.responses import (
-    Accepted,
+    AcceptedBatch,
     BatchAnswer,
     BatchPage,
     BatchWithProgress,
-    Cancelled,
+    CancellationResult,
     ItemAnswer,
     ItemPage,
-    PolicyName,
+    PolicyReference,
     Progress,
-    Retried,
+    RetryResult,
     batch_rows,
     item_answers,
     item_rows,
@@ -111,7 +111,7 @@ BODY = {
             }
         },
         submission_requests.JSON: {
-            "schema": submission_requests.Addresses.model_json_schema(),
+            "schema": submission_requests.AddressBatch.model_json_schema(),
             "example": EXAMPLE,
         },
         manifests.MEDIA_TYPE: {
@@ -139,7 +139,7 @@ def submit(
         str | None,
         Header(pattern=KEY, description="Sent again with the same request: the same batch."),
     ] = None,
-) -> Accepted:
+) -> AcceptedBatch:
     """Files, addresses or a manifest become a batch, each image an item.
 
     An image that cannot be taken spoils no other: its item is undetermined and says why. Archives
@@ -162,7 +162,7 @@ def submit(
         scope=by.scope,
     )
     response.headers["Location"] = f"/v1/batches/{batch}"
-    return Accepted(batch=batch, policy=_policy_of(here, batch))
+    return AcceptedBatch(batch=batch, policy=_policy_of(here, batch))
 
 
 @router.get("/batches", summary="List batches")
@@ -175,7 +175,7 @@ def batches(by: Reader, here: Here, after: After = None, limit: Limit = 100) -> 
         rows = session.execute(query).all()
     last = rows[-1][0] if len(rows) == limit else None
     return BatchPage(
-        batches=[BatchAnswer.of(b, PolicyName(name=n, digest=d)) for b, n, d in rows],
+        batches=[BatchAnswer.of(b, PolicyReference(name=n, digest=d)) for b, n, d in rows],
         next=last and cursor(last.submitted_at.isoformat(), last.id),
     )
 
@@ -186,14 +186,16 @@ def batch(batch: uuid.UUID, by: Reader, here: Here) -> BatchWithProgress:
     status = submissions.status(here.sessions, batch, by.scope)
     with here.sessions.begin() as session:
         found, name, digest = session.execute(batch_rows(by.scope).where(Batch.id == batch)).one()
-    told = BatchAnswer.of(found, PolicyName(name=name, digest=digest))
+    told = BatchAnswer.of(found, PolicyReference(name=name, digest=digest))
     return BatchWithProgress(**dict(told), progress=Progress.of(status), finished=status.finished)
 
 
 @router.post("/batches/{batch}/cancel", summary="Cancel a batch", responses=answers(404))
-def cancel(batch: uuid.UUID, by: Submitter, here: Here) -> Cancelled:
+def cancel(batch: uuid.UUID, by: Submitter, here: Here) -> CancellationResult:
     """Take back its items that have no verdict yet; again changes nothing."""
-    return Cancelled(cancelled=submissions.cancel(here.sessions, batch, by.actor, by.scope))
+    return CancellationResult(
+        cancelled=submissions.cancel(here.sessions, batch, by.actor, by.scope)
+    )
 
 
 def retrier(by: Annotated[Caller, Depends(caller)]) -> Caller:
@@ -204,10 +206,10 @@ def retrier(by: Annotated[Caller, Depends(caller)]) -> Caller:
 
 
 @router.post("/batches/{batch}/retry", summary="Retry a batch", responses=answers(404))
-def retry(batch: uuid.UUID, by: Annotated[Caller, Depends(retrier)], here: Here) -> Retried:
+def retry(batch: uuid.UUID, by: Annotated[Caller, Depends(retrier)], here: Here) -> RetryResult:
     """Queue its undetermined items again; those whose bytes never came stay as they are."""
     again = submissions.retry(here.sessions, here.knock, batch, by.actor, by.scope)
-    return Retried(retried=again)
+    return RetryResult(retried=again)
 
 
 @router.get("/batches/{batch}/items", summary="List items", responses=answers(404))
@@ -249,7 +251,7 @@ def manifest(batch: uuid.UUID, by: Reader, here: Here) -> StreamingResponse:
         found = session.execute(batch_rows(by.scope).where(Batch.id == batch)).one_or_none()
     _require(found, batch)
     assert found is not None
-    policy = PolicyName(name=found[1], digest=found[2])
+    policy = PolicyReference(name=found[1], digest=found[2])
     lines = manifests.write(_results(here, by, batch, policy))
     return StreamingResponse(
         lines,
@@ -266,14 +268,14 @@ def item(item: ItemId, by: Reader, here: Here) -> ItemAnswer:
         return item_answers(session.execute(item_rows().where(Item.id == item)))[0]
 
 
-def _policy_of(here: Service, batch: uuid.UUID) -> PolicyName:
+def _policy_of(here: Service, batch: uuid.UUID) -> PolicyReference:
     """The version that a batch is judged under: the first try's, where this one is not the first.
 
     What was meant by its name may have changed since.
     """
     with here.sessions.begin() as session:
         _, name, digest = session.execute(batch_rows(OPERATOR).where(Batch.id == batch)).one()
-    return PolicyName(name=name, digest=digest)
+    return PolicyReference(name=name, digest=digest)
 
 
 def _place(after: str) -> Any:  # noqa: ANN401  (a row value of SQL)
@@ -292,12 +294,14 @@ def _require(found: object, batch: uuid.UUID) -> None:
         raise UnknownBatch(f"There is no batch {batch}: check the id that submitting it gave.")
 
 
-def _results(here: Service, by: Caller, batch: uuid.UUID, policy: PolicyName) -> Iterator[Result]:
+def _results(
+    here: Service, by: Caller, batch: uuid.UUID, policy: PolicyReference
+) -> Iterator[ManifestResult]:
     """Some hundred items at a time, each time in a transaction of its own."""
-    after, columns = 0, (Item, Image.digest, PolicyClass.name, StoredEncoder.name)
+    after, columns = 0, (Item, StoredImage.digest, PolicyClass.name, StoredEncoder.name)
     query = (
         select(*columns, ReviewOutcome.decision, unjudged())
-        .outerjoin(Image, Image.id == Item.image_id)
+        .outerjoin(StoredImage, StoredImage.id == Item.image_id)
         .outerjoin(PolicyClass, PolicyClass.id == Item.class_id)
         .outerjoin(StoredEncoder, StoredEncoder.id == Item.encoder_id)
         .outerjoin(ReviewOutcome, ReviewOutcome.item_id == Item.id)
@@ -312,12 +316,12 @@ def _results(here: Service, by: Caller, batch: uuid.UUID, policy: PolicyName) ->
             labels = _labels(session, flagged)
         for found, digest, worst, encoder, decision, why in rows:
             own = labels.get(found.id) or _worst(found, worst)
-            yield Result(
+            yield ManifestResult(
                 item=found.id,
                 source=found.source,
                 digest=digest,
                 verdict=found.verdict,
-                unjudged=Unjudged(why) if why else None,
+                unjudged=UnjudgedReason(why) if why else None,
                 reason=found.reason,
                 labels=own,
                 encoder=encoder,

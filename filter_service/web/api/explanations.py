@@ -14,12 +14,18 @@ from sqlalchemy.orm import Session
 from filter_service import accounts, ledger, retention
 from filter_service.accounts import Ability
 from filter_service.audit.record.stored_json import explanation_in
-from filter_service.db.tables import Image, Item, PolicyClass, StoredEncoder, StoredExplanation
+from filter_service.db.tables import (
+    Item,
+    PolicyClass,
+    StoredEncoder,
+    StoredExplanation,
+    StoredImage,
+)
 from filter_service.errors import FilterServiceError, NotAllowed, NotExplainable
 from filter_service.images import Limits, decode
 from filter_service.ledger import Entry, Event
 from filter_service.rendering.overlay import card, overlay
-from filter_service.retention import Part
+from filter_service.retention import RetainedPart
 from filter_service.verdicts.explanation import Explanation
 from filter_service.web.api.responses import ExplanationAnswer
 from filter_service.web.http.access import Caller, able
@@ -57,7 +63,7 @@ def explanations(item: ItemId, by: Reader, here: Here) -> list[ExplanationAnswer
     )
     with here.sessions.begin() as session:
         item_for(session, by, item)
-        retention.require_here(session, item, Part.EXPLANATIONS)
+        retention.require_here(session, item, RetainedPart.EXPLANATIONS)
         rows = [row for row in session.execute(query) if may_see(by, row[1])]
         known = _known_digests(session, by, [found.record for found, _ in rows])
         return [
@@ -86,9 +92,9 @@ def _known_digests(
     if by.scope.everyone or not named:
         return frozenset(named)
     own = (
-        select(Image.digest)
-        .join(Item, Item.image_id == Image.id)
-        .where(Image.digest.in_(named), by.scope.has(Item.client_id))
+        select(StoredImage.digest)
+        .join(Item, Item.image_id == StoredImage.id)
+        .where(StoredImage.digest.in_(named), by.scope.has(Item.client_id))
     )
     return frozenset(digest for digest in session.scalars(own) if digest)
 
@@ -156,10 +162,10 @@ class _Told:
     def of(cls, here: Service, by: Caller, item: int, class_name: str) -> "_Told":
         """Raises for what is not there or not for them to see; that they look is written down."""
         query = (
-            select(Image.digest, StoredExplanation.record, StoredEncoder.details)
+            select(StoredImage.digest, StoredExplanation.record, StoredEncoder.details)
             .select_from(StoredExplanation)
             .join(Item, Item.id == StoredExplanation.item_id)
-            .join(Image, Image.id == Item.image_id)
+            .join(StoredImage, StoredImage.id == Item.image_id)
             .join(PolicyClass, PolicyClass.id == StoredExplanation.class_id)
             .join(StoredEncoder, StoredEncoder.id == StoredExplanation.encoder_id)
             .where(StoredExplanation.item_id == item, PolicyClass.name == class_name)
@@ -168,7 +174,7 @@ class _Told:
         )
         with here.sessions.begin() as session:
             found = item_for(session, by, item)
-            for part in (Part.BYTES, Part.EXPLANATIONS):
+            for part in (RetainedPart.BYTES, RetainedPart.EXPLANATIONS):
                 retention.require_here(session, item, part)
             row = session.execute(query).one_or_none()
             if row is None or not may_see(by, class_name):
@@ -204,8 +210,8 @@ class _Told:
         digest = self.record.images[0].digest
         query = (
             select(Item.id, Item.batch_id)
-            .join(Image, Image.id == Item.image_id)
-            .where(Image.digest == digest, Image.bytes_gone_at.is_(None), visible(by))
+            .join(StoredImage, StoredImage.id == Item.image_id)
+            .where(StoredImage.digest == digest, StoredImage.bytes_gone_at.is_(None), visible(by))
             .order_by(Item.id)
             .limit(1)
         )

@@ -11,19 +11,19 @@ from sqlalchemy import Select, select
 from filter_service.db.scope import Scope
 from filter_service.db.tables import (
     Batch,
-    Image,
     Item,
     PolicyClass,
     ReviewOutcome,
+    StoredImage,
     StoredPolicy,
 )
-from filter_service.db.unjudged import Unjudged, unjudged
+from filter_service.db.unjudged import UnjudgedReason, unjudged
 from filter_service.images.views import is_partial
 from filter_service.intake.submissions import Status
 from filter_service.verdicts import Verdict
 
 
-class PolicyName(BaseModel):
+class PolicyReference(BaseModel):
     """One version of a policy."""
 
     name: str
@@ -59,14 +59,14 @@ class BatchAnswer(BaseModel):
 
     id: uuid.UUID
     label: str
-    policy: PolicyName
+    policy: PolicyReference
     priority: int
     submitted_at: datetime
     cancelled_at: datetime | None
     total: int | None = Field(description="Items; null while they still arrive.")
 
     @classmethod
-    def of(cls, batch: Batch, policy: PolicyName) -> "BatchAnswer":
+    def of(cls, batch: Batch, policy: PolicyReference) -> "BatchAnswer":
         return cls(
             id=batch.id,
             label=batch.label,
@@ -92,20 +92,20 @@ class BatchPage(BaseModel):
     next: str | None = Field(description="Give it as `after` for the next page; null: no more.")
 
 
-class Accepted(BaseModel):
+class AcceptedBatch(BaseModel):
     """A batch that is judged from now on; `Location` leads to it."""
 
     batch: uuid.UUID
-    policy: PolicyName = Field(description="The version that it is judged under, for good.")
+    policy: PolicyReference = Field(description="The version that it is judged under, for good.")
 
 
-class Cancelled(BaseModel):
+class CancellationResult(BaseModel):
     """How many items were taken back."""
 
     cancelled: int
 
 
-class Retried(BaseModel):
+class RetryResult(BaseModel):
     """How many undetermined items were queued again."""
 
     retried: int
@@ -126,7 +126,9 @@ class ItemAnswer(BaseModel):
     source: str = Field(description="The file's name or address, as submitted.")
     digest: str | None = Field(description="SHA-256 of the bytes; null: none were had.")
     verdict: Verdict | None = Field(description="Null: `unjudged` says why.")
-    unjudged: Unjudged | None = Field(description="Why there is no verdict; null: there is one.")
+    unjudged: UnjudgedReason | None = Field(
+        description="Why there is no verdict; null: there is one."
+    )
     reason: str | None = Field(description="Why it is undetermined.")
     class_name: str | None = Field(description="The class with the worst score.")
     margin: float | None = Field(description="Of that class, in logits.")
@@ -177,7 +179,7 @@ class FoundItem(BaseModel):
     class_name: str | None
 
 
-class Found(BaseModel):
+class SearchHit(BaseModel):
     """A stored image near to what was looked for."""
 
     digest: str
@@ -190,7 +192,7 @@ class Found(BaseModel):
 class Sightings(BaseModel):
     """Stored images, the nearest first."""
 
-    images: list[Found]
+    images: list[SearchHit]
 
 
 class AppealAnswer(BaseModel):
@@ -213,10 +215,10 @@ class AppealList(BaseModel):
 
 def item_rows() -> Select[Item, str | None, str, str, datetime, str | None]:
     """The columns that an answer about items is made of."""
-    columns = (Item, Image.digest, PolicyClass.name, ReviewOutcome.decision, ReviewOutcome.at)
+    columns = (Item, StoredImage.digest, PolicyClass.name, ReviewOutcome.decision, ReviewOutcome.at)
     return (
         select(*columns, unjudged())
-        .outerjoin(Image, Image.id == Item.image_id)
+        .outerjoin(StoredImage, StoredImage.id == Item.image_id)
         .outerjoin(PolicyClass, PolicyClass.id == Item.class_id)
         .outerjoin(ReviewOutcome, ReviewOutcome.item_id == Item.id)
     )
@@ -230,7 +232,7 @@ def item_answers(rows: Iterable[Any]) -> list[ItemAnswer]:
             source=item.source,
             digest=digest,
             verdict=item.verdict,
-            unjudged=Unjudged(why) if why else None,
+            unjudged=UnjudgedReason(why) if why else None,
             reason=item.reason,
             class_name=class_name,
             margin=item.margin,
@@ -256,5 +258,5 @@ def batch_rows(scope: Scope) -> Select[Batch, str, str]:
     )
 
 
-def policy_name(name: str, digest: str) -> PolicyName:
-    return PolicyName(name=name, digest=digest)
+def policy_name(name: str, digest: str) -> PolicyReference:
+    return PolicyReference(name=name, digest=digest)

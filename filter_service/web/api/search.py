@@ -12,20 +12,20 @@ from starlette.exceptions import HTTPException
 
 from filter_service import images, ledger
 from filter_service.accounts import Ability
-from filter_service.db.tables import Image, Item, PolicyClass
-from filter_service.db.vectors import Hit, StoredMemory
+from filter_service.db.tables import Item, PolicyClass, StoredImage
+from filter_service.db.vectors import StoredMemory, VectorHit
 from filter_service.ledger import Entry, Event
 from filter_service.policy.spelling import unknown
 from filter_service.policy.strict import WORDS
-from filter_service.query_encoder import Sought
+from filter_service.query_encoder import QueryVector
 from filter_service.web.api.batches import no_forms_of_strangers
-from filter_service.web.api.responses import Found, FoundItem, Sightings
+from filter_service.web.api.responses import FoundItem, SearchHit, Sightings
 from filter_service.web.http.access import Caller, able
 from filter_service.web.http.described_requests import fault, only_described
 from filter_service.web.http.problems import answers
 from filter_service.web.http.row_access import visible
 from filter_service.web.http.service import Service, service
-from filter_service.web.http.uploads import Limits, Part, spooled
+from filter_service.web.http.uploads import FormPart, RequestLimits, spooled
 
 router = APIRouter(
     prefix="/v1",
@@ -76,13 +76,13 @@ async def sent_image(request: Request, here: Here) -> AsyncIterator[bytes]:
     if kind not in (FORM, *IMAGES):
         raise HTTPException(415, f"{kind or 'no type'!r} is not taken: send an image, or a form.")
     most = here.settings.max_bytes
-    async for parts in spooled(request, Limits(files=1, bytes=most + OVERHEAD)):
+    async for parts in spooled(request, RequestLimits(files=1, bytes=most + OVERHEAD)):
         sent = _image_of(parts) if kind == FORM else parts[0]
         images.check_bytes(sent.size, images.Limits.of(here.settings))
         yield sent.read()
 
 
-def _image_of(parts: Iterable[Part]) -> Part:
+def _image_of(parts: Iterable[FormPart]) -> FormPart:
     """The one file of a form; raises RequestValidationError for whatever else there is."""
     fields = [part for part in parts if part.name != "csrf_token"]
     if others := {part.name for part in fields} - {"image"}:
@@ -107,7 +107,7 @@ def by_image(
 
 
 def _found(
-    here: Service, by: Caller, sought: Sought, limit: int, told: dict[str, str]
+    here: Service, by: Caller, sought: QueryVector, limit: int, told: dict[str, str]
 ) -> Sightings:
     memory = StoredMemory(here.sessions, sought.encoder_id, len(sought.vector), sought.scale)
     hits = memory.search(sought.vector, limit, by.scope)
@@ -117,7 +117,7 @@ def _found(
         items = _items(session, by, hits)
     return Sightings(
         images=[
-            Found(
+            SearchHit(
                 digest=hit.digest,
                 frame=hit.view.frame,
                 view=hit.view.name,
@@ -130,13 +130,13 @@ def _found(
     )
 
 
-def _hidden(session: Session, by: Caller, hits: Sequence[Hit]) -> set[str]:
+def _hidden(session: Session, by: Caller, hits: Sequence[VectorHit]) -> set[str]:
     """Images that stand for a class which is closed to whoever searches."""
     query = (
-        select(Image.digest)
-        .join(Item, Item.image_id == Image.id)
+        select(StoredImage.digest)
+        .join(Item, Item.image_id == StoredImage.id)
         .where(
-            Image.digest.in_([h.digest for h in hits]),
+            StoredImage.digest.in_([h.digest for h in hits]),
             by.scope.has(Item.client_id),
             not_(visible(by)),
         )
@@ -144,22 +144,22 @@ def _hidden(session: Session, by: Caller, hits: Sequence[Hit]) -> set[str]:
     return set(session.scalars(query))
 
 
-def _items(session: Session, by: Caller, hits: Sequence[Hit]) -> dict[str, list[FoundItem]]:
+def _items(session: Session, by: Caller, hits: Sequence[VectorHit]) -> dict[str, list[FoundItem]]:
     """The newest items of each image that they see: some were submitted a thousand times."""
     newest = (
         select(Item.id, Item.batch_id, Item.source, Item.verdict, Item.class_id)
-        .where(Item.image_id == Image.id, by.scope.has(Item.client_id))
+        .where(Item.image_id == StoredImage.id, by.scope.has(Item.client_id))
         .order_by((Item.id + 0).desc())  # or the planner walks all items from the newest
         .limit(SHOWN)
-        .correlate(Image)
+        .correlate(StoredImage)
         .lateral()
     )
     rows = session.execute(
-        select(Image.digest, newest, PolicyClass.name)
-        .select_from(Image)
+        select(StoredImage.digest, newest, PolicyClass.name)
+        .select_from(StoredImage)
         .join(newest, true())
         .outerjoin(PolicyClass, PolicyClass.id == newest.c.class_id)
-        .where(Image.digest.in_([h.digest for h in hits]))
+        .where(StoredImage.digest.in_([h.digest for h in hits]))
         .order_by(newest.c.id.desc())
     )
     found: dict[str, list[FoundItem]] = defaultdict(list)

@@ -22,11 +22,11 @@ from filter_service.intake.fetching import AllowList, shown
 from filter_service.intake.submissions import Submission
 from filter_service.policy import Policy, parse_policy
 from filter_service.policy.spelling import unknown
-from filter_service.policy.strict import Known, each_once
+from filter_service.policy.strict import StrictModel, each_once
 from filter_service.settings import Settings
 from filter_service.web.http.described_requests import TWICE, fault
 from filter_service.web.http.service import Service, service
-from filter_service.web.http.uploads import Limits, Part, cleaned, spooled
+from filter_service.web.http.uploads import FormPart, RequestLimits, cleaned, spooled
 
 MOST_ADDRESSES = 10_000  # of one JSON body; a manifest may have more
 LONGEST_ADDRESS = 8_192
@@ -55,7 +55,7 @@ Priority = Annotated[int, Field(ge=-URGENT, le=URGENT)]
 Address = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_ADDRESS)]
 
 
-class Terms(Known):
+class SubmissionTerms(StrictModel):
     """What is asked of a batch, however its images come."""
 
     policy: str | dict[str, Any] = Field(
@@ -66,10 +66,10 @@ class Terms(Known):
     priority: Priority = Field(0, description="Higher is judged sooner.")
 
 
-NAMED = (*Terms.model_fields, "manifest")  # the fields of a form, besides its files
+NAMED = (*SubmissionTerms.model_fields, "manifest")  # the fields of a form, besides its files
 
 
-class Addresses(Terms):
+class AddressBatch(SubmissionTerms):
     """A batch of images that the service fetches."""
 
     model_config = ConfigDict(strict=True)  # true is no priority
@@ -85,9 +85,9 @@ class Addresses(Terms):
 class Order:
     """One request for a batch, read but not yet accepted."""
 
-    terms: Terms
-    files: tuple[Part, ...] = ()
-    lines: Part | None = None  # of a manifest
+    terms: SubmissionTerms
+    files: tuple[FormPart, ...] = ()
+    lines: FormPart | None = None  # of a manifest
     uris: tuple[str, ...] = ()
 
     def request(self) -> str:
@@ -108,9 +108,9 @@ class Order:
         for line in self._lines():
             yield _named(line, allowed)
 
-    def _lines(self) -> Iterator[manifests.Line]:
+    def _lines(self) -> Iterator[manifests.ManifestLine]:
         if self.lines is None:
-            yield from map(manifests.Line, self.uris)
+            yield from map(manifests.ManifestLine, self.uris)
         else:
             yield from manifests.read(self.lines.lines(manifests.LONGEST_LINE))
 
@@ -141,11 +141,11 @@ async def order(
             yield _from_json(parts[0])
         else:
             asked = {"policy": policy, "label": label, "priority": priority}
-            yield _with_lines(_terms(Terms, asked, "query"), parts[0])
+            yield _with_lines(_terms(SubmissionTerms, asked, "query"), parts[0])
 
 
-def limits_of(settings: Settings) -> Limits:
-    return Limits(settings.upload_files, settings.upload_bytes)
+def limits_of(settings: Settings) -> RequestLimits:
+    return RequestLimits(settings.upload_files, settings.upload_bytes)
 
 
 def policy_for(sessions: Sessions, asked: str | dict[str, Any], scope: Scope = OPERATOR) -> Policy:
@@ -186,12 +186,12 @@ def _refuse_references(text: str) -> None:
         raise InvalidPolicy("policy:1: YAML references (*name) are not taken; write it out.")
 
 
-def _from_json(body: Part) -> Order:
-    asked = _terms(Addresses, _document(body), "body")
+def _from_json(body: FormPart) -> Order:
+    asked = _terms(AddressBatch, _document(body), "body")
     return Order(asked, uris=tuple(asked.uris))
 
 
-def _document(body: Part) -> object:
+def _document(body: FormPart) -> object:
     if body.size > LARGEST_DOCUMENT:
         raise HTTPException(
             413, f"The JSON has more than {LARGEST_DOCUMENT:,} bytes: send a manifest instead."
@@ -203,8 +203,8 @@ def _document(body: Part) -> object:
     return found
 
 
-def _from_form(parts: Iterable[Part]) -> Order:
-    fields: dict[str, Part] = {}
+def _from_form(parts: Iterable[FormPart]) -> Order:
+    fields: dict[str, FormPart] = {}
     files = []
     for part in parts:
         if part.name in NAMED:
@@ -216,7 +216,7 @@ def _from_form(parts: Iterable[Part]) -> Order:
         elif part.name != "csrf_token":
             raise _invalid(part.name[:100], _no_file(part.name))
     lines = fields.pop("manifest", None)
-    terms = _terms(Terms, {name: _field(part) for name, part in fields.items()}, "body")
+    terms = _terms(SubmissionTerms, {name: _field(part) for name, part in fields.items()}, "body")
     if lines is not None and files:
         raise _invalid("manifest", "comes without files: send either, in two requests if need be")
     if lines is not None:
@@ -233,13 +233,13 @@ def _no_file(name: str) -> str:
     return unknown(name, (*NAMED, "files"))
 
 
-def _with_lines(terms: Terms, lines: Part) -> Order:
+def _with_lines(terms: SubmissionTerms, lines: FormPart) -> Order:
     if not any(line.strip() for line in lines.lines(manifests.LONGEST_LINE)):
         raise _invalid("manifest", "has no line; write one for each image")
     return Order(terms, lines=lines)
 
 
-def _field(part: Part) -> str:
+def _field(part: FormPart) -> str:
     if part.size > LARGEST_POLICY:
         raise _invalid(part.name, f"has more than {LARGEST_POLICY:,} bytes")
     try:
@@ -248,7 +248,7 @@ def _field(part: Part) -> str:
         raise _invalid(part.name, f"is not UTF-8 ({error.reason})") from error
 
 
-T = TypeVar("T", bound=Terms)
+T = TypeVar("T", bound=SubmissionTerms)
 
 
 def _terms(kind: type[T], asked: object, where: str) -> T:
@@ -263,7 +263,7 @@ def _invalid(field: str, message: str) -> RequestValidationError:
     return RequestValidationError([fault("body", field, message)])
 
 
-def _named(line: manifests.Line, allowed: AllowList) -> Submission:
+def _named(line: manifests.ManifestLine, allowed: AllowList) -> Submission:
     if line.error is not None:
         return Submission(line.source, error=line.error)
     try:
@@ -274,7 +274,7 @@ def _named(line: manifests.Line, allowed: AllowList) -> Submission:
     return Submission(line.source, uri=line.source)
 
 
-def _uploaded(part: Part, limits: images.Limits) -> Submission:
+def _uploaded(part: FormPart, limits: images.Limits) -> Submission:
     source = cleaned(part.filename or "")
     head = part.read(8)
     archive = next((what for magic, what in _ARCHIVES.items() if head.startswith(magic)), None)

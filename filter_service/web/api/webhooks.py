@@ -9,13 +9,13 @@ from pydantic import BaseModel, Field
 
 from filter_service import webhooks
 from filter_service.accounts import Ability
-from filter_service.policy.strict import Known
+from filter_service.policy.strict import StrictModel
 from filter_service.web.http.access import Caller, able
 from filter_service.web.http.described_requests import only_described
 from filter_service.web.http.paging import After, Limit, cursor, key_of
 from filter_service.web.http.problems import answers
 from filter_service.web.http.service import Service, service
-from filter_service.webhooks import Delivered, Endpoint, EventType, State
+from filter_service.webhooks import DeliveryEntry, DeliveryState, Endpoint, EventType
 
 LARGEST = 2**31 - 1  # id of an endpoint
 
@@ -30,7 +30,7 @@ By = Annotated[Caller, Depends(able(Ability.WEBHOOKS))]
 WebhookId = Annotated[int, Path(ge=1, le=LARGEST)]
 
 
-class WebhookOrder(Known):
+class WebhookOrder(StrictModel):
     """Where somebody wants to be told, and of what."""
 
     url: str = Field(min_length=1, max_length=2000, examples=["https://example.org/moderation"])
@@ -85,12 +85,12 @@ class DeliveryAnswer(BaseModel):
     subject: str = Field(description="Events of one subject are sent in order.")
     at: datetime = Field(description="When it happened.")
     data: dict[str, Any]
-    state: State
+    state: DeliveryState
     due_at: datetime | None = Field(description="The next attempt, while it waits.")
     attempts: list[AttemptAnswer] = Field(description="The newest first.")
 
     @classmethod
-    def of(cls, found: Delivered) -> "DeliveryAnswer":
+    def of(cls, found: DeliveryEntry) -> "DeliveryAnswer":
         return cls(
             message_id=found.message_id,
             type=found.type,
@@ -112,7 +112,7 @@ class DeliveryPage(BaseModel):
     next: str | None
 
 
-class Sent(BaseModel):
+class PendingMessage(BaseModel):
     """What is about to be sent."""
 
     message_id: uuid.UUID = Field(description="webhook-id.")
@@ -163,7 +163,7 @@ def log(
     here: Here,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=200, description="At most so many.")] = 50,
-    state: Annotated[State | None, Query(description="Only those.")] = None,
+    state: Annotated[DeliveryState | None, Query(description="Only those.")] = None,
 ) -> DeliveryPage:
     """Every event with every attempt at it."""
     before = key_of(after, int)[0] if after else None
@@ -179,10 +179,10 @@ def log(
     status_code=202,
     summary="Send an event again",
 )
-def redeliver(webhook: WebhookId, message_id: uuid.UUID, by: By, here: Here) -> Sent:
+def redeliver(webhook: WebhookId, message_id: uuid.UUID, by: By, here: Here) -> PendingMessage:
     """Whatever became of it, under its old id."""
     webhooks.redeliver(here.sessions, webhook, message_id, by.actor, by.scope)
-    return Sent(message_id=message_id)
+    return PendingMessage(message_id=message_id)
 
 
 @router.post(
@@ -191,9 +191,9 @@ def redeliver(webhook: WebhookId, message_id: uuid.UUID, by: By, here: Here) -> 
     summary="Send a test event",
     responses=answers(409),
 )
-def ping(webhook: WebhookId, by: By, here: Here) -> Sent:
+def ping(webhook: WebhookId, by: By, here: Here) -> PendingMessage:
     """Of the type `webhook.ping`; the log of deliveries shows what came of it."""
-    return Sent(message_id=webhooks.ping(here.sessions, webhook, by.actor, by.scope))
+    return PendingMessage(message_id=webhooks.ping(here.sessions, webhook, by.actor, by.scope))
 
 
 @router.post("/webhooks/{webhook}/retry", status_code=202, summary="Send what waits, now")

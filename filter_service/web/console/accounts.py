@@ -36,14 +36,14 @@ PAGE = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class OneTimeSecret:
     """What is shown once, and to whom it belongs."""
 
     name: str
     secret: str
 
 
-class Changed(BaseModel):
+class AccountForm(BaseModel):
     """The fields of somebody's form, as they were typed."""
 
     name: str = ""
@@ -81,7 +81,7 @@ class Changed(BaseModel):
         )
 
 
-class Added(Changed):
+class NewAccountForm(AccountForm):
     """The form for somebody new."""
 
     login: str = ""
@@ -96,7 +96,9 @@ def show_people(
 
 
 @router.post("/people")
-def add(request: Request, here: Here, who: Admin, form: Annotated[Added, Form()]) -> Response:
+def add(
+    request: Request, here: Here, who: Admin, form: Annotated[NewAccountForm, Form()]
+) -> Response:
     """Somebody new; their password is made here and shown once, unless a provider vouches."""
     password = None if form.vouched else passwords.generate()
     login = form.login.strip().lower()
@@ -104,13 +106,13 @@ def add(request: Request, here: Here, who: Admin, form: Annotated[Added, Form()]
     def act() -> None:
         accounts.add_person(here.sessions, login, form.profile, password, who.actor)
 
-    shown = Shown(login, password) if password else None
+    shown = OneTimeSecret(login, password) if password else None
     return _people(request, here, act, changed=login, shown=shown, added=form)
 
 
 @router.post("/people/{login}")
 def change(
-    request: Request, here: Here, who: Admin, login: str, form: Annotated[Changed, Form()]
+    request: Request, here: Here, who: Admin, login: str, form: Annotated[AccountForm, Form()]
 ) -> Response:
     def act() -> None:
         accounts.change_person(here.sessions, login, form.profile, who.actor)
@@ -128,7 +130,9 @@ def reset_password(
     def act() -> None:
         accounts.set_password(here.sessions, login, password, who.actor)
 
-    return _people(request, here, act, after=after, changed=login, shown=Shown(login, password))
+    return _people(
+        request, here, act, after=after, changed=login, shown=OneTimeSecret(login, password)
+    )
 
 
 @router.post("/people/{login}/disable")
@@ -166,7 +170,7 @@ def add_key(
         secret = accounts.add_key(
             here.sessions, name, who.actor, client.strip() or None, all_clients=all_clients
         )
-        shown = Shown(name.strip(), secret)
+        shown = OneTimeSecret(name.strip(), secret)
     except (InvalidRequest, Conflict, UnknownEntry) as error:
         return _keys(request, here, error=error)
     return _keys(request, here, shown=shown)
@@ -185,8 +189,8 @@ def _people(
     *,
     after: str = "",
     changed: str = "",
-    shown: Shown | None = None,
-    added: Added | None = None,
+    shown: OneTimeSecret | None = None,
+    added: NewAccountForm | None = None,
 ) -> Response:
     """Everybody, after something was done; what is shown once is not behind a redirect."""
     error: FilterServiceError | None = None
@@ -210,8 +214,8 @@ def _people(
         next=found[PAGE - 1].login if len(found) > PAGE else None,
         changed=changed,
         shown=None if error else shown,
-        added=added if added and error else Added(role=Role.MODERATOR),
-        typed=Changed.of,
+        added=added if added and error else NewAccountForm(role=Role.MODERATOR),
+        typed=AccountForm.of,
         roles=ROLES,
         classes=accounts.known_classes(here.sessions),
         cap=here.settings.reveal_cap,
@@ -224,7 +228,7 @@ def _keys(
     here: Service,
     *,
     after: int = 0,
-    shown: Shown | None = None,
+    shown: OneTimeSecret | None = None,
     error: FilterServiceError | None = None,
 ) -> Response:
     found = accounts.keys(here.sessions, after, PAGE + 1)

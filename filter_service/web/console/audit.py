@@ -14,10 +14,10 @@ from filter_service.audit import record as records
 from filter_service.audit.record import journal
 from filter_service.audit.record.document import shown_beside, written_down
 from filter_service.audit.record.event_descriptions import sentence
-from filter_service.audit.record.journal import Wanted
+from filter_service.audit.record.journal import JournalFilter
 from filter_service.audit.record.log_positions import newest_checkpoint, places_of
 from filter_service.audit.record.page import Record
-from filter_service.audit.record.pictures import Addresses
+from filter_service.audit.record.pictures import PagePictures
 from filter_service.errors import InvalidRequest, UnknownEntry
 from filter_service.images import Limits
 from filter_service.ledger import Event
@@ -56,7 +56,7 @@ def audit(
     """How far the ledger is sealed, and its newest entries."""
     somebody(caller)
     last = _day("until", until)
-    wanted = Wanted(
+    wanted = JournalFilter(
         _event(event), actor.strip(), _day("since", since), last and last + timedelta(days=1)
     )
     page = journal.recent(here.sessions, wanted, visible(caller), caller.actor, before)
@@ -115,7 +115,7 @@ def record(request: Request, here: Here, caller: Auditor, item_id: Id) -> Respon
         request,
         "record.html",
         r=Record(life),
-        pics=Addresses(item_id),
+        pics=PagePictures(item_id),
         ref=lambda number: f"/audit/entries/{number}",
     )
 

@@ -13,7 +13,6 @@ from filter_service.db.tables import (
     Appeal,
     Batch,
     Client,
-    Image,
     Item,
     Person,
     PolicyClass,
@@ -21,14 +20,15 @@ from filter_service.db.tables import (
     ReviewCase,
     ReviewOutcome,
     StoredExplanation,
+    StoredImage,
     StoredPolicy,
 )
 from filter_service.errors import NotAllowed, UnknownItem
-from filter_service.images.views import Seen
+from filter_service.images.views import ShareSeen
 from filter_service.policy import Policy, Severity
-from filter_service.rendering.evidence import Evidence, evidence
+from filter_service.rendering.evidence import ClassEvidence, evidence
 from filter_service.reviews import cases, restricted
-from filter_service.reviews.cases import Case
+from filter_service.reviews.cases import QueuedCase
 from filter_service.verdicts.explanation import Explanation
 
 SEVERITIES = tuple(s.value for s in Severity)  # as the queue numbers them
@@ -44,17 +44,17 @@ class CaseFile:
     batch: Batch
     client: str  # by name
     policy: Policy
-    shown: Evidence | None
+    shown: ClassEvidence | None
     classes: tuple[str, ...]  # flagged, and this person may see them
-    case: Case | None
+    case: QueuedCase | None
     mine: bool  # this person holds the case
     outcome: ReviewOutcome | None
     statement: str | None  # of the user who disagrees
 
     @property
-    def seen(self) -> Seen | None:
+    def seen(self) -> ShareSeen | None:
         """How much of the image the model looked at."""
-        return Seen.of(self.item.seen_pixels, self.item.seen_time)
+        return ShareSeen.of(self.item.seen_pixels, self.item.seen_time)
 
     @property
     def severity(self) -> str:
@@ -181,11 +181,13 @@ def _item(
     session: Session, item_id: int
 ) -> tuple[Item, str | None, Batch, str, Policy, str | None]:
     query = (
-        select(Item, Image.digest, Batch, Client.name, StoredPolicy.document, PolicyClass.name)
+        select(
+            Item, StoredImage.digest, Batch, Client.name, StoredPolicy.document, PolicyClass.name
+        )
         .join(Batch, Batch.id == Item.batch_id)
         .join(Client, Client.id == Item.client_id)
         .join(StoredPolicy, StoredPolicy.id == Batch.policy_id)
-        .outerjoin(Image, Image.id == Item.image_id)
+        .outerjoin(StoredImage, StoredImage.id == Item.image_id)
         .outerjoin(PolicyClass, PolicyClass.id == Item.class_id)
         .where(Item.id == item_id)
     )
@@ -212,7 +214,7 @@ def _records(session: Session, item: Item, policy: Policy) -> dict[str, Explanat
 
 def _evidence(
     item: Item, policy: Policy, name: str | None, records: dict[str, Explanation]
-) -> Evidence | None:
+) -> ClassEvidence | None:
     """What was measured for a class; a class without a record is the item's worst."""
     if name is None or (name not in records and item.margin is None):
         return None

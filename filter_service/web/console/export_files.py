@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from filter_service.accounts import Ability
 from filter_service.audit import exports
-from filter_service.audit.exports import MEDIA, Export, Format, Wanted
+from filter_service.audit.exports import MEDIA, Export, ExportFilter, Format
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import Caller, able
 from filter_service.web.http.described_requests import only
@@ -34,9 +34,9 @@ def wanted(
     decision: Narrowed = "",
     verdict: Narrowed = "",
     batch: Narrowed = "",
-) -> Wanted:
+) -> ExportFilter:
     """What the form narrows; raises InvalidRequest."""
-    return Wanted.said(
+    return ExportFilter.said(
         since=since,
         until=until,
         by=by,
@@ -48,7 +48,7 @@ def wanted(
     )
 
 
-class Streamed(StreamingResponse):
+class ExportStream(StreamingResponse):
     """An export on its way to somebody, whose end is written down however it comes."""
 
     def __init__(self, export: Export, form: Format) -> None:
@@ -71,9 +71,9 @@ NARROWS = ("from", "to", "by", "class", "policy", "decision", "verdict", "batch"
 
 @router.get("/items.{form}", dependencies=[Depends(only(*NARROWS))])
 def items(
-    form: Format, here: Here, caller: Exporter, narrowed: Annotated[Wanted, Depends(wanted)]
-) -> Streamed:
+    form: Format, here: Here, caller: Exporter, narrowed: Annotated[ExportFilter, Depends(wanted)]
+) -> ExportStream:
     """A row for every item that this person may see and that the form does not leave out."""
     somebody(caller)
     export = exports.begin(here.sessions, narrowed, form, caller.actor, visible(caller))
-    return Streamed(export, form)
+    return ExportStream(export, form)

@@ -7,7 +7,7 @@ from fastapi.responses import Response
 from sqlalchemy import select
 
 from filter_service.accounts import Ability
-from filter_service.audit.exports import COLUMNS, By, Format
+from filter_service.audit.exports import COLUMNS, Format, PeriodBasis
 from filter_service.audit.exports.export_filter import DECISIONS
 from filter_service.db.tables import PolicyClass, StoredPolicy
 from filter_service.verdicts import Verdict
@@ -42,7 +42,7 @@ def page(
         "exports.html",
         columns=COLUMNS,
         formats=FORMATS,
-        moments=list(By),
+        moments=list(PeriodBasis),
         verdicts=list(Verdict),
         decisions=DECISIONS,
         policies=sorted(policies),

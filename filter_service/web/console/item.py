@@ -113,7 +113,7 @@ def claim(item_id: int, caller: Reviewer, service: OurService, queue: Queue = ""
     return RedirectResponse(address(item_id, queue), status_code=303)
 
 
-class Said(BaseModel):
+class DecisionForm(BaseModel):
     """The form of a decision; `skip` is the reason to leave the case to somebody else."""
 
     decision: Decision | None = None
@@ -140,7 +140,7 @@ def decide(
     item_id: int,
     caller: Reviewer,
     service: OurService,
-    said: Annotated[Said, Form()],
+    said: Annotated[DecisionForm, Form()],
 ) -> Response:
     """Decide a case, and what is like it, and claim the next one."""
     person, (decision, reason) = somebody(caller), said.meant

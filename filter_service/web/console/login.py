@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from filter_service import accounts
-from filter_service.accounts.identity_provider import Attempt, Provider
+from filter_service.accounts.identity_provider import LoginAttempt, Provider
 from filter_service.errors import FilterServiceError, InvalidRequest, NotSignedIn, TooManyTries
 from filter_service.web.http.access import (
     Caller,
@@ -72,7 +72,7 @@ def sign_out(request: Request, here: Here, who: Annotated[Caller, Depends(caller
 @router.get("/login/provider")
 def leave(request: Request, here: Here, next: str = "/") -> Response:
     """To the identity provider."""
-    attempt = Attempt.new()
+    attempt = LoginAttempt.new()
     address = _provider(here).leave(_back_to(request, here), attempt)
     answer = RedirectResponse(address, 303)
     kept = json.dumps([*astuple(attempt), local(next)]).encode()
@@ -195,7 +195,7 @@ def _keep_attempt(answer: Response, here: Service, value: str, seconds: int) -> 
     )
 
 
-def _attempt(request: Request, here: Service) -> tuple[Attempt, str]:
+def _attempt(request: Request, here: Service) -> tuple[LoginAttempt, str]:
     kept = request.cookies.get(_attempt_name(here), "")
     try:
         state, nonce, verifier, then = map(str, json.loads(urlsafe_b64decode(kept)))
@@ -203,7 +203,7 @@ def _attempt(request: Request, here: Service) -> tuple[Attempt, str]:
         raise NotSignedIn(
             "This log-in took too long or was begun elsewhere: begin again."
         ) from error
-    return Attempt(state, nonce, verifier), local(then)
+    return LoginAttempt(state, nonce, verifier), local(then)
 
 
 def _attempt_name(here: Service) -> str:

@@ -18,7 +18,7 @@ from filter_service.intake import submissions
 from filter_service.rendering import charts
 from filter_service.rendering.formats import span as lasting
 from filter_service.reviews import tallies
-from filter_service.reviews.tallies import Day, Overturned, Waiting
+from filter_service.reviews.tallies import Day, DecisionTally, Waiting
 from filter_service.verdicts import Verdict
 from filter_service.web.console.case_page import client_names
 from filter_service.web.console.queue import somebody
@@ -40,7 +40,7 @@ Reader = Annotated[Caller, Depends(able(Ability.READ))]
 
 
 @dataclass(frozen=True, slots=True)
-class ClassRow:
+class ClassOverview:
     """Everything that is counted about one class."""
 
     name: str
@@ -48,7 +48,7 @@ class ClassRow:
     flagged: int
     share: float  # of all that was judged on the days that are drawn
     waiting: int
-    overturned: Overturned
+    overturned: DecisionTally
     seconds: float | None  # mean time to decide
 
     @property
@@ -72,7 +72,7 @@ class Figures:
     """What the overview draws."""
 
     waiting: Waiting
-    rows: list[ClassRow]
+    rows: list[ClassOverview]
     judged: dict[date, int]
     undetermined: int
 
@@ -83,7 +83,7 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailureRow:
     """An item that could not be judged."""
 
     item: Item
@@ -99,7 +99,7 @@ class Failed:
 class FailedPage:
     """Some of them, newest first, and the cursor of those that follow."""
 
-    rows: list[Failed]
+    rows: list[FailureRow]
     next: str | None
 
 
@@ -177,13 +177,13 @@ def figures(sessions: Sessions, person: Person) -> Figures:
     for name in {*flagged, *waiting.by_class, *overturned, *seconds}:
         number = sum(d.flagged for d in flagged[name].values())
         rows.append(
-            ClassRow(
+            ClassOverview(
                 name=name,
                 days=flagged[name],
                 flagged=number,
                 share=number / max(1, sum(judged.values())),
                 waiting=waiting.by_class.get(name, 0),
-                overturned=overturned.get(name, Overturned(0, 0)),
+                overturned=overturned.get(name, DecisionTally(0, 0)),
                 seconds=seconds.get(name),
             )
         )
@@ -207,7 +207,7 @@ def failed(sessions: Sessions, after: str | None, limit: int, client: str = "") 
     with sessions.begin() as session:
         if client:
             query = query.where(Item.client_id == clients.named(session, client).id)
-        rows = [Failed(*row) for row in session.execute(query)]
+        rows = [FailureRow(*row) for row in session.execute(query)]
     more = len(rows) > limit
     return FailedPage(rows[:limit], cursor(rows[limit - 1].item.id) if more else None)
 

@@ -13,11 +13,11 @@ from filter_service import accounts, retention
 from filter_service.accounts import Ability
 from filter_service.db.tables import (
     Erasure,
-    Image,
     Item,
     PolicyClass,
     StoredEncoder,
     StoredExplanation,
+    StoredImage,
     StoredScore,
 )
 from filter_service.errors import ImageError, NotAllowed, UnknownEntry
@@ -45,7 +45,7 @@ ClassName = Annotated[str | None, Query(alias="class", max_length=64)]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownFrame:
     """Which frame of which image stands for an item, and in which reading."""
 
     digest: str | None  # None: nothing is kept
@@ -55,7 +55,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Explained:
+class DrawableExplanation:
     """An explanation with what is needed to draw it over its picture."""
 
     digest: str
@@ -192,14 +192,14 @@ def word(
     )
 
 
-def _of_item(session: Session, caller: Caller, item_id: int, class_name: str | None) -> Shown:
+def _of_item(session: Session, caller: Caller, item_id: int, class_name: str | None) -> ShownFrame:
     """Raises UnknownItem or NotAllowed."""
     item = item_for(session, caller, item_id)
     digest, gone = _kept_of(session, item)
     views = _views(session, item)
     worst = session.scalar(select(PolicyClass.name).where(PolicyClass.id == item.class_id))
     view = views.get(class_name or worst or "") or _scored(session, item)
-    return Shown(digest, view, frozenset(views), gone)
+    return ShownFrame(digest, view, frozenset(views), gone)
 
 
 def _scored(session: Session, item: Item) -> View:
@@ -222,7 +222,7 @@ def _kept_of(session: Session, item: Item) -> tuple[str | None, str | None]:
     renditions.forget_erased(session.scalar(select(func.max(Erasure.requested_at))))
     if gone := retention.why_gone(session, item.id):
         return None, gone
-    return session.scalar(select(Image.digest).where(Image.id == item.image_id)), None
+    return session.scalar(select(StoredImage.digest).where(StoredImage.id == item.image_id)), None
 
 
 def _views(session: Session, item: Item) -> dict[str, View]:
@@ -242,12 +242,12 @@ def _views(session: Session, item: Item) -> dict[str, View]:
     return {name: View.parse(number or 0, said or "") for name, number, said in rows}
 
 
-def _of_image(session: Session, caller: Caller, digest: str) -> Shown:
+def _of_image(session: Session, caller: Caller, digest: str) -> ShownFrame:
     """An image that came with some item that the caller may see."""
     query = (
         select(Item.id)
-        .join(Image, Image.id == Item.image_id)
-        .where(Image.digest == digest, visible(caller))
+        .join(StoredImage, StoredImage.id == Item.image_id)
+        .where(StoredImage.digest == digest, visible(caller))
         .limit(1)
     )
     item_id = session.scalar(query)
@@ -258,7 +258,7 @@ def _of_image(session: Session, caller: Caller, digest: str) -> Shown:
     return _of_item(session, caller, item_id, None)
 
 
-def _require_revealed(session: Session, caller: Caller, item_id: int, shown: Shown) -> None:
+def _require_revealed(session: Session, caller: Caller, item_id: int, shown: ShownFrame) -> None:
     if caller.person is None or not accounts.has_revealed(session, caller.person, item_id):
         raise NotAllowed(
             f"{caller.actor} has not revealed item {item_id} today: reveal it first, so that the "
@@ -271,12 +271,14 @@ def _require_revealed(session: Session, caller: Caller, item_id: int, shown: Sho
         )
 
 
-def _explained(here: Service, caller: Caller, item_id: int, class_name: str | None) -> Explained:
+def _explained(
+    here: Service, caller: Caller, item_id: int, class_name: str | None
+) -> DrawableExplanation:
     """The explanation for one class, or for the worst; raises UnknownEntry."""
     with here.sessions.begin() as session:
         item = item_for(session, caller, item_id)
         retention.require_here(session, item_id)
-        retention.require_here(session, item_id, retention.Part.EXPLANATIONS)
+        retention.require_here(session, item_id, retention.RetainedPart.EXPLANATIONS)
         query = (
             select(StoredExplanation, PolicyClass.name, StoredEncoder.details["preprocessing"])
             .join(PolicyClass, PolicyClass.id == StoredExplanation.class_id)
@@ -290,7 +292,7 @@ def _explained(here: Service, caller: Caller, item_id: int, class_name: str | No
             )
         )
         row = session.execute(query).one_or_none()
-        digest = session.scalar(select(Image.digest).where(Image.id == item.image_id))
+        digest = session.scalar(select(StoredImage.digest).where(StoredImage.id == item.image_id))
     if row is None or digest is None:
         raise UnknownEntry(f"Item {item_id} has no explanation for {class_name or 'its class'!r}.")
     stored, name, preprocessing = row
@@ -298,10 +300,10 @@ def _explained(here: Service, caller: Caller, item_id: int, class_name: str | No
         raise NotAllowed(f"{caller.actor} may not see {name!r}: an admin can change that.")
     record = Explanation.model_validate(stored.record)
     tag = f"{item_id}-{stored.class_id}-{stored.encoder_id}-{stored.created_at.timestamp():.0f}"
-    return Explained(digest, record, preprocessing, tag)
+    return DrawableExplanation(digest, record, preprocessing, tag)
 
 
-def _blurred(request: Request, here: Service, shown: Shown, longest: int) -> Response:
+def _blurred(request: Request, here: Service, shown: ShownFrame, longest: int) -> Response:
     if shown.digest is None:
         return _plain(shown.gone or NONE_KEPT, longest)
     view = shown.view
@@ -318,7 +320,7 @@ def _blurred(request: Request, here: Service, shown: Shown, longest: int) -> Res
 def _layer(
     request: Request,
     here: Service,
-    found: Explained,
+    found: DrawableExplanation,
     kind: str,
     draw: Callable[[renditions.Size], Picture],
 ) -> Response:

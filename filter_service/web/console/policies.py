@@ -17,7 +17,7 @@ from filter_service.errors import (
 )
 from filter_service.policy import Policy
 from filter_service.rollout import Flags
-from filter_service.rollout.diff import Difference, differ, read
+from filter_service.rollout.diff import PolicyDiff, differ, read
 from filter_service.rollout.stored_vectors import MOST
 from filter_service.web.api.submission_requests import written_policy
 from filter_service.web.console.policy_changes import changes
@@ -40,7 +40,7 @@ Digest = Annotated[str, Query(pattern="^([0-9a-f]{64})?$")]
 Seen = Annotated[int, Form(ge=1, le=LARGEST_ID)]  # the activation that the page has shown
 
 
-class Draft(BaseModel):
+class ProposalForm(BaseModel):
     """The form of a proposal, as it was sent."""
 
     text: str = ""
@@ -80,12 +80,12 @@ def preview(
         text, policy = _sent(text, file)
     except FilterServiceError as error:
         return _names(request, here, caller, text=text, error=error)
-    return _draft(request, here, caller, Draft(text=text), policy)
+    return _draft(request, here, caller, ProposalForm(text=text), policy)
 
 
 @router.post("/propose")
 def propose(
-    request: Request, here: Here, caller: Editor, draft: Annotated[Draft, Form()]
+    request: Request, here: Here, caller: Editor, draft: Annotated[ProposalForm, Form()]
 ) -> Response:
     """Propose what was looked at; without four eyes it is active at once."""
     somebody(caller)
@@ -237,13 +237,13 @@ def _draft(
     request: Request,
     here: Service,
     caller: Caller,
-    draft: Draft,
+    draft: ProposalForm,
     policy: Policy,
     error: FilterServiceError | None = None,
 ) -> Response:
     """What is about to be proposed, what it would change, and the form to propose it."""
     before = rollout.meant_version(here.sessions, policy.name)
-    difference: Difference = read(policy) if before is None else differ(before.policy, policy)
+    difference: PolicyDiff = read(policy) if before is None else differ(before.policy, policy)
     counted, trouble = (None, None)
     if before is not None and before.digest != policy.digest and error is None:
         counted, trouble = changes(here, caller, before.policy, policy)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import distinct_on
 
-from filter_service.db.tables import Image, Item, SealedItem
+from filter_service.db.tables import Item, SealedItem, StoredImage
 from filter_service.errors import Conflict, FilterServiceError
 from filter_service.policy import Policy
-from filter_service.rollout.comparison import Changed, Comparison
-from filter_service.rollout.stored_vectors import Asked, compare
+from filter_service.rollout.comparison import ChangedImage, PolicyComparison
+from filter_service.rollout.stored_vectors import ComparisonScope, compare
 from filter_service.web.http.access import Caller
 from filter_service.web.http.row_access import may_see, visible
 from filter_service.web.http.service import Service
@@ -24,23 +24,23 @@ _one_at_a_time = threading.Lock()  # a comparison takes all cores for some secon
 class Example:
     """An image about which two versions differ, with the newest item that shows it."""
 
-    changed: Changed
+    changed: ChangedImage
     digest: str
     item_id: int
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class VisibleChanges:
     """What would change, with what this person may see of it."""
 
-    comparison: Comparison
+    comparison: PolicyComparison
     lost: tuple[Example, ...]
     gained: tuple[Example, ...]
 
 
 def changes(
     here: Service, caller: Caller, old: Policy, new: Policy
-) -> tuple[Counted | None, FilterServiceError | None]:
+) -> tuple[VisibleChanges | None, FilterServiceError | None]:
     """What would change, or the sentence that says why nobody knows just now."""
     try:
         with _alone():
@@ -48,11 +48,13 @@ def changes(
             _, after = here.seeker.policy(new)
             names = {c.name for version in (old, new) for c in version.classes}
             hidden = frozenset(n for n in names if not may_see(caller, n))
-            found = compare(here.sessions, Asked(encoder_id, before, after, hidden=hidden))
+            found = compare(
+                here.sessions, ComparisonScope(encoder_id, before, after, hidden=hidden)
+            )
     except FilterServiceError as error:
         return None, error
     lost, gained = _examples(here, caller, found.lost), _examples(here, caller, found.gained)
-    return Counted(found, lost, gained), None
+    return VisibleChanges(found, lost, gained), None
 
 
 @contextmanager
@@ -65,16 +67,18 @@ def _alone() -> Iterator[None]:
         _one_at_a_time.release()
 
 
-def _examples(here: Service, caller: Caller, changed: Sequence[Changed]) -> tuple[Example, ...]:
+def _examples(
+    here: Service, caller: Caller, changed: Sequence[ChangedImage]
+) -> tuple[Example, ...]:
     """Those whose picture this person may see, each with its newest item."""
     locked = select(SealedItem.image_id)
     query = (
-        select(Item.image_id, Image.digest, Item.id)
+        select(Item.image_id, StoredImage.digest, Item.id)
         .ext(distinct_on(Item.image_id))
-        .join(Image, Image.id == Item.image_id)
+        .join(StoredImage, StoredImage.id == Item.image_id)
         .where(
             Item.image_id.in_([c.image_id for c in changed]),
-            Image.digest.is_not(None),
+            StoredImage.digest.is_not(None),
             Item.image_id.not_in(locked.where(SealedItem.image_id == Item.image_id)),
             visible(caller),
         )

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Form, Path, Query, Request, Response
 from filter_service.accounts import Ability
 from filter_service.errors import InvalidRequest, NotAllowed
 from filter_service.reviews import restricted
-from filter_service.reviews.restricted import Kept
+from filter_service.reviews.restricted import RestrictedItem
 from filter_service.web.http.access import Caller, able
 from filter_service.web.http.pages import render
 from filter_service.web.http.paging import LARGEST_ID, cursor, key_of
@@ -70,7 +70,7 @@ def fetch(
     return Response(data, media_type="application/octet-stream", headers=headers)
 
 
-def _found(here: Service, caller: Caller, item_id: int) -> Kept:
+def _found(here: Service, caller: Caller, item_id: int) -> RestrictedItem:
     """Raises UnknownItem or NotAllowed."""
     found = restricted.kept_item(here.sessions, item_id)
     if not may_see(caller, found.sealed.class_name):
@@ -84,7 +84,7 @@ def _found(here: Service, caller: Caller, item_id: int) -> Kept:
 def _page(
     request: Request,
     here: Service,
-    found: Kept,
+    found: RestrictedItem,
     problem: str = "",
     reason: str = "",
     status: int = 200,

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from filter_service import accounts, retention
 from filter_service.accounts import Ability
 from filter_service.errors import FilterServiceError, InvalidRequest
-from filter_service.retention import Outcome, Part, Terms
+from filter_service.retention import ItemOutcome, RetainedPart, RetentionTerms
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import Caller, able
 from filter_service.web.http.pages import render
@@ -31,28 +31,28 @@ RuleId = Annotated[int, Form(ge=1, le=2**31 - 1)]
 Done = Annotated[str, Query(max_length=200)]
 
 
-class RuleDraft(BaseModel):
+class RetentionRuleForm(BaseModel):
     """The form of a rule, as it was typed."""
 
     class_name: str = ""
     outcome: str = ""
-    parts: list[str] = [Part.BYTES.value]
+    parts: list[str] = [RetainedPart.BYTES.value]
     days: str = "365"
     warned: bool = False
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> RetentionTerms:
         """Raises InvalidRequest."""
-        if self.outcome not in ("", *Outcome) or not set(self.parts) <= set(Part):
+        if self.outcome not in ("", *ItemOutcome) or not set(self.parts) <= set(RetainedPart):
             raise InvalidRequest(
-                f"outcome={self.outcome!r}, parts={self.parts!r}: choose of {', '.join(Outcome)} "
-                f"and of {', '.join(Part)}."
+                f"outcome={self.outcome!r}, parts={self.parts!r}: choose of "
+                f"{', '.join(ItemOutcome)} and of {', '.join(RetainedPart)}."
             )
-        return Terms(
+        return RetentionTerms(
             days=number("days", self.days),
-            parts=tuple(p for p in Part if p in self.parts),
+            parts=tuple(p for p in RetainedPart if p in self.parts),
             class_name=self.class_name.strip() or None,
-            outcome=Outcome(self.outcome) if self.outcome else None,
+            outcome=ItemOutcome(self.outcome) if self.outcome else None,
         )
 
 
@@ -69,7 +69,7 @@ class ItemDraft(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class PendingForm:
     """What was sent and refused, or has a consequence that somebody should know first."""
 
     error: FilterServiceError | None = None
@@ -84,27 +84,27 @@ class Tried:
         return status_of(self.error) if self.error else 200
 
 
-NOTHING = Tried()
+NOTHING = PendingForm()
 
 
 @router.get("")
 def show_rules(request: Request, here: Here, caller: Keeper, done: Done = "") -> Response:
     """What is deleted when."""
-    return _rules(request, here, RuleDraft(), done=done)
+    return _rules(request, here, RetentionRuleForm(), done=done)
 
 
 @router.post("")
 def add_rule(
-    request: Request, here: Here, caller: Keeper, draft: Annotated[RuleDraft, Form()]
+    request: Request, here: Here, caller: Keeper, draft: Annotated[RetentionRuleForm, Form()]
 ) -> Response:
     """A rule that deletes within the time for complaints is asked for twice."""
     try:
         terms = draft.terms
         if terms.warning and not draft.warned:
-            return _rules(request, here, draft, Tried(warning=terms.warning))
+            return _rules(request, here, draft, PendingForm(warning=terms.warning))
         retention.add_rule(here.sessions, terms, caller.actor)
     except FilterServiceError as error:
-        return _rules(request, here, draft, Tried(error))
+        return _rules(request, here, draft, PendingForm(error))
     return _done("/retention", "The rule holds from now on.")
 
 
@@ -131,7 +131,7 @@ def hold(
     try:
         retention.hold(here.sessions, draft.number, draft.reason, caller.actor)
     except FilterServiceError as error:
-        return _holds(request, here, draft, Tried(error))
+        return _holds(request, here, draft, PendingForm(error))
     return _done("/retention/holds", f"Item {draft.number} is held.")
 
 
@@ -143,7 +143,7 @@ def release(
     try:
         retention.release(here.sessions, draft.number, draft.reason, caller.actor)
     except FilterServiceError as error:
-        return _holds(request, here, ItemDraft(), Tried(error))
+        return _holds(request, here, ItemDraft(), PendingForm(error))
     return _done("/retention/holds", f"Item {draft.number} is no longer held.")
 
 
@@ -166,7 +166,7 @@ def erase(
             here.sessions, here.storage, draft.number, draft.reason, f"person {person.login}"
         )
     except FilterServiceError as error:
-        return _erasures(request, here, draft, Tried(error))
+        return _erasures(request, here, draft, PendingForm(error))
     return RedirectResponse(f"/retention/erasures/{found.id}", status_code=303)
 
 
@@ -186,7 +186,11 @@ def receipt_text(here: Here, caller: Keeper, erasure: uuid.UUID) -> Response:
 
 
 def _rules(
-    request: Request, here: Service, draft: RuleDraft, tried: Tried = NOTHING, done: str = ""
+    request: Request,
+    here: Service,
+    draft: RetentionRuleForm,
+    tried: PendingForm = NOTHING,
+    done: str = "",
 ) -> Response:
     return render(
         request,
@@ -197,8 +201,8 @@ def _rules(
         tried=tried,
         done=done,
         classes=accounts.known_classes(here.sessions),
-        outcomes=list(Outcome),
-        parts=list(Part),
+        outcomes=list(ItemOutcome),
+        parts=list(RetainedPart),
         complaints=retention.COMPLAINTS,
         tab="rules",
     )
@@ -208,7 +212,7 @@ def _holds(
     request: Request,
     here: Service,
     draft: ItemDraft,
-    tried: Tried = NOTHING,
+    tried: PendingForm = NOTHING,
     after: str = "",
     done: str = "",
 ) -> Response:
@@ -228,7 +232,7 @@ def _holds(
 
 
 def _erasures(
-    request: Request, here: Service, draft: ItemDraft, tried: Tried = NOTHING, after: str = ""
+    request: Request, here: Service, draft: ItemDraft, tried: PendingForm = NOTHING, after: str = ""
 ) -> Response:
     found = retention.erasures(here.sessions, _place(after), ROWS + 1)
     last = found[ROWS - 1] if len(found) > ROWS else None

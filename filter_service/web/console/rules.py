@@ -14,11 +14,11 @@ from sqlalchemy import select, true
 from filter_service import accounts
 from filter_service.accounts import Ability, sees
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Image, Item, Person, PolicyClass
+from filter_service.db.tables import Item, Person, PolicyClass, StoredImage
 from filter_service.errors import FilterServiceError, InvalidRequest
 from filter_service.reviews import hash_lists, rules
-from filter_service.reviews.hash_lists import Entered, Listed
-from filter_service.reviews.hash_matching import Kind, Match
+from filter_service.reviews.hash_lists import ListEntryView, NewListEntry
+from filter_service.reviews.hash_matching import ListKind, Match
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import Caller, able
 from filter_service.web.http.pages import render
@@ -37,10 +37,10 @@ Editor = Annotated[Caller, Depends(able(Ability.RULES))]
 EntryId = Annotated[int, Form(ge=1, le=LARGEST_ID)]
 
 
-class Draft(BaseModel):
+class ListEntryForm(BaseModel):
     """The form of an entry, as it was typed."""
 
-    kind: str = Kind.ALLOW.value
+    kind: str = ListKind.ALLOW.value
     class_name: str = ""
     match: str = Match.PDQ.value
     item: str = ""
@@ -49,17 +49,17 @@ class Draft(BaseModel):
     reason: str = ""
 
     @property
-    def entered(self) -> Entered:
+    def entered(self) -> NewListEntry:
         """Raises InvalidRequest."""
-        if self.kind not in list(Kind) or self.match not in list(Match):
+        if self.kind not in list(ListKind) or self.match not in list(Match):
             raise InvalidRequest(
-                f"kind={self.kind!r}, match={self.match!r}: choose one of {', '.join(Kind)} and "
-                f"one of {', '.join(Match)}."
+                f"kind={self.kind!r}, match={self.match!r}: choose one of "
+                f"{', '.join(ListKind)} and one of {', '.join(Match)}."
             )
         item = int(_number("item", self.item, whole=True)) if self.item.strip() else None
         within = _number("distance", self.within) if self.within.strip() else None
-        return Entered(
-            Kind(self.kind),
+        return NewListEntry(
+            ListKind(self.kind),
             self.class_name.strip(),
             Match(self.match),
             item_id=item,
@@ -74,23 +74,23 @@ class Draft(BaseModel):
         return urlencode({k: v for k, v in self.model_dump().items() if v})
 
 
-class Visit(Draft):
+class Visit(ListEntryForm):
     """An address of the page, with a form filled in or none."""
 
     after: str = ""
     done: str = ""
 
 
-class Addition(Draft):
+class Addition(ListEntryForm):
     """The form when it is sent."""
 
     decide_waiting: bool = False
 
 
-class RuleDraft(BaseModel):
+class ReviewRuleForm(BaseModel):
     """The form of a review rule, as it was typed."""
 
-    kind: str = rules.Kind.SECOND_LOOK.value
+    kind: str = rules.RuleKind.SECOND_LOOK.value
     class_name: str = ""
     margin_below: str = ""
     share: str = "10"  # per cent
@@ -98,12 +98,12 @@ class RuleDraft(BaseModel):
     @property
     def options(self) -> dict[str, Any]:
         """Raises InvalidRequest."""
-        if self.kind not in list(rules.Kind):
-            raise InvalidRequest(f"{self.kind!r} is no rule: choose {' or '.join(rules.Kind)}.")
-        second = self.kind == rules.Kind.SECOND_LOOK
+        if self.kind not in list(rules.RuleKind):
+            raise InvalidRequest(f"{self.kind!r} is no rule: choose {' or '.join(rules.RuleKind)}.")
+        second = self.kind == rules.RuleKind.SECOND_LOOK
         margin = self.margin_below.strip() if second else ""
         return {
-            "kind": rules.Kind(self.kind),
+            "kind": rules.RuleKind(self.kind),
             "class_name": self.class_name.strip() or None,
             "margin_below": _number("margin", margin) if margin else None,
             "share": _number("share", self.share) / 100,
@@ -111,10 +111,10 @@ class RuleDraft(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ListEntryRow:
     """An entry with an item of its image, and the address of what it matches."""
 
-    entry: Listed
+    entry: ListEntryView
     item_id: int | None
 
     @property
@@ -122,7 +122,7 @@ class Shown:
         """The address of the preview of what it matches among what waits."""
         e = self.entry
         by_item = e.match is Match.RADIUS and self.item_id is not None
-        return Draft(
+        return ListEntryForm(
             kind=e.kind,
             class_name=e.class_name,
             match=e.match,
@@ -146,7 +146,7 @@ def show(
 
 @router.get("/preview")
 def preview(
-    request: Request, here: Here, caller: Editor, draft: Annotated[Draft, Query()]
+    request: Request, here: Here, caller: Editor, draft: Annotated[ListEntryForm, Query()]
 ) -> Response:
     """What waits and would be decided by an entry, before there is one."""
     person = somebody(caller)
@@ -183,12 +183,12 @@ def show_rules(
     request: Request, here: Here, caller: Editor, done: Annotated[str, Query(max_length=200)] = ""
 ) -> Response:
     """Second looks and samples of clear items."""
-    return _rules(request, here, somebody(caller), RuleDraft(), done=done)
+    return _rules(request, here, somebody(caller), ReviewRuleForm(), done=done)
 
 
 @router.post("/rules")
 def add_rule(
-    request: Request, here: Here, caller: Editor, draft: Annotated[RuleDraft, Form()]
+    request: Request, here: Here, caller: Editor, draft: Annotated[ReviewRuleForm, Form()]
 ) -> Response:
     person = somebody(caller)
     try:
@@ -209,7 +209,7 @@ def _lists(
     request: Request,
     here: Service,
     caller: Caller,
-    draft: Draft,
+    draft: ListEntryForm,
     *,
     after: str = "",
     done: str = "",
@@ -225,7 +225,9 @@ def _lists(
         "lists.html",
         status_of(error) if error else 200,
         shown=[
-            Shown(e, items.get(e.digest or "")) for e in page[:ROWS] if sees(person, e.class_name)
+            ListEntryRow(e, items.get(e.digest or ""))
+            for e in page[:ROWS]
+            if sees(person, e.class_name)
         ],
         next=cursor(page[ROWS - 1].id) if len(page) > ROWS else None,
         after=after,
@@ -245,7 +247,7 @@ def _rules(
     request: Request,
     here: Service,
     person: Person,
-    draft: RuleDraft,
+    draft: ReviewRuleForm,
     *,
     done: str = "",
     error: FilterServiceError | None = None,
@@ -287,12 +289,17 @@ def _class_of(sessions: Sessions, item: str) -> str:
 
 def _items_of(sessions: Sessions, caller: Caller, digests: Sequence[str]) -> dict[str, int]:
     """Some item of each image that this person may see."""
-    one = select(Item.id).where(Item.image_id == Image.id, visible(caller)).limit(1).lateral("one")
+    one = (
+        select(Item.id)
+        .where(Item.image_id == StoredImage.id, visible(caller))
+        .limit(1)
+        .lateral("one")
+    )
     query = (
-        select(Image.digest, one.c.id)
-        .select_from(Image)
+        select(StoredImage.digest, one.c.id)
+        .select_from(StoredImage)
         .join(one, true())
-        .where(Image.digest.in_(digests))
+        .where(StoredImage.digest.in_(digests))
     )
     with sessions.begin() as session:
         return dict(session.execute(query).all())

@@ -23,7 +23,7 @@ from filter_service.errors import (
 )
 from filter_service.images import digest
 from filter_service.ledger import Entry, Event
-from filter_service.query_encoder import Seeker, Sought
+from filter_service.query_encoder import QueryEncoder, QueryVector
 from filter_service.web.console.case_page import client_names
 from filter_service.web.console.queue import somebody
 from filter_service.web.console.sightings import Sighting, items_of, vector_of
@@ -49,7 +49,7 @@ Limit = Annotated[int, Query(alias="limit", ge=1, le=MOST)]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SearchQuery:
     """What somebody looks for."""
 
     words: str = ""
@@ -72,7 +72,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResults:
     """The nearest images that somebody may see."""
 
     sightings: tuple[Sighting, ...] = ()
@@ -84,7 +84,7 @@ class Found:
 class Warm:
     """The model behind the search: loaded behind somebody's back, so that nobody waits blindly."""
 
-    seeker: Seeker
+    seeker: QueryEncoder
     _done: threading.Event = field(default_factory=threading.Event)
     _problem: FilterServiceError | None = None
 
@@ -150,7 +150,7 @@ def search(
     client: Annotated[str, Query(max_length=100)] = "",
 ) -> Response:
     """The form; with words or an item, what is like them, of one client or all."""
-    asked = Asked(words=q.strip(), like=like, limit=limit, client=client.strip())
+    asked = SearchQuery(words=q.strip(), like=like, limit=limit, client=client.strip())
     somebody(caller)
     if like is not None:
         with here.sessions.begin() as session:
@@ -172,13 +172,17 @@ def search_by_image(
 ) -> Response:
     """What is like an uploaded file, which is not kept."""
     somebody(caller)
-    asked = Asked(image=digest(sent.data), limit=LIKE_A_FILE, client=sent.client)
+    asked = SearchQuery(image=digest(sent.data), limit=LIKE_A_FILE, client=sent.client)
     warm = _warm(request, here)
     return _answered(request, asked, warm, PATIENCE, lambda: here.seeker.image(sent.data))
 
 
 def _answered(
-    request: Request, asked: Asked, warm: Warm, seconds: float, seek: Callable[[], Sought]
+    request: Request,
+    asked: SearchQuery,
+    warm: Warm,
+    seconds: float,
+    seek: Callable[[], QueryVector],
 ) -> Response:
     """The page with what was found, with the sentence that says why not, or asking for patience."""
     here: Service = request.app.state.service
@@ -201,7 +205,7 @@ def _warm(request: Request, here: Service) -> Warm:
     return warm
 
 
-def _loading(request: Request, asked: Asked) -> Response:
+def _loading(request: Request, asked: SearchQuery) -> Response:
     """Says that the model is being loaded; the browser asks again by itself where it can."""
     page = _page(request, asked, None, loading=True)
     if asked.image is None:
@@ -211,8 +215,8 @@ def _loading(request: Request, asked: Asked) -> Response:
 
 def _page(
     request: Request,
-    asked: Asked,
-    found: Found | None,
+    asked: SearchQuery,
+    found: SearchResults | None,
     status: int = 200,
     *,
     problem: str = "",
@@ -232,8 +236,8 @@ def _page(
 
 
 def _found(
-    here: Service, caller: Caller, sought: Sought, asked: Asked, own: str | None = None
-) -> Found:
+    here: Service, caller: Caller, sought: QueryVector, asked: SearchQuery, own: str | None = None
+) -> SearchResults:
     """Search, say so in the ledger, and leave out what this person may not see."""
     memory = StoredMemory(here.sessions, sought.encoder_id, len(sought.vector), sought.scale)
     # One may be its own, and one shows that there is more.
@@ -247,13 +251,13 @@ def _found(
         Sighting(h.digest, h.similarity, tuple(items[h.digest])) for h in shown if h.digest in items
     )
     more = len(near) > asked.limit and asked.limit < MOST
-    return Found(
+    return SearchResults(
         sightings,
         min(asked.limit + STEP, MOST) if more else None,
         len(shown) - len(sightings),
     )
 
 
-def _scope(here: Service, asked: Asked) -> Scope:
+def _scope(here: Service, asked: SearchQuery) -> Scope:
     """Whose images are looked through; raises UnknownEntry."""
     return only(client_named(here.sessions, asked.client).id) if asked.client else OPERATOR

@@ -13,14 +13,14 @@ from filter_service.db.scope import Scope
 from filter_service.db.tables import (
     Client,
     Embedding,
-    Image,
     Item,
     PolicyClass,
     ReviewOutcome,
+    StoredImage,
     StoredScore,
 )
 from filter_service.errors import UnknownItem
-from filter_service.query_encoder import Sought
+from filter_service.query_encoder import QueryVector
 from filter_service.verdicts import Verdict
 from filter_service.web.http.access import Caller
 from filter_service.web.http.row_access import item_for, visible
@@ -57,14 +57,14 @@ def items_of(
     """The newest items of each image, as far as this person may see them."""
     newest = (
         select(Item)
-        .where(Item.image_id == Image.id, scope.has(Item.client_id), visible(caller))
+        .where(Item.image_id == StoredImage.id, scope.has(Item.client_id), visible(caller))
         .order_by((Item.id + 0).desc())  # or the planner walks all items from the newest
         .limit(ITEMS)
         .lateral("newest")
     )
     query = (
         select(
-            Image.digest,
+            StoredImage.digest,
             newest.c.id,
             Client.name.label("client"),
             newest.c.source,
@@ -74,12 +74,12 @@ def items_of(
             ReviewOutcome.decision,
             ReviewOutcome.sampled,
         )
-        .select_from(Image)
+        .select_from(StoredImage)
         .join(newest, true())
         .join(Client, Client.id == newest.c.client_id)
         .outerjoin(PolicyClass, PolicyClass.id == newest.c.class_id)
         .outerjoin(ReviewOutcome, ReviewOutcome.item_id == newest.c.id)
-        .where(Image.digest.in_(digests))
+        .where(StoredImage.digest.in_(digests))
         .order_by(newest.c.id.desc())
     )
     found: defaultdict[str, list[SeenItem]] = defaultdict(list)
@@ -88,7 +88,7 @@ def items_of(
     return dict(found)
 
 
-def vector_of(session: Session, caller: Caller, item_id: int) -> tuple[Sought, str]:
+def vector_of(session: Session, caller: Caller, item_id: int) -> tuple[QueryVector, str]:
     """What is stored of the view that was judged: no model is asked. -> it, and its digest."""
     item = item_for(session, caller, item_id)
     judged = exists().where(
@@ -99,15 +99,15 @@ def vector_of(session: Session, caller: Caller, item_id: int) -> tuple[Sought, s
         StoredScore.view == Embedding.view,
     )
     query = (
-        select(Embedding, Image.digest)
-        .join(Image, Image.id == Embedding.image_id)
+        select(Embedding, StoredImage.digest)
+        .join(StoredImage, StoredImage.id == Embedding.image_id)
         .where(Embedding.encoder_id == item.encoder_id, Embedding.image_id == item.image_id)
         .order_by(judged.desc(), Embedding.frame, Embedding.view)
         .limit(1)
     )
     row = session.execute(query).one_or_none()
     if row is None or row[1] is None or item.encoder_id is None:
-        retention.require_here(session, item_id, retention.Part.EMBEDDINGS)
+        retention.require_here(session, item_id, retention.RetainedPart.EMBEDDINGS)
         raise UnknownItem(
             f"Item {item_id} has no stored vector, since it was not judged or was deleted since: "
             "search by its file."
@@ -115,4 +115,4 @@ def vector_of(session: Session, caller: Caller, item_id: int) -> tuple[Sought, s
     stored, name = row[0], row[1]
     exact = stored.exact_vector
     vector = unit(stored.vector) if exact is None else exact
-    return Sought(item.encoder_id, vector, 1.0), name
+    return QueryVector(item.encoder_id, vector, 1.0), name

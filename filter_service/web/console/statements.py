@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from filter_service import ledger
 from filter_service.accounts import Ability
-from filter_service.db.tables import Statement, StatementDue
+from filter_service.db.tables import StatementDue, StoredStatement
 from filter_service.errors import InvalidStatement, UnknownEntry
 from filter_service.ledger import Entry, Event
 from filter_service.statements import database_files, issuance, wording
@@ -29,7 +29,7 @@ Exporter = Annotated[Caller, Depends(able(Ability.EXPORT))]
 Id = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 
 
-class Kind(StrEnum):
+class StatementFormat(StrEnum):
     """As what a statement can be fetched."""
 
     JSON = "json"
@@ -75,7 +75,9 @@ def issue(request: Request, item_id: Id, caller: Exporter, here: Here) -> Respon
 
 
 @router.get("/{puid}.{kind}")
-def fetch(item_id: Id, puid: uuid.UUID, kind: Kind, caller: Exporter, here: Here) -> Response:
+def fetch(
+    item_id: Id, puid: uuid.UUID, kind: StatementFormat, caller: Exporter, here: Here
+) -> Response:
     """The document for the database, or the notice as a text or a page; the ledger remembers."""
     somebody(caller)
     batch = _allowed(here, caller, item_id)
@@ -95,7 +97,9 @@ def _allowed(here: Service, caller: Caller, item_id: int) -> uuid.UUID:
         return item_for(session, caller, item_id).batch_id
 
 
-def _chosen(found: Sequence[Statement], item_id: int, which: uuid.UUID | None) -> Statement:
+def _chosen(
+    found: Sequence[StoredStatement], item_id: int, which: uuid.UUID | None
+) -> StoredStatement:
     """The one that was asked for, else the one that stands."""
     for one in found:
         if which in (None, one.puid):
@@ -103,16 +107,16 @@ def _chosen(found: Sequence[Statement], item_id: int, which: uuid.UUID | None) -
     raise UnknownEntry(f"Item {item_id} has no statement {which}: look at its page.")
 
 
-def _body(found: Statement, kind: Kind) -> tuple[str, str]:
-    if kind is Kind.JSON:
+def _body(found: StoredStatement, kind: StatementFormat) -> tuple[str, str]:
+    if kind is StatementFormat.JSON:
         whole = database_files.content([found])
         return json.dumps(whole, indent=2, ensure_ascii=False), "application/json"
-    if kind is Kind.HTML:
+    if kind is StatementFormat.HTML:
         return wording.page(found.notice, found.language.split(",")), "text/html; charset=utf-8"
     return found.notice, "text/plain; charset=utf-8"
 
 
-def _notices(shown: Statement) -> list[tuple[str, list[wording.Part]]]:
+def _notices(shown: StoredStatement) -> list[tuple[str, list[wording.NoticePart]]]:
     return list(zip(shown.language.split(","), wording.parts(shown.notice), strict=True))
 
 

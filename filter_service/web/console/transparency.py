@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from filter_service.accounts import Ability
 from filter_service.audit import transparency
 from filter_service.audit.exports import moment
-from filter_service.audit.transparency import Figure, Period, Report, Unit
+from filter_service.audit.transparency import Figure, Period, TransparencyReport, Unit
 from filter_service.rendering import charts
 from filter_service.rendering.formats import span as lasting
 from filter_service.web.console.queue import somebody
@@ -64,7 +64,7 @@ def document(here: Here, caller: Exporter, period: ThePeriod) -> dict[str, Any]:
     return _report(here, caller, period).document()
 
 
-def _report(here: Service, caller: Caller, period: Period) -> Report:
+def _report(here: Service, caller: Caller, period: Period) -> TransparencyReport:
     return transparency.report(here.sessions, period, somebody(caller).classes)
 
 

@@ -14,7 +14,7 @@ from filter_service.web.http.access import Caller, able
 from filter_service.web.http.pages import render
 from filter_service.web.http.paging import cursor, key_of
 from filter_service.web.http.service import Service, service
-from filter_service.webhooks import EventType, State
+from filter_service.webhooks import DeliveryState, EventType
 
 PAGE = 50
 
@@ -60,7 +60,7 @@ def log(
 ) -> Response:
     """What was sent to an endpoint, and what waits."""
     before = key_of(after, int)[0] if after else None
-    wanted = State(state) if state else None
+    wanted = DeliveryState(state) if state else None
     page = webhooks.deliveries(here.sessions, webhook, before, PAGE, wanted)
     return render(
         request,
@@ -69,7 +69,7 @@ def log(
         deliveries=page.deliveries,
         next=None if page.next is None else cursor(page.next),
         state=state,
-        states=list(State),
+        states=list(DeliveryState),
     )
 
 

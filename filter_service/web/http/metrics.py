@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from filter_service.accounts import Ability
 from filter_service.db.schema import require_current
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Delivery, Queued, StoredCheck, StoredEncoder, Tally
+from filter_service.db.tables import Delivery, QueueEntry, StoredCheck, StoredEncoder, Tally
 from filter_service.errors import FilterServiceError, NotAllowed, for_clients
 from filter_service.reviews.tallies import waiting_now
 from filter_service.web.http.access import Caller, able
@@ -134,7 +134,7 @@ class _Stored(Collector):
 
 
 def _queue(session: Session) -> Iterator[Metric]:
-    leased = (Queued.leased_until > func.now()).label("leased")
+    leased = (QueueEntry.leased_until > func.now()).label("leased")
     some = select(leased).limit(MOST).subquery()
     counted = select(some.c.leased, func.count()).group_by(some.c.leased)
     counts: dict[bool, int] = {leased: n for leased, n in session.execute(counted)}
@@ -147,7 +147,7 @@ def _queue(session: Session) -> Iterator[Metric]:
     waiting.add_metric(("judging",), counts.get(True, 0))
     yield waiting
     # Ids grow as items come in: the first is the oldest, but for one that was queued again.
-    oldest = session.scalar(select(Queued.queued_at).order_by(Queued.item_id).limit(1))
+    oldest = session.scalar(select(QueueEntry.queued_at).order_by(QueueEntry.item_id).limit(1))
     yield _age("filter_service_queue_age_seconds", "The oldest item without a verdict.", oldest)
 
 

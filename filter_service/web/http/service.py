@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from filter_service.db.session import Sessions
-from filter_service.query_encoder import Seeker
+from filter_service.query_encoder import QueryEncoder
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 
@@ -19,7 +19,7 @@ class Service:
     sessions: Sessions
     storage: Storage
     knock: Callable[[], object]
-    seeker: Seeker
+    seeker: QueryEncoder
 
 
 def service(request: Request) -> Service:

@@ -25,7 +25,7 @@ ENCODED = "The body is encoded as {}, which is not unpacked here: send it as it 
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FormPart:
     """A field or a file of a form, as a stretch of the spooled bytes."""
 
     spool: IO[bytes]
@@ -60,14 +60,14 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RequestLimits:
     """How much one request may bring."""
 
     files: int
     bytes: int
 
 
-async def spooled(request: Request, limits: Limits) -> AsyncIterator[list[Part]]:
+async def spooled(request: Request, limits: RequestLimits) -> AsyncIterator[list[FormPart]]:
     """The parts of a form, or the body as the one part `body`; gone when this is closed."""
     _refuse_encoded(request, limits)
     kind = request.headers.get("content-type", "")
@@ -81,7 +81,7 @@ async def spooled(request: Request, limits: Limits) -> AsyncIterator[list[Part]]
             size = 0
             async for chunk in _counted(request, limits):
                 size += await run_in_threadpool(spool.write, chunk)
-            yield [Part(spool, "body", None, 0, size)]
+            yield [FormPart(spool, "body", None, 0, size)]
 
 
 def cleaned(name: str) -> str:
@@ -95,7 +95,7 @@ def cleaned(name: str) -> str:
     return kept[:LONGEST_NAME] or "unnamed"
 
 
-def _refuse_encoded(request: Request, limits: Limits) -> None:
+def _refuse_encoded(request: Request, limits: RequestLimits) -> None:
     """What only unpacks to something large is not unpacked; what says its size is believed."""
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
@@ -105,7 +105,7 @@ def _refuse_encoded(request: Request, limits: Limits) -> None:
         raise _too_much(limits)
 
 
-async def _counted(request: Request, limits: Limits) -> AsyncIterator[bytes]:
+async def _counted(request: Request, limits: RequestLimits) -> AsyncIterator[bytes]:
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
@@ -114,7 +114,7 @@ async def _counted(request: Request, limits: Limits) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _too_much(limits: Limits) -> HTTPException:
+def _too_much(limits: RequestLimits) -> HTTPException:
     return HTTPException(
         413,
         f"The request has more than {limits.bytes:,} bytes: send it in several, or raise "
@@ -128,8 +128,8 @@ class _Form:
 
     spool: IO[bytes]
     kind: str
-    limits: Limits
-    parts: list[Part] = field(default_factory=list)
+    limits: RequestLimits
+    parts: list[FormPart] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         boundary = parse_options_header(self.kind)[1].get(b"boundary")
@@ -144,7 +144,7 @@ class _Form:
     def write(self, chunk: bytes) -> None:
         self._translated(lambda: self._parser.write(chunk))
 
-    def finished(self) -> list[Part]:
+    def finished(self) -> list[FormPart]:
         self._translated(self._parser.finalize)
         if not self._ended:
             raise HTTPException(400, "The form ends in the middle of a part: send it whole.")
@@ -194,7 +194,7 @@ class _Form:
             raise HTTPException(400, "A part of the form has no name: give every part one.")
         filename = options.get(b"filename")
         self.parts.append(
-            Part(
+            FormPart(
                 self.spool,
                 options[b"name"].decode(errors="replace"),
                 None if filename is None else filename.decode(errors="replace"),

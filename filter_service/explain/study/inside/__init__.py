@@ -3,7 +3,7 @@
 from filter_service.explain.study.inside.causal_tracing import (
     Patch,
     Trace,
-    Traced,
+    TracedPatch,
     Tracing,
     removed,
     trace,
@@ -19,7 +19,7 @@ __all__ = [
     "Neurons",
     "Patch",
     "Trace",
-    "Traced",
+    "TracedPatch",
     "Tracing",
     "contributions",
     "lens",

@@ -20,7 +20,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from filter_service.explain.activations import Tape
+from filter_service.explain.activations import ActivationTape
 from filter_service.explain.regions import Suspect
 from filter_service.explain.study.inside.residual_stream import (
     CHUNK,
@@ -46,7 +46,7 @@ class Patch:
     tokens: tuple[int, ...]  # 0 is the class token, 1 + p is place p
 
 
-class Traced(BaseModel, frozen=True, extra="forbid"):
+class TracedPatch(BaseModel, frozen=True, extra="forbid"):
     """One patch of one token: how much margin it was estimated to restore, and did, in logits."""
 
     layer: int
@@ -65,7 +65,7 @@ class Trace(BaseModel, frozen=True, extra="forbid"):
     class_token: tuple[float, ...]  # layers: the same of the class token
     changed: tuple[int, ...]  # places whose pixels differ
     together: tuple[float, ...]  # layers: margin restored, in truth, by all these places at once
-    verified: tuple[Traced, ...]  # the largest estimates, the largest first
+    verified: tuple[TracedPatch, ...]  # the largest estimates, the largest first
     rank_correlation: float | None  # of estimated and restored among them; None when undefined
 
 
@@ -94,7 +94,7 @@ class Tracing:
         """Run both images (3, h, w); raises NotExplainable for a tower that cannot be read."""
         entering = states(tower_of(encoder))[:-1]
         pixels = torch.stack([clean, corrupted])
-        with Tape({module: lambda _, out: out for module in entering}) as tape:
+        with ActivationTape({module: lambda _, out: out for module in entering}) as tape:
             z = encoder.encode(pixels)  # (2, d)
         margins: list[float] = vectors.margins(z).tolist()
         stream = torch.stack(list(tape.kept().values()), dim=1)  # (2, layers, j, e)
@@ -187,7 +187,7 @@ def trace(
     )
     check("margin with every token patched", tracing.margins[1] + whole, tracing.margins[0])
     verified = tuple(
-        Traced(layer=n, place=t - 1 if t else None, estimated=estimated[n, t], restored=r)
+        TracedPatch(layer=n, place=t - 1 if t else None, estimated=estimated[n, t], restored=r)
         for (n, t), r in zip(top, restored[layers:], strict=True)
     )
     return Trace(
@@ -209,7 +209,7 @@ def _changed(first: Tensor) -> tuple[int, ...]:
     return tuple(different.nonzero()[:, 0].tolist())
 
 
-def _rank_correlation(traced: Sequence[Traced]) -> float | None:
+def _rank_correlation(traced: Sequence[TracedPatch]) -> float | None:
     """Spearman's, None when either side has fewer than two ranks."""
     sides = [[t.estimated for t in traced], [t.restored for t in traced]]
     if min(len(set(side)) for side in sides) < 2:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel
 from torch import Tensor
 
-from filter_service.explain.activations import Keep, Tape
+from filter_service.explain.activations import ActivationTape, Keep
 from filter_service.explain.study.inside.residual_stream import check, states, tower_of
 from filter_service.scoring import ClassVectors
 
@@ -35,7 +35,7 @@ def lens(encoder: "Encoder", vectors: ClassVectors, pixels: Tensor) -> Lens:
     """
     tower = tower_of(encoder)
     keep: Keep = lambda _, out: out[:, 0]  # noqa: E731  (one function for all modules)
-    with Tape(dict.fromkeys(states(tower), keep)) as tape:
+    with ActivationTape(dict.fromkeys(states(tower), keep)) as tape:
         z = encoder.encode(pixels[None])  # (1, d)
     stream = torch.cat(list(tape.kept().values()))  # (1 + layers, e)
     with torch.no_grad():

@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from filter_service.explain.activations import Keep, Tape
+from filter_service.explain.activations import ActivationTape, Keep
 from filter_service.explain.study.inside.residual_stream import (
     CHUNK,
     Change,
@@ -106,7 +106,7 @@ def _means(
     """Mean of every hidden unit at the class token: (m,) per block."""
     assert references is not None
     keep: Keep = lambda _, out: out[:, 0]  # noqa: E731  (one function for all modules)
-    with Tape(dict.fromkeys(modules, keep)) as tape:
+    with ActivationTape(dict.fromkeys(modules, keep)) as tape:
         for part in references.split(CHUNK):
             encoder.encode(part)
     return [units.mean(dim=0) for units in tape.kept().values()]

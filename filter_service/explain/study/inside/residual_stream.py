@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from filter_service.errors import NotExplainable
-from filter_service.explain.activations import Reading, Tape
+from filter_service.explain.activations import ActivationTape, Reading
 from filter_service.explain.attention import AttentionSite, pull_back
 from filter_service.explain.relevance import TOLERANCE
 from filter_service.explain.towers import Decomposition, Tower
@@ -50,7 +50,7 @@ class Pass:
         watched = reader.watch(tower) | {tower.ln_pre: lambda _, out: out[:, 0]}
         for module in hidden(tower):
             watched[module] = lambda _, out: torch.stack([out[:, 0], out.mean(dim=1)], dim=1)
-        with Tape(watched) as tape:
+        with ActivationTape(watched) as tape:
             z = encoder.encode(pixels[None])[0]  # (d,)
         kept = tape.kept()
         reading = reader.read(tower, kept)

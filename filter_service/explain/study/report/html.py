@@ -29,7 +29,7 @@ Picture = PIL.Image.Image
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class CaptionedPicture:
     """A picture with what stands below it."""
 
     source: str  # data: URI, empty where the picture is not at hand
@@ -69,11 +69,13 @@ class _View:
     style: str = field(default_factory=lambda: (HERE / "style.css").read_text(encoding="utf-8"))
 
     @property
-    def submitted(self) -> Shown:
-        return Shown(data_uri(_fitted(self.picture, LARGE)), "as submitted", (), self.audit.flagged)
+    def submitted(self) -> CaptionedPicture:
+        return CaptionedPicture(
+            data_uri(_fitted(self.picture, LARGE)), "as submitted", (), self.audit.flagged
+        )
 
     @property
-    def evidence(self) -> Shown | None:
+    def evidence(self) -> CaptionedPicture | None:
         """The default map with the region that flips, unless it failed its test."""
         found = self.audit.record.map
         if found is None or (self.audit.flagged and not self.audit.record.faithful):
@@ -82,7 +84,7 @@ class _View:
         return self._over(found, title, LARGE, self._margin, self.audit.region)
 
     @property
-    def maps(self) -> list[Shown | MethodMap]:
+    def maps(self) -> list[CaptionedPicture | MethodMap]:
         """Each map, or the sentence that refuses it."""
         return [
             m if m.map is None else self._over(m.map, m.name, MIDDLE, self._margin)
@@ -90,7 +92,7 @@ class _View:
         ]
 
     @property
-    def words(self) -> list[Shown]:
+    def words(self) -> list[CaptionedPicture]:
         """A map for each word and one for all of them, on one scale."""
         found = self.audit.word_regions
         if found is None:
@@ -100,7 +102,7 @@ class _View:
         return [self._over(m, word, SMALL, score) for word, m in rows]
 
     @property
-    def regions(self) -> list[Shown]:
+    def regions(self) -> list[CaptionedPicture]:
         """The region that is necessary and the one that is enough, each outlined."""
         found, enough = self.audit.record.map, self.audit.sufficient
         if found is None:
@@ -110,7 +112,7 @@ class _View:
         if enough is not None and enough.flips:
             named.append(("enough", enough))
         return [
-            Shown(
+            CaptionedPicture(
                 data_uri(self._drawn(blank, MIDDLE, self._margin, region)),
                 title,
                 (),
@@ -121,25 +123,25 @@ class _View:
         ]
 
     @property
-    def pairs(self) -> Shown | None:
+    def pairs(self) -> CaptionedPicture | None:
         """The strongest pairs of places as lines over the picture."""
         found = self.audit.additivity
         if found is None or not found.pairs:
             return None
         small = _fitted(self.picture, MIDDLE)
         lines = charts.pairs(found.pairs, found.grid, small.size, self._where(small.size))
-        return Shown(data_uri(small), "pairs of places", (), self.audit.flagged, lines)
+        return CaptionedPicture(data_uri(small), "pairs of places", (), self.audit.flagged, lines)
 
     def _where(self, size: tuple[int, int]) -> Box:
         return seen(*size, self.audit.preprocessing, self.audit.record.part)
 
     @property
-    def neighbours(self) -> list[Shown]:
+    def neighbours(self) -> list[CaptionedPicture]:
         """Stored images with the other answer."""
         return [self._neighbour(image) for image in self.audit.record.images]
 
     @property
-    def captioned(self) -> list[Shown]:
+    def captioned(self) -> list[CaptionedPicture]:
         """Where a caption's words looked: shares of the attention, drawn like logits."""
         if self.audit.caption is None:
             return []
@@ -152,12 +154,12 @@ class _View:
     def _margin(self) -> float:
         return self.audit.record.margin
 
-    def _neighbour(self, image: CounterfactualImage) -> Shown:
+    def _neighbour(self, image: CounterfactualImage) -> CaptionedPicture:
         found = self.pictures.get(image.digest)
         lines = [f"margin {signed(image.margin)}"]
         if image.decision:
             lines.append(f"a moderator said: {image.decision}")
-        return Shown(
+        return CaptionedPicture(
             data_uri(_fitted(found, MIDDLE)) if found else "",
             f"{number(image.degrees, 1)}° away",
             (*lines, image.digest[:12]),
@@ -172,7 +174,7 @@ class _View:
         score: float,
         region: FlipRegion | None = None,
         unit: str = "logits",
-    ) -> Shown:
+    ) -> CaptionedPicture:
         times = _times(found, full_colour(found, score))
         lines = (
             f"full colour at {number(times * full_colour(found, score), 2)} {unit}",
@@ -181,7 +183,7 @@ class _View:
         )
         grid = (found.grid.astype(np.float32) / times).astype(np.float16)
         drawn = self._drawn(found.model_copy(update={"grid": grid}), side, score, region)
-        return Shown(data_uri(drawn), title, lines, self.audit.flagged)
+        return CaptionedPicture(data_uri(drawn), title, lines, self.audit.flagged)
 
     def _drawn(self, found: Map, side: int, score: float, region: FlipRegion | None) -> Picture:
         fitted = _fitted(self.picture, side)
