@@ -22,7 +22,7 @@ from filter_service.settings import Settings
 from filter_service.storage import Storage
 from tasks.__main__ import CeleryQueue
 from tasks.celery import configuration
-from tests.served import ROOT, Service, environment, picture, write_model
+from tests.support.served import ROOT, Service, environment, picture, write_model
 
 ITEMS = 400
 POLICY = Policy(

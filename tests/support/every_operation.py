@@ -1,0 +1,74 @@
+"""Every operation of the interface, as its description lists them, and what fits each."""
+
+import string
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from filter_service.db.session import Sessions
+from filter_service.images import digest
+from filter_service.storage import Storage
+from tests.support.explained_items import noisy
+from tests.support.furnished import furnished
+from tests.support.review_cases import POLICY
+from tests.support.web_clients import key_client
+
+# What is sent where there is a body; an operation that wants another one has to be added here.
+SENT: dict[str, dict[str, Any]] = {
+    "POST /v1/batches": {
+        "files": [("files", ("mine.png", noisy(1)))],  # the same picture as the other's
+        "data": {"policy": POLICY.name},
+    },
+    "POST /v1/search": {"files": [("image", ("any.png", noisy(3)))]},
+    "POST /v1/webhooks": {"json": {"url": "https://b.example.org/hook"}},
+    "POST /v1/items/{item}/appeals": {"json": {"statement": "not mine"}},
+}
+ASKED = {"GET /v1/search": {"text": "anything"}}
+URL = "https://a.example.org/hook"
+
+
+@dataclass
+class Two:
+    """One who has everything, one who has nothing, and by which names the first one's are known."""
+
+    app: FastAPI
+    a: TestClient
+    b: TestClient
+    known: dict[str, str]  # parameter of a path -> what fits it
+    secrets: set[str]  # what no answer to the second one may hold
+
+    def operations(self) -> list[tuple[str, str]]:
+        paths = self.app.openapi()["paths"]
+        return [(method.upper(), path) for path in paths for method in paths[path]]
+
+    def ask(self, client: TestClient, method: str, path: str) -> Any:
+        name = f"{method} {path}"
+        told = SENT.get(name, {}) | {"params": ASKED.get(name)}
+        return client.request(method, path.format(**self.known), **told)
+
+
+def two_clients(sessions: Sessions, storage: Storage) -> Two:
+    """Two clients of one service, of which the first has a batch, a webhook and an appeal."""
+    app, batch = furnished(sessions, storage)
+    a, b = key_client(app, sessions, "a"), key_client(app, sessions, "b", client=None)
+    webhook = a.post("/v1/webhooks", json={"url": URL}).json()["id"]
+    message = a.post(f"/v1/webhooks/{webhook}/ping").json()["message_id"]
+    appeal = a.post("/v1/items/1/appeals", json={"statement": "no"}).json()["id"]
+    erasure = a.delete("/v1/items/2").json()["erasure"]
+    known = {
+        "batch": str(batch),
+        "item": "1",
+        "class_name": "gun",
+        "webhook": str(webhook),
+        "message_id": message,
+        "appeal": appeal,
+        "erasure": erasure,
+    }
+    ids = {known[name] for name in ("batch", "message_id", "appeal", "erasure")}
+    return Two(app, a, b, known, ids | {URL, digest(noisy(2))})
+
+
+def named_in(path: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(path) if name}
