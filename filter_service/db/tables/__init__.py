@@ -1,0 +1,101 @@
+"""The rows, one file for each room that writes them.
+
+All are declared as soon as this package is imported, since they refer to each other.
+"""
+
+from filter_service.db.tables.accounts import ApiKey, Client, Login, LoginFailure, Person, Reveals
+from filter_service.db.tables.batches import Batch, Fetch, IdempotencyKey, Item, QueueEntry
+from filter_service.db.tables.columns import Digest, Float16s, Float32s, Table
+from filter_service.db.tables.encoders import (
+    Embedding,
+    StoredCheck,
+    StoredEncoder,
+    StoredPhrase,
+    StoredScore,
+)
+from filter_service.db.tables.explanations import StoredExplanation
+from filter_service.db.tables.images import LooseBytes, StoredImage
+from filter_service.db.tables.ledger import (
+    LedgerEntry,
+    LedgerPayload,
+    LedgerRow,
+    SealedEntry,
+    StoredCheckpoint,
+    StoredSigner,
+    Tile,
+    UnsealedEntry,
+)
+from filter_service.db.tables.policies import Activation, PolicyClass, PolicyVersion, StoredPolicy
+from filter_service.db.tables.retention import Erasure, LegalHold, RetentionRule
+from filter_service.db.tables.reviews import (
+    Appeal,
+    ListEntry,
+    Review,
+    ReviewCase,
+    ReviewOutcome,
+    ReviewRule,
+    SealedItem,
+    Tally,
+)
+from filter_service.db.tables.statements import StatementDue, StoredStatement
+from filter_service.db.tables.webhooks import (
+    Delivery,
+    DeliveryAttempt,
+    OutboxEvent,
+    WebhookEndpoint,
+)
+
+__all__ = [
+    "Activation",
+    "ApiKey",
+    "Appeal",
+    "Batch",
+    "Client",
+    "Delivery",
+    "DeliveryAttempt",
+    "Digest",
+    "Embedding",
+    "Erasure",
+    "Fetch",
+    "Float16s",
+    "Float32s",
+    "IdempotencyKey",
+    "Item",
+    "LedgerEntry",
+    "LedgerPayload",
+    "LedgerRow",
+    "LegalHold",
+    "ListEntry",
+    "Login",
+    "LoginFailure",
+    "LooseBytes",
+    "OutboxEvent",
+    "Person",
+    "PolicyClass",
+    "PolicyVersion",
+    "QueueEntry",
+    "RetentionRule",
+    "Reveals",
+    "Review",
+    "ReviewCase",
+    "ReviewOutcome",
+    "ReviewRule",
+    "SealedEntry",
+    "SealedItem",
+    "StatementDue",
+    "StoredCheck",
+    "StoredCheckpoint",
+    "StoredEncoder",
+    "StoredExplanation",
+    "StoredImage",
+    "StoredPhrase",
+    "StoredPolicy",
+    "StoredScore",
+    "StoredSigner",
+    "StoredStatement",
+    "Table",
+    "Tally",
+    "Tile",
+    "UnsealedEntry",
+    "WebhookEndpoint",
+]
