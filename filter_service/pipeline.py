@@ -16,9 +16,9 @@ from torch import Tensor
 
 from filter_service.encoder import Encoder
 from filter_service.encoder.screening_check import MarginPairs
-from filter_service.encoder.views import extent_of, full_size, pixels_of, seen_of, views_of
+from filter_service.encoder.view_pixels import extent_of, full_size, pixels_of, seen_of, views_of
 from filter_service.explain.counterfactual import Memory
-from filter_service.explain.explanation import Explanations, FlaggedClass
+from filter_service.explain.explainer import Explanations, FlaggedClass
 from filter_service.explain.memory import ArrayMemory
 from filter_service.explain.relevance import Capture, capture
 from filter_service.explain.words import Words

@@ -9,10 +9,10 @@ from filter_service.cli import (
     accounts,
     audit,
     batches,
-    classification,
     doctor,
     explain,
     exports,
+    model_commands,
     operations,
     policy_versions,
     record,
@@ -32,8 +32,8 @@ app = typer.Typer(
     add_completion=False,
 )
 batches.add_to(app)
-classification.add_to(app)
-policy_versions.add_to(classification.policies)
+model_commands.add_to(app)
+policy_versions.add_to(model_commands.policies)
 explain.add_to(app)
 operations.add_to(app)
 serve.add_to(app)

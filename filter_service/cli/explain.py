@@ -12,15 +12,15 @@ import typer
 
 from filter_service.cli import unflagged
 from filter_service.cli.batches import Json
-from filter_service.cli.classification import served_encoder
 from filter_service.cli.context import Workplace, workplace
+from filter_service.cli.model_commands import served_encoder
 from filter_service.cli.parameters import LARGEST_ID, shown
 from filter_service.rendering.plain_names import plain
 
 if TYPE_CHECKING:
     import PIL.Image
 
-    from filter_service.explain.study.audit import Audit
+    from filter_service.explain.study.decision_study import Audit
     from filter_service.explain.study.methods import Method
     from filter_service.images import Image
     from filter_service.policy import Policy
@@ -159,7 +159,7 @@ def _explain_file(
 
     from filter_service.encoder import phrases
     from filter_service.explain.memory import ArrayMemory
-    from filter_service.explain.study.audit import audit
+    from filter_service.explain.study.decision_study import audit
     from filter_service.images import Limits, decode, read
     from filter_service.settings import Settings
 
@@ -214,7 +214,7 @@ def _explain_item(place: Workplace, number: int, class_name: str | None, wanted:
     """An item's image by the policy and the encoder that judged it."""
     from filter_service.audit.replay.recorded import require_same
     from filter_service.db.vectors import StoredMemory
-    from filter_service.explain.study.audit import audit
+    from filter_service.explain.study.decision_study import audit
     from filter_service.images import Limits, decode
 
     judged = _judged(place, number, class_name)

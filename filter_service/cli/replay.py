@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from filter_service.cli.batches import Json
-from filter_service.cli.classification import served_encoder
 from filter_service.cli.context import Workplace, workplace
+from filter_service.cli.model_commands import served_encoder
 from filter_service.cli.parameters import LARGEST_ID
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _ready(place: Workplace) -> "Replay":
 
 def _replayed(replay: "Replay", item: int | None, sample: "ReplaySample", emit: Emit) -> "Total":
     """All of them, told one by one and together; AnotherEncoder if it refused every one."""
-    from filter_service.audit.replay import report
+    from filter_service.audit.replay import replay_report
     from filter_service.audit.replay.recorded import Apart
     from filter_service.audit.replay.replay import Total
     from filter_service.audit.replay.sampling import chosen
@@ -84,10 +84,10 @@ def _replayed(replay: "Replay", item: int | None, sample: "ReplaySample", emit: 
     for done in items:
         total.add(done)
         if total.results[Apart.ANOTHER_ENCODER] and not refusal:
-            refusal = report.as_json(done)["said"]
-        emit(report.as_json(done), report.lines(done))
+            refusal = replay_report.as_json(done)["said"]
+        emit(replay_report.as_json(done), replay_report.lines(done))
     drawn = {} if item else {"share": sample.share, "seed": sample.seed}
-    emit(report.total_as_json(total, **drawn), report.total_lines(total))
+    emit(replay_report.total_as_json(total, **drawn), replay_report.total_lines(total))
     if refusal and not total.replayed:
         raise AnotherEncoder(refusal)
     return total

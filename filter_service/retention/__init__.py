@@ -7,7 +7,7 @@ from filter_service.retention.holds import hold, holds, release
 from filter_service.retention.orphaned_bytes import sweep
 from filter_service.retention.preview import would_erase, would_expire
 from filter_service.retention.receipts import Mention, Receipt, as_text, erasures, receipt
-from filter_service.retention.rules import (
+from filter_service.retention.retention_rules import (
     COMPLAINTS,
     EffectiveRetentionRule,
     ItemOutcome,

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 from filter_service.db.tables import Erasure, Item, LedgerEntry, StoredImage
 from filter_service.errors import ContentGone
 from filter_service.ledger import Event
-from filter_service.retention.rules import RetainedPart
+from filter_service.retention.retention_rules import RetainedPart
 
 
 def why_gone(session: Session, item_id: int, part: RetainedPart = RetainedPart.BYTES) -> str | None:

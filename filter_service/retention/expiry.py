@@ -22,7 +22,7 @@ from filter_service import ledger
 from filter_service.db.session import Sessions
 from filter_service.db.tables import LooseBytes, StoredImage
 from filter_service.ledger import Entry, Event
-from filter_service.retention.rules import (
+from filter_service.retention.retention_rules import (
     EffectiveRetentionRule,
     RetainedPart,
     active_rules,

@@ -9,7 +9,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, StoredImage
 from filter_service.errors import UnknownItem
 from filter_service.retention.expiry import aged, over_now, pages
-from filter_service.retention.rules import (
+from filter_service.retention.retention_rules import (
     EffectiveRetentionRule,
     RetainedPart,
     RetentionTerms,

@@ -7,7 +7,7 @@ from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
 from filter_service.db.tables import Item, ReviewOutcome, StoredImage
-from filter_service.retention.rules import RetainedPart
+from filter_service.retention.retention_rules import RetainedPart
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from filter_service.errors import DatabaseUnavailable
 from filter_service.ledger import Entry, Event
 from filter_service.reviews import tallies
 from filter_service.reviews.cases import QueuedCase, Stage, free, lock
-from filter_service.reviews.rules import SamplingRule, active_rules, asks_second_look
+from filter_service.reviews.review_rules import SamplingRule, active_rules, asks_second_look
 from filter_service.statements import issue_queue as statements
 from filter_service.verdicts import Verdict
 from filter_service.webhooks import EventType, announce

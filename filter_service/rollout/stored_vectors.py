@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from filter_service.db.embeddings import unit
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Float32s
-from filter_service.rollout.comparison import Bools, Contrast, Ids, PolicyComparison
+from filter_service.rollout.policy_comparison import Bools, Contrast, Ids, PolicyComparison
 from filter_service.scoring import FloatArray, PolicyVectors
 
 MOST = 1_000_000  # vectors that are looked at unless told otherwise

@@ -26,7 +26,7 @@ from filter_service.errors import UnknownItem
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.policy.statement_grounds import Automation
 from filter_service.policy.statement_mapping import ClassStatement, Notices
-from filter_service.statements.evidence import ExplanationSummary
+from filter_service.statements.explanation_summary import ExplanationSummary
 from filter_service.verdicts import Verdict, threshold_margin
 from filter_service.verdicts.explanation import Explanation
 

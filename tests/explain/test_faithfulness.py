@@ -12,7 +12,7 @@ from filter_service.demo import POLICY
 from filter_service.demo.samples import as_submitted, moderation_scenes
 from filter_service.demo.scenes import TEST_SEEDS
 from filter_service.encoder import Encoder
-from filter_service.explain.explanation import Explanations, FlaggedClass
+from filter_service.explain.explainer import Explanations, FlaggedClass
 from filter_service.explain.memory import ArrayMemory
 from filter_service.explain.question import degrees
 from filter_service.explain.relevance import Capture, RelevanceMap, capture

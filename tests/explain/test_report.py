@@ -23,9 +23,9 @@ from filter_service.demo.samples import jpeg
 from filter_service.demo.scenes import DEV_SEEDS, mask, sample_scene
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.explain.memory import ArrayMemory
-from filter_service.explain.study.audit import PARTS, Audit, audit
+from filter_service.explain.study.decision_study import PARTS, Audit, audit
 from filter_service.explain.study.methods import OFFERED
-from filter_service.explain.study.report import charts, page, tell
+from filter_service.explain.study.report import page, report_charts, tell
 from filter_service.images import Image, decode
 from filter_service.policy import ForbiddenClass, Policy, read_policy
 from tests.support.proofs import FAILED
@@ -194,7 +194,7 @@ class TestPage:
             start = whole.index(f"<strong>{drawn.name}</strong>")
             caption = whole[start : start + 250]
             assert re.search(r"full colour at \d+\.\d\d logits", caption)
-            assert f"remainder {charts.signed(drawn.map.remainder)}" in caption
+            assert f"remainder {report_charts.signed(drawn.map.remainder)}" in caption
 
     def test_what_does_not_add_up_is_called_so(self, found: Audit, image: Image) -> None:
         assert found.additivity is not None

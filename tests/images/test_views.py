@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from filter_service.audit.replay.comparison import RecordComparison
+from filter_service.audit.replay.record_comparison import RecordComparison
 from filter_service.audit.replay.recorded import OnRecord
 from filter_service.audit.replay.replay import Replay
 from filter_service.db.session import Sessions

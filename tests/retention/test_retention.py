@@ -34,7 +34,7 @@ from filter_service.moderation import drain
 from filter_service.retention import ItemOutcome, RetainedPart, RetentionTerms, expire, sweep
 from filter_service.retention import orphaned_bytes as room
 from filter_service.retention.expiry import Facts, over
-from filter_service.retention.rules import EffectiveRetentionRule, winning
+from filter_service.retention.retention_rules import EffectiveRetentionRule, winning
 from filter_service.schedule import CHORES
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict

@@ -16,7 +16,7 @@ from filter_service.reviews import restricted
 from filter_service.reviews.appeals import appeal, appeals_of, open_appeal
 from filter_service.reviews.cases import Filter, Stage, claim, claim_next, release
 from filter_service.reviews.decisions import Decision, decide, settle
-from filter_service.reviews.rules import RuleKind, add_rule
+from filter_service.reviews.review_rules import RuleKind, add_rule
 from tests.support.review_cases import (
     LEASE,
     Wanted,

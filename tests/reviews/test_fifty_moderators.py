@@ -28,7 +28,7 @@ from filter_service.reviews.cases import (
     waiting,
 )
 from filter_service.reviews.decisions import Decision, decide, settle, undo
-from filter_service.reviews.rules import RuleKind, add_rule
+from filter_service.reviews.review_rules import RuleKind, add_rule
 from tests.support.review_cases import Wanted, cases_of, colleague
 
 PEOPLE, SENIORS, LEAVING = 50, 5, 8

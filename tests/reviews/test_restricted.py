@@ -26,7 +26,7 @@ from filter_service.db.tables import (
 from filter_service.db.vectors import StoredMemory, among, near
 from filter_service.demo import POLICY, SAMPLES
 from filter_service.errors import InvalidRequest, NotAllowed
-from filter_service.explain.explanation import Explanations
+from filter_service.explain.explainer import Explanations
 from filter_service.images import Limits, decode, digest
 from filter_service.intake import submissions
 from filter_service.intake.submissions import Submission

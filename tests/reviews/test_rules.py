@@ -10,7 +10,7 @@ from filter_service.accounts import Role
 from filter_service.db.session import Sessions
 from filter_service.db.tables import LedgerEntry
 from filter_service.errors import InvalidRequest, NotAllowed, UnknownEntry
-from filter_service.reviews.rules import (
+from filter_service.reviews.review_rules import (
     RuleKind,
     SamplingRule,
     active_rules,

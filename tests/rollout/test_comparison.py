@@ -15,7 +15,7 @@ from filter_service.db.tables import Embedding, StoredImage
 from filter_service.images.views import View
 from filter_service.policy import Calibration, ForbiddenClass, Policy, Preservation
 from filter_service.rollout import stored_vectors
-from filter_service.rollout.comparison import EXAMPLES, FlagCounts, PolicyComparison
+from filter_service.rollout.policy_comparison import EXAMPLES, FlagCounts, PolicyComparison
 from filter_service.rollout.stored_vectors import ComparisonScope, compare
 from filter_service.scoring import ClassVectors, FloatArray, Head, PolicyVectors
 from filter_service.verdicts import Verdict, judge, score

@@ -15,7 +15,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, Person, ReviewOutcome, StoredStatement
 from filter_service.errors import InvalidStatement, UnknownItem
 from filter_service.policy import Policy, parse_policy
-from filter_service.reviews import hash_lists, rules
+from filter_service.reviews import hash_lists, review_rules
 from filter_service.reviews.appeals import open_appeal
 from filter_service.reviews.decisions import Decision
 from filter_service.reviews.hash_lists import NewListEntry
@@ -231,7 +231,9 @@ def test_what_was_erased_is_still_withdrawn(sessions: Sessions, anna: Person) ->
 
 
 def test_several_looks_are_told(sessions: Sessions, anna: Person) -> None:
-    rules.add_rule(sessions, colleague(sessions, "sue", Role.SENIOR), rules.RuleKind.SECOND_LOOK)
+    review_rules.add_rule(
+        sessions, colleague(sessions, "sue", Role.SENIOR), review_rules.RuleKind.SECOND_LOOK
+    )
     (item,) = items_of(sessions, "gun")
     decided(sessions, anna, item)
     assert issue_due(sessions) == 0

@@ -19,7 +19,7 @@ from filter_service.policy.statement_grounds import (
 )
 from filter_service.reviews.hash_matching import Match
 from filter_service.statements import wording
-from filter_service.statements.evidence import PLACES, ExplanationSummary
+from filter_service.statements.explanation_summary import PLACES, ExplanationSummary
 from filter_service.statements.payload import document
 from filter_service.statements.reasons import DecisionMaker, Strength
 from filter_service.statements.validation import check

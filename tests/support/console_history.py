@@ -10,7 +10,7 @@ from filter_service import accounts, webhooks
 from filter_service.accounts import Role
 from filter_service.db.tables import Batch, Item, Person, ReviewCase, ReviewOutcome, Tally
 from filter_service.policy import Severity
-from filter_service.reviews import cases, hash_lists, rules
+from filter_service.reviews import cases, hash_lists, review_rules
 from filter_service.reviews.appeals import open_appeal
 from filter_service.reviews.cases import Opening, open_case
 from filter_service.reviews.decisions import Decision, decide, settle
@@ -79,9 +79,13 @@ def hold(world: World, person: Person, *names: str) -> None:
 
 
 def _make_rules(world: World, by: Person) -> None:
-    rules.add_rule(world.sessions, by, rules.RuleKind.SECOND_LOOK, class_name="weapons")
-    rules.add_rule(world.sessions, by, rules.RuleKind.SECOND_LOOK, margin_below=0.5, share=0.2)
-    rules.add_rule(world.sessions, by, rules.RuleKind.CLEAR_SAMPLE, share=0.01)
+    review_rules.add_rule(
+        world.sessions, by, review_rules.RuleKind.SECOND_LOOK, class_name="weapons"
+    )
+    review_rules.add_rule(
+        world.sessions, by, review_rules.RuleKind.SECOND_LOOK, margin_below=0.5, share=0.2
+    )
+    review_rules.add_rule(world.sessions, by, review_rules.RuleKind.CLEAR_SAMPLE, share=0.01)
     wine = NewListEntry(
         ListKind.ALLOW, "alcohol", Match.PDQ, world.item("066.jpg"), reason="our sponsor"
     )

@@ -25,7 +25,7 @@ from filter_service.db.tables import (
 from filter_service.policy import Policy, parse_policy
 from filter_service.reviews import cases
 from filter_service.reviews.decisions import Decision, decide, settle
-from filter_service.statements.evidence import ExplanationSummary
+from filter_service.statements.explanation_summary import ExplanationSummary
 from filter_service.statements.reasons import DecisionMaker, Reasons, Strength
 from filter_service.verdicts.explanation import Explanation
 from tests.support.proofs import PASSED

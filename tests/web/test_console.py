@@ -13,7 +13,7 @@ from filter_service.accounts import Role
 from filter_service.db.tables import Review, ReviewCase, StoredExplanation
 from filter_service.ledger import Event
 from filter_service.policy import ForbiddenClass
-from filter_service.rendering.evidence import evidence
+from filter_service.rendering.class_evidence import evidence
 from filter_service.rendering.formats import percent, signed, span
 from filter_service.reviews.cases import Filter, claim_next
 from filter_service.verdicts.explanation import Explanation

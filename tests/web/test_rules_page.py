@@ -8,11 +8,11 @@ from fastapi.testclient import TestClient
 
 from filter_service.accounts import Role
 from filter_service.db.session import Sessions
-from filter_service.reviews import hash_lists, rules
+from filter_service.reviews import hash_lists, review_rules
 from filter_service.reviews.hash_matching import ListKind, Match
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
-from filter_service.web.console import rules as page_of_rules
+from filter_service.web.console import review_rules as page_of_rules
 from tests.support.review_cases import Wanted, cases_of, one_case, stage_of
 from tests.support.web_clients import client_of, web_service
 
@@ -126,12 +126,12 @@ def test_rules_are_added_and_removed(browser: TestClient, sessions: Sessions) ->
     assert "12.5 %" in page and "within 1.5 logits" in page
     browser.post("/lists/rules", data={"kind": "clear_sample", "share": "1"})
     with sessions.begin() as session:
-        second, sample = rules.active_rules(session)
+        second, sample = review_rules.active_rules(session)
     assert (second.class_name, second.margin_below, second.share) == ("gun", 1.5, 0.125)
     assert (sample.class_name, sample.margin_below, sample.share) == (None, None, 0.01)
     assert "is removed" in browser.post("/lists/rules/remove", data={"rule": second.id}).text
     with sessions.begin() as session:
-        assert rules.active_rules(session) == [sample]
+        assert review_rules.active_rules(session) == [sample]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_wrong_rule_is_refused_with_a_sentence(
     answer = browser.post("/lists/rules", data={"kind": "second_look", "share": "10", **changes})
     assert answer.status_code == 422 and said in answer.text
     with sessions.begin() as session:
-        assert rules.active_rules(session) == []
+        assert review_rules.active_rules(session) == []
 
 
 @pytest.mark.parametrize("role", [Role.MODERATOR, Role.AUDITOR])

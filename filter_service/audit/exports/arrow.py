@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from filter_service.audit.exports.columns import COLUMNS, ColumnType
+from filter_service.audit.exports.export_columns import COLUMNS, ColumnType
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from filter_service.audit.exports.columns import COLUMNS, Row
+from filter_service.audit.exports.export_columns import COLUMNS, Row
 from filter_service.audit.exports.export_filter import DECISIONS, ExportFilter
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from filter_service.audit.exports import arrow
-from filter_service.audit.exports.columns import COLUMNS, ColumnType, Row
+from filter_service.audit.exports.export_columns import COLUMNS, ColumnType, Row
 from filter_service.ledger.entries import stamp
 
 GROUP = 20_000  # rows that Parquet keeps together

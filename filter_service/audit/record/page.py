@@ -27,7 +27,7 @@ from filter_service.db.tables import Appeal, LedgerEntry
 from filter_service.images.views import ShareSeen
 from filter_service.ledger import Event
 from filter_service.policy import ForbiddenClass
-from filter_service.rendering.evidence import ClassEvidence, evidence
+from filter_service.rendering.class_evidence import ClassEvidence, evidence
 from filter_service.rendering.formats import signed
 from filter_service.verdicts import probability, threshold_margin
 

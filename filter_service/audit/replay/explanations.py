@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from filter_service.audit.record.stored_json import digest_of, explanation_in
-from filter_service.audit.replay.comparison import RecordComparison
+from filter_service.audit.replay.record_comparison import RecordComparison
 from filter_service.audit.replay.recorded import RecordedExplanation
 from filter_service.audit.replay.rescoring import Rescorer, suspect_of
 from filter_service.audit.replay.tolerances import DEGREES, LOGITS, PROBABILITIES, SHARES
 from filter_service.encoder import Encoder
-from filter_service.explain.explanation import CARRYING
+from filter_service.explain.explainer import CARRYING
 from filter_service.explain.question import Question
 from filter_service.images.views import View
 from filter_service.pipeline import Subject

@@ -11,12 +11,12 @@ import numpy.typing as npt
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
-from filter_service.audit.replay.comparison import RecordComparison
 from filter_service.audit.replay.explanations import (
     RecomputedImage,
     compare_explanation,
     compare_told,
 )
+from filter_service.audit.replay.record_comparison import RecordComparison
 from filter_service.audit.replay.recorded import (
     Apart,
     NotReplayed,

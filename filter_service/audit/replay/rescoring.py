@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import exists, select
 
-from filter_service.audit.replay.comparison import RecordComparison
+from filter_service.audit.replay.record_comparison import RecordComparison
 from filter_service.audit.replay.tolerances import DEGREES, KEPT, LOGITS, SCREENED, SCREENED_DEGREES
 from filter_service.db.embeddings import known_vectors
 from filter_service.db.session import Sessions

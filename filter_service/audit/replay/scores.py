@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from filter_service.audit.replay.comparison import RecordComparison
+from filter_service.audit.replay.record_comparison import RecordComparison
 from filter_service.audit.replay.recorded import OnRecord
 from filter_service.audit.replay.tolerances import LOGITS, PROBABILITIES, SCREENED
 from filter_service.verdicts import Score, Verdict

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from filter_service.audit.transparency.intervals import Stratum
 from filter_service.db.tables import PolicyClass, ReviewRule
 from filter_service.errors import InvalidRequest
-from filter_service.reviews.rules import RuleKind
+from filter_service.reviews.review_rules import RuleKind
 
 DAYS = 30  # of a period that nobody has chosen
 

@@ -24,8 +24,8 @@ from filter_service.ledger.entry_stream import (
     stream,
 )
 from filter_service.ledger.verification.entry_details import at, place, read_details
-from filter_service.ledger.verification.report import KEPT, Faults
 from filter_service.ledger.verification.statements import Statements
+from filter_service.ledger.verification.verification_report import KEPT, Faults
 from filter_service.policy import Policy
 
 # Entries of one item that are written at the same time may be sealed in either order.

@@ -11,10 +11,14 @@ from filter_service.errors import BrokenLedger, InvalidRequest
 from filter_service.ledger.entries import SALT, Event, payload
 from filter_service.ledger.export import FORMAT
 from filter_service.ledger.merkle import Frontier, leaf_hash
-from filter_service.ledger.verification.erasures import Erasures
+from filter_service.ledger.verification.erased_payloads import Erasures
 from filter_service.ledger.verification.keys import Keys
-from filter_service.ledger.verification.report import Faults, VerificationReport, unproven
 from filter_service.ledger.verification.trusted_checkpoints import TrustedCheckpoints
+from filter_service.ledger.verification.verification_report import (
+    Faults,
+    VerificationReport,
+    unproven,
+)
 
 LONGEST = 64 * 2**20  # bytes of a line; an entry has some hundred
 

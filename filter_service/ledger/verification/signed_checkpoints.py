@@ -18,8 +18,8 @@ from filter_service.ledger.tiles import WIDTH
 from filter_service.ledger.tiles import split as split_tile
 from filter_service.ledger.verification.keys import Keys
 from filter_service.ledger.verification.published import PublishedLog
-from filter_service.ledger.verification.report import LISTED, Faults
 from filter_service.ledger.verification.trusted_checkpoints import TrustedCheckpoints
+from filter_service.ledger.verification.verification_report import LISTED, Faults
 
 _SIZES = "SELECT size FROM ledger_checkpoints ORDER BY size"
 _CHECKPOINT = "SELECT root, note, published_at IS NOT NULL FROM ledger_checkpoints WHERE size = %s"

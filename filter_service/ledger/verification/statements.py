@@ -9,7 +9,7 @@ from filter_service.canonical import is_digest_of
 from filter_service.ledger.entries import Event
 from filter_service.ledger.entry_stream import StoredEntry, query, stream
 from filter_service.ledger.verification.entry_details import at, place, read_details
-from filter_service.ledger.verification.report import KEPT, Faults
+from filter_service.ledger.verification.verification_report import KEPT, Faults
 
 _STATEMENTS = """
     SELECT item_id, puid::text, document::text, notice, review_id, withdrawn_at IS NOT NULL

@@ -11,7 +11,7 @@ from filter_service.ledger.merkle import EMPTY, root_of_hashes
 from filter_service.ledger.tiles import HASH, WIDTH, places
 from filter_service.ledger.verification.contents import EntryContents
 from filter_service.ledger.verification.published import PublishedLog
-from filter_service.ledger.verification.report import Faults
+from filter_service.ledger.verification.verification_report import Faults
 
 _LEAVES = "SELECT number, hashes FROM ledger_tiles WHERE level = 0 AND number BETWEEN %s AND %s"
 _TILE = "SELECT hashes FROM ledger_tiles WHERE level = %s AND number = %s"

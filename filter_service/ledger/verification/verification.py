@@ -13,10 +13,15 @@ from filter_service.ledger.entry_stream import CHUNK, between, moment, query, wa
 from filter_service.ledger.verification.contents import Contents, EntryContents
 from filter_service.ledger.verification.keys import Keys
 from filter_service.ledger.verification.published import PublishedLog
-from filter_service.ledger.verification.report import KEPT, Faults, VerificationReport, unproven
 from filter_service.ledger.verification.signed_checkpoints import CheckpointVerifier
 from filter_service.ledger.verification.stored_tiles import Tiles
 from filter_service.ledger.verification.trusted_checkpoints import TrustedCheckpoints
+from filter_service.ledger.verification.verification_report import (
+    KEPT,
+    Faults,
+    VerificationReport,
+    unproven,
+)
 
 LATE = timedelta(minutes=10)  # an entry that waits longer is not going to be sealed
 

@@ -17,7 +17,7 @@ from filter_service.audit.record.event_descriptions import sentence
 from filter_service.audit.record.journal import JournalFilter
 from filter_service.audit.record.log_positions import newest_checkpoint, places_of
 from filter_service.audit.record.page import Record
-from filter_service.audit.record.pictures import PagePictures
+from filter_service.audit.record.record_pictures import PagePictures
 from filter_service.errors import InvalidRequest, UnknownEntry
 from filter_service.images import Limits
 from filter_service.ledger import Event

@@ -26,7 +26,7 @@ from filter_service.db.tables import (
 from filter_service.errors import NotAllowed, UnknownItem
 from filter_service.images.views import ShareSeen
 from filter_service.policy import Policy, Severity
-from filter_service.rendering.evidence import ClassEvidence, evidence
+from filter_service.rendering.class_evidence import ClassEvidence, evidence
 from filter_service.reviews import cases, restricted
 from filter_service.reviews.cases import QueuedCase
 from filter_service.verdicts.explanation import Explanation

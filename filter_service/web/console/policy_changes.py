@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from filter_service.db.tables import Item, SealedItem, StoredImage
 from filter_service.errors import Conflict, FilterServiceError
 from filter_service.policy import Policy
-from filter_service.rollout.comparison import ChangedImage, PolicyComparison
+from filter_service.rollout.policy_comparison import ChangedImage, PolicyComparison
 from filter_service.rollout.stored_vectors import ComparisonScope, compare
 from filter_service.web.http.access import Caller
 from filter_service.web.http.row_access import may_see, visible

@@ -13,10 +13,10 @@ import jinja2
 import numpy as np
 import PIL.Image
 
-from filter_service.explain.study.audit import ADDITIVE, Audit, MethodMap
 from filter_service.explain.study.caption import CaptionWord
-from filter_service.explain.study.report import charts
-from filter_service.explain.study.report.charts import data_uri, number, signed
+from filter_service.explain.study.decision_study import ADDITIVE, Audit, MethodMap
+from filter_service.explain.study.report import report_charts
+from filter_service.explain.study.report.report_charts import data_uri, number, signed
 from filter_service.images.views import Box
 from filter_service.rendering.overlay import full_colour, overlay, seen
 from filter_service.verdicts.explanation import CounterfactualImage, FlipRegion, Map
@@ -43,7 +43,7 @@ def page(audit: Audit, picture: Picture, pictures: Mapping[str, Picture] | None 
     """The page of an audit of this picture; `pictures` are the counterfactual ones, by digest."""
     view = _View(audit, picture, pictures or {})
     template = _environment().get_template("page.html")
-    told = dict(a=audit, r=audit.record, view=view, charts=charts, additive_from=ADDITIVE)
+    told = dict(a=audit, r=audit.record, view=view, charts=report_charts, additive_from=ADDITIVE)
     return template.render(told).lstrip()
 
 
@@ -129,7 +129,7 @@ class _View:
         if found is None or not found.pairs:
             return None
         small = _fitted(self.picture, MIDDLE)
-        lines = charts.pairs(found.pairs, found.grid, small.size, self._where(small.size))
+        lines = report_charts.pairs(found.pairs, found.grid, small.size, self._where(small.size))
         return CaptionedPicture(data_uri(small), "pairs of places", (), self.audit.flagged, lines)
 
     def _where(self, size: tuple[int, int]) -> Box:

@@ -16,7 +16,7 @@ from filter_service.accounts import Ability, sees
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, Person, PolicyClass, StoredImage
 from filter_service.errors import FilterServiceError, InvalidRequest
-from filter_service.reviews import hash_lists, rules
+from filter_service.reviews import hash_lists, review_rules
 from filter_service.reviews.hash_lists import ListEntryView, NewListEntry
 from filter_service.reviews.hash_matching import ListKind, Match
 from filter_service.web.console.queue import somebody
@@ -90,7 +90,7 @@ class Addition(ListEntryForm):
 class ReviewRuleForm(BaseModel):
     """The form of a review rule, as it was typed."""
 
-    kind: str = rules.RuleKind.SECOND_LOOK.value
+    kind: str = review_rules.RuleKind.SECOND_LOOK.value
     class_name: str = ""
     margin_below: str = ""
     share: str = "10"  # per cent
@@ -98,12 +98,14 @@ class ReviewRuleForm(BaseModel):
     @property
     def options(self) -> dict[str, Any]:
         """Raises InvalidRequest."""
-        if self.kind not in list(rules.RuleKind):
-            raise InvalidRequest(f"{self.kind!r} is no rule: choose {' or '.join(rules.RuleKind)}.")
-        second = self.kind == rules.RuleKind.SECOND_LOOK
+        if self.kind not in list(review_rules.RuleKind):
+            raise InvalidRequest(
+                f"{self.kind!r} is no rule: choose {' or '.join(review_rules.RuleKind)}."
+            )
+        second = self.kind == review_rules.RuleKind.SECOND_LOOK
         margin = self.margin_below.strip() if second else ""
         return {
-            "kind": rules.RuleKind(self.kind),
+            "kind": review_rules.RuleKind(self.kind),
             "class_name": self.class_name.strip() or None,
             "margin_below": _number("margin", margin) if margin else None,
             "share": _number("share", self.share) / 100,
@@ -192,7 +194,7 @@ def add_rule(
 ) -> Response:
     person = somebody(caller)
     try:
-        rules.add_rule(here.sessions, person, **draft.options)
+        review_rules.add_rule(here.sessions, person, **draft.options)
     except FilterServiceError as error:
         return _rules(request, here, person, draft, error=error)
     return _done("/lists/rules", "The rule holds from now on.")
@@ -201,7 +203,7 @@ def add_rule(
 @router.post("/rules/remove")
 def remove_rule(here: Here, caller: Editor, rule: EntryId) -> Response:
     """What was drawn already stays drawn."""
-    rules.remove_rule(here.sessions, somebody(caller), rule)
+    review_rules.remove_rule(here.sessions, somebody(caller), rule)
     return _done("/lists/rules", "The rule is removed.")
 
 
@@ -253,7 +255,7 @@ def _rules(
     error: FilterServiceError | None = None,
 ) -> Response:
     with here.sessions.begin() as session:
-        active = rules.active_rules(session)
+        active = review_rules.active_rules(session)
     return render(
         request,
         "rules.html",

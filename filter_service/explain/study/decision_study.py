@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from filter_service.encoder.probes import probes
-from filter_service.encoder.views import full_size, pixels_of, views_of
+from filter_service.encoder.view_pixels import full_size, pixels_of, views_of
 from filter_service.errors import NotExplainable
 from filter_service.explain.counterfactual import Memory, search_images
-from filter_service.explain.explanation import Explanations, FlaggedClass
+from filter_service.explain.explainer import Explanations, FlaggedClass
 from filter_service.explain.question import Question, boundary
 from filter_service.explain.regions import Suspect, sufficient_regions
 from filter_service.explain.relevance import Capture, RelevanceMap, capture, read_one

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from sqlalchemy import ColumnElement
 
 from filter_service import ledger
-from filter_service.audit.exports.columns import Row
+from filter_service.audit.exports.export_columns import Row
 from filter_service.audit.exports.export_filter import ExportFilter
 from filter_service.audit.exports.rows import Rows
 from filter_service.audit.exports.writers import Format, written
