@@ -142,7 +142,7 @@ class Service:
         storage = Storage(self.settings.images_at)
         batch = submissions.accept(self.sessions, storage, lambda: None, sent, policy)
         began = time.perf_counter()
-        CeleryQueue().knock(self.settings.broker_url or "")
+        CeleryQueue().notify_workers(self.settings.broker_url or "")
         while not submissions.status(self.sessions, batch).finished:
             time.sleep(0.05)
         seconds = time.perf_counter() - began

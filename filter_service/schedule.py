@@ -38,7 +38,7 @@ class ScheduleContext:
     settings: Settings
     sessions: Sessions
     storage: Storage
-    knock: Callable[[], object]
+    notify_workers: Callable[[], object]
     stop: Callable[[], bool]
 
 
@@ -61,7 +61,7 @@ CHORES = {
     ),
     "fetch": Chore(
         2,
-        lambda p: fetch_due(p.sessions, p.storage, p.settings, p.knock),
+        lambda p: fetch_due(p.sessions, p.storage, p.settings, p.notify_workers),
         "%d fetches were tried.",
     ),
     "seal": Chore(
@@ -77,7 +77,7 @@ CHORES = {
     ),
     "reconsider": Chore(
         5,
-        lambda p: reconsider(p.sessions, p.settings, p.knock, p.stop),
+        lambda p: reconsider(p.sessions, p.settings, p.notify_workers, p.stop),
         "%d items are judged anew or reopened.",
     ),
     "forget": Chore(3600, lambda p: forget(p.sessions), "%d expired log-ins and keys are gone."),
@@ -90,7 +90,7 @@ class Chores:
     def __init__(
         self,
         settings: Settings,
-        knock: Callable[[], object],
+        notify_workers: Callable[[], object],
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Raises InvalidSettings, DatabaseUnavailable or DatabaseOutdated."""
@@ -106,7 +106,9 @@ class Chores:
             self.close()
             raise
         storage = Storage(settings.images_at)
-        self._place = ScheduleContext(settings, sessions_of(self._engine), storage, knock, stop)
+        self._place = ScheduleContext(
+            settings, sessions_of(self._engine), storage, notify_workers, stop
+        )
         self._busy = {name: threading.Lock() for name in CHORES}
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 A worker that judges is `celery -A tasks worker`, one for everything else `celery -A tasks worker
 -Q chores --pool threads`, the schedule `celery -A tasks beat`. Who submits items calls
-`tasks.knock`.
+`tasks.notify_workers`.
 """
 
 from importlib import import_module
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tasks.celery import app as app
     from tasks.work import drain as drain
-    from tasks.work import knock as knock
+    from tasks.work import notify_workers as notify_workers
 
-__all__ = ["app", "drain", "knock"]
+__all__ = ["app", "drain", "notify_workers"]
 
-_ROOMS = {"app": "tasks.celery", "drain": "tasks.work", "knock": "tasks.work"}
+_ROOMS = {"app": "tasks.celery", "drain": "tasks.work", "notify_workers": "tasks.work"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  (a module's attributes are of every type)

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 class CeleryQueue:
     """Workers and schedule as processes of their own (`cli.place.Queue`)."""
 
-    def knock(self, broker_url: str) -> None:
+    def notify_workers(self, broker_url: str) -> None:
         from celery import Celery  # takes a while to import: not for --help
         from kombu.exceptions import OperationalError
 

@@ -5,7 +5,7 @@ from functools import cache
 from filter_service.schedule import Chores
 from filter_service.settings import Settings
 from tasks.celery import app
-from tasks.work import knock, stopping
+from tasks.work import notify_workers, stopping
 
 
 @app.task(name="tasks.chore")  # type: ignore[untyped-decorator]
@@ -17,4 +17,4 @@ def chore(name: str) -> None:
 @cache
 def chores() -> Chores:
     """This process's chores, made by its first task."""
-    return Chores(Settings.load(), knock, stopping)
+    return Chores(Settings.load(), notify_workers, stopping)

@@ -1,4 +1,4 @@
-"""What a worker does when somebody knocks."""
+"""What a worker does when it is notified: it drains the queue."""
 
 import logging
 from ctypes import c_bool
@@ -12,7 +12,7 @@ from filter_service.moderation.worker import Worker
 from filter_service.settings import Settings
 from tasks.celery import app
 
-STALE = 60.0  # seconds after which a knock says nothing; the sweep has knocked again by then
+STALE = 60.0  # seconds after which a message says nothing; the sweep has sent another by then
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def stopping() -> bool:
 @app.task(name="tasks.drain")  # type: ignore[untyped-decorator]
 def drain() -> None:
     """Judge what is queued."""
-    worker().drain(stop=stopping, knock=knock)
+    worker().drain(stop=stopping, notify_workers=notify_workers)
 
 
 @app.task(name="tasks.index")  # type: ignore[untyped-decorator]
@@ -44,7 +44,7 @@ def index() -> None:
     worker().index()
 
 
-def knock() -> None:
+def notify_workers() -> None:
     """Tell some worker that there is work. Nothing is lost with it: the sweep will come by."""
     try:
         drain.apply_async(expires=STALE)

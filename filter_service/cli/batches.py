@@ -55,7 +55,7 @@ def submit(
             batch = submissions.accept(
                 place.sessions,
                 place.storage,
-                place.knock,
+                place.notify_workers,
                 files,
                 rules,
                 label=label,
@@ -172,7 +172,7 @@ def retry(context: typer.Context, batch: BatchId) -> None:
     from filter_service.intake import submissions
 
     with workplace(context.obj) as place:
-        again = submissions.retry(place.sessions, place.knock, batch)
+        again = submissions.retry(place.sessions, place.notify_workers, batch)
     typer.echo(f"{again} items queued again")
 
 

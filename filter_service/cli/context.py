@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Queue(Protocol):
     """Who works off the queue; in production Celery stands behind it."""
 
-    def knock(self, broker_url: str) -> None:
+    def notify_workers(self, broker_url: str) -> None:
         """Tell some worker that there is work."""
 
     def workers(self, broker_url: str) -> int:
@@ -44,9 +44,9 @@ class Workplace:
     storage: "Storage"
     queue: Queue
 
-    def knock(self) -> None:
+    def notify_workers(self) -> None:
         assert self.settings.broker_url is not None
-        self.queue.knock(self.settings.broker_url)
+        self.queue.notify_workers(self.settings.broker_url)
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def show(queue: Queue) -> None:
         with supervised(starts, log) as parts:
             sent = (Submission(f.name, read(f)) for f in files)
             batch = submissions.accept(
-                place.sessions, place.storage, place.knock, sent, policy, label="demo"
+                place.sessions, place.storage, place.notify_workers, sent, policy, label="demo"
             )
             watched(place, batch, parts.look)
         flags = _flags(place.sessions, batch)

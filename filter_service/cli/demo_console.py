@@ -66,7 +66,7 @@ def _judge_samples(place: Workplace, parts: Parts) -> None:
         batch = submissions.accept(
             place.sessions,
             place.storage,
-            place.knock,
+            place.notify_workers,
             (Submission(f.name, read(f)) for f in files),
             read_policy(POLICY),
             label=LABEL,

@@ -66,7 +66,7 @@ def web_app(place: Workplace) -> "FastAPI":
     from filter_service.web.http.service import Service
 
     seeker = LazyQueryEncoder(place.settings, place.sessions)
-    service = Service(place.settings, place.sessions, place.storage, place.knock, seeker)
+    service = Service(place.settings, place.sessions, place.storage, place.notify_workers, seeker)
     return create_app(service)
 
 

@@ -41,7 +41,7 @@ CHUNK = 200  # items of one transaction
 HOLDING = 5  # items of one image that are named
 AT_ONCE = 8  # files in memory while they are being kept
 
-Knock = Callable[[], object]  # tells some worker that there is work
+Notify = Callable[[], object]  # tells some worker that there is work
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Status:
 def accept(  # noqa: PLR0913  (what may be left out is a parameter, too)
     sessions: Sessions,
     storage: Storage,
-    knock: Knock,
+    notify_workers: Notify,
     files: Iterable[Submission],
     policy: Policy,
     *,
@@ -99,7 +99,7 @@ def accept(  # noqa: PLR0913  (what may be left out is a parameter, too)
     once: Once | None = None,
     scope: Scope = OPERATOR,
 ) -> uuid.UUID:
-    """Keep the files, queue an item for each, and knock; -> the batch.
+    """Keep the files, queue an item for each, and wake workers; -> the batch.
 
     The bytes are kept before the rows that speak of them, some hundred files at a time: what was
     accepted is judged even if this stops in the middle. What has an address instead is queued when
@@ -117,7 +117,7 @@ def accept(  # noqa: PLR0913  (what may be left out is a parameter, too)
         if not begun.finished:
             rest = map(_plain, islice(files, begun.accepted, None))
             try:
-                _receive(sessions, knock, begun, _keep_all(sessions, storage, rest), actor)
+                _receive(sessions, notify_workers, begun, _keep_all(sessions, storage, rest), actor)
             except BaseException as error:
                 if once is None:  # else the same request again takes it up where it stopped
                     error.add_note(_close_short(sessions, begun.batch))
@@ -148,7 +148,7 @@ def cancel(
 
 def retry(
     sessions: Sessions,
-    knock: Knock,
+    notify_workers: Notify,
     batch: uuid.UUID,
     actor: str = "platform",
     scope: Scope = OPERATOR,
@@ -168,12 +168,12 @@ def retry(
     for failed in _chunks(sessions, undetermined):
         with sessions.begin() as session:
             retried += _requeue(session, failed, found.priority, actor)
-        knock()
+        notify_workers()
     return retried
 
 
 def retry_items(
-    sessions: Sessions, knock: Knock, items: Sequence[int], actor: str = "platform"
+    sessions: Sessions, notify_workers: Notify, items: Sequence[int], actor: str = "platform"
 ) -> int:
     """Queue these items again as far as they are undetermined and can be judged; how many."""
     wanted = (
@@ -193,7 +193,7 @@ def retry_items(
         for priority, same in groupby(rows, key=lambda row: row[1]):
             retried += _requeue(session, [item for item, _ in same], priority, actor)
     if retried:
-        knock()
+        notify_workers()
     return retried
 
 
@@ -380,14 +380,14 @@ def _begun(session: Session, once: Once) -> _Begun | None:
 
 
 def _receive(
-    sessions: Sessions, knock: Knock, begun: _Begun, kept: Iterator["_Kept"], actor: str
+    sessions: Sessions, notify_workers: Notify, begun: _Begun, kept: Iterator["_Kept"], actor: str
 ) -> None:
     """Add what comes to a batch, some hundred items at a time, and close it."""
     total = begun.accepted
     while chunk := list(islice(kept, CHUNK)):
         with sessions.begin() as session:
             _add(session, begun.batch, chunk, actor)
-        knock()
+        notify_workers()
         total += len(chunk)
     with sessions.begin() as session:
         session.execute(update(Batch).where(Batch.id == begun.batch).values(total=total))

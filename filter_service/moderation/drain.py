@@ -17,25 +17,26 @@ def drain(
     desk: WorkerContext[S],
     stop: Callable[[], bool] = lambda: False,
     seconds: float = float("inf"),
-    knock: Callable[[], object] = lambda: None,
+    notify_workers: Callable[[], object] = lambda: None,
 ) -> int:
     """Judge queued items until none is left, the time is over or somebody says stop; how many.
 
-    `stop` is asked between batches; the batch that was claimed ahead is then given back. `knock`
-    wakes another worker: when there is more than one batch, and when the time is over.
+    `stop` is asked between batches; the batch that was claimed ahead is then given back.
+    `notify_workers` wakes another worker: when there is more than one batch, and when the
+    time is over.
     """
     end = time.monotonic() + seconds
     done = 0
     with _at_work(desk) as (leases, pool):
         ready = _claim(desk, leases, pool)
         if len(ready) == desk.batch_size:
-            knock()
+            notify_workers()
         while ready and not stop():
             over = time.monotonic() > end
             ahead = [] if over else _claim(desk, leases, pool)
             done += judge(desk, leases, ready)
             if over:
-                knock()
+                notify_workers()
             ready = ahead
     return done
 

@@ -86,12 +86,12 @@ class Worker:
             lease_seconds=s.lease_seconds,
         )
 
-    def drain(self, stop: Callable[[], bool], knock: Callable[[], object]) -> int:
+    def drain(self, stop: Callable[[], bool], notify_workers: Callable[[], object]) -> int:
         """Judge what is queued (see `moderation.drain`); how many items."""
         with self.sessions.begin() as session:
             if not moderation.has_work(session):
                 return 0
-        return moderation.drain(self.desk, stop, self.settings.drain_seconds, knock)
+        return moderation.drain(self.desk, stop, self.settings.drain_seconds, notify_workers)
 
     def index(self) -> int:
         """Build the search indexes that have come to pay; how many."""

@@ -51,7 +51,7 @@ class PolicyEncoder(Protocol):
 def reconsider(
     sessions: Sessions,
     settings: Settings,
-    knock: Callable[[], object],
+    notify_workers: Callable[[], object],
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
     """Do what activations ask for, as far as it can be done now; how many items were touched.
@@ -63,7 +63,7 @@ def reconsider(
     precision = "bfloat16" if settings.precision == "auto" else settings.precision
     texts = settings.model_copy(update={"device": "cpu", "precision": precision})
     seeker = Loading(texts, sessions)
-    return reconsider_with(sessions, seeker, knock, stop)
+    return reconsider_with(sessions, seeker, notify_workers, stop)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Loading:
 def reconsider_with(
     sessions: Sessions,
     seeker: PolicyEncoder,
-    knock: Callable[[], object],
+    notify_workers: Callable[[], object],
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
     """The same with a seeker at hand."""
@@ -106,7 +106,7 @@ def reconsider_with(
             continue
         touched += step.touched
         if step.queued:
-            knock()
+            notify_workers()
         if not step.went_on:
             held.add(work.id)
     return touched

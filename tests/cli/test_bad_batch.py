@@ -48,7 +48,7 @@ def test_no_bad_file_is_clear_and_none_stops_the_batch(settings: Settings, tmp_p
 
     batch = json.loads(command(settings, "submit", folder, "--policy", POLICY, "--json"))["batch"]
     with closing(Worker(settings)) as worker:
-        worker.drain(stop=lambda: False, knock=lambda: None)
+        worker.drain(stop=lambda: False, notify_workers=lambda: None)
 
     lines = command(settings, "items", "--batch", batch, "--limit", "1000", "--json").splitlines()
     rows = [json.loads(line) for line in lines]

@@ -117,7 +117,7 @@ def test_what_a_worker_flagged_is_shown(
     sent = [Submission(f.name, f.read_bytes()) for f in FILES]
     batch = submissions.accept(sessions, storage, lambda: None, sent, policy)
     with closing(Worker(settings)) as worker:
-        worker.drain(stop=lambda: False, knock=lambda: None)
+        worker.drain(stop=lambda: False, notify_workers=lambda: None)
     found, flags = submissions.items(sessions, batch), _flags(sessions, batch)
     flagged = {item.source for item in found if item.verdict == Verdict.FLAGGED}
     assert flagged and {flag.source for flag in flags} == flagged

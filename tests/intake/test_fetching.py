@@ -499,7 +499,7 @@ def test_what_was_fetched_is_queued_with_its_image(
 ) -> None:
     submit(server.uri("/a.jpg"), priority=7)
     knocks: list[None] = []
-    assert turn(knock=lambda: knocks.append(None)) == 1
+    assert turn(notify_workers=lambda: knocks.append(None)) == 1
     name = hashlib.sha256(b"bytes").hexdigest()
     item, image = only(sessions, Item), only(sessions, StoredImage)
     with sessions.begin() as session:

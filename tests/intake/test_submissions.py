@@ -40,10 +40,10 @@ def knocks() -> list[None]:
 @pytest.fixture
 def accept(sessions: Sessions, storage: Storage, knocks: list[None]) -> Accept:
     def accept(*files: Submission, **options: object) -> uuid.UUID:
-        def knock() -> None:
+        def notify_workers() -> None:
             knocks.append(None)
 
-        return submissions.accept(sessions, storage, knock, files, POLICY, **options)  # type: ignore[arg-type]
+        return submissions.accept(sessions, storage, notify_workers, files, POLICY, **options)  # type: ignore[arg-type]
 
     return accept
 
@@ -132,10 +132,10 @@ def test_items_keep_the_order_and_names_of_the_files(sessions: Sessions, accept:
 def test_it_knocks_only_when_the_items_are_there(sessions: Sessions, storage: Storage) -> None:
     seen: list[int] = []
 
-    def knock() -> None:
+    def notify_workers() -> None:
         seen.append(count(sessions, QueueEntry))
 
-    submissions.accept(sessions, storage, knock, files(2), POLICY)
+    submissions.accept(sessions, storage, notify_workers, files(2), POLICY)
     assert seen == [2]
 
 

@@ -251,7 +251,7 @@ def test_when_the_time_is_over_another_is_called(
 ) -> None:
     submit(*[f"-1 {i}" for i in range(9)])
     knocks: list[None] = []
-    drain(desk, seconds=0, knock=lambda: knocks.append(None))
+    drain(desk, seconds=0, notify_workers=lambda: knocks.append(None))
     assert len(knocks) == 2  # there is more than one batch; and the time is over
     assert count(sessions, QueueEntry) == 1
 

@@ -42,7 +42,7 @@ def explained(settings: Settings, sessions: Sessions) -> list[tuple[str, Explana
     assert settings.images_at.endswith("Bilder ü 100%/images")
     submissions.accept(sessions, storage, lambda: None, files, read_policy(POLICY))
     with closing(Worker(settings)) as worker:
-        assert worker.drain(stop=lambda: False, knock=lambda: None) == len(FILES)
+        assert worker.drain(stop=lambda: False, notify_workers=lambda: None) == len(FILES)
     with sessions.begin() as session:
         query = select(Item.source, StoredExplanation.record).join(Item)
         records = session.execute(query).all()
@@ -96,7 +96,7 @@ def test_the_record_says_what_of_a_file_could_not_be_obeyed(
             [Submission("odd.png", file.getvalue()), Submission("000.jpg", FILES[0].read_bytes())],
             read_policy(POLICY),
         )
-        worker.drain(stop=lambda: False, knock=lambda: None)
+        worker.drain(stop=lambda: False, notify_workers=lambda: None)
     judged = select(LedgerEntry).where(LedgerEntry.event == Event.JUDGED).order_by(LedgerEntry.id)
     with sessions.begin() as session:
         told = [sentence(entry) for entry in session.scalars(judged)]

@@ -49,7 +49,7 @@ class Line:
     def judge(self) -> None:
         """What a worker would do now."""
         with closing(Worker(self.settings)) as worker:
-            worker.drain(stop=lambda: False, knock=lambda: None)
+            worker.drain(stop=lambda: False, notify_workers=lambda: None)
 
 
 @pytest.fixture

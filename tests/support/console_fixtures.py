@@ -64,7 +64,7 @@ def judged(
             read_policy(POLICY),
             label="demo",
         )
-        worker.drain(stop=lambda: False, knock=lambda: None)
+        worker.drain(stop=lambda: False, notify_workers=lambda: None)
     return folder
 
 

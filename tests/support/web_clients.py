@@ -42,13 +42,15 @@ class NullSeeker:
 def web_service(
     sessions: Sessions,
     storage: Storage,
-    knock: Callable[[], object] = lambda: None,
+    notify_workers: Callable[[], object] = lambda: None,
     seeker: QueryEncoder | None = None,
     **settings: object,
 ) -> Service:
     """What `create_app` wants; the knock does nothing unless given."""
     known = {"data_dir": Path(gettempdir()) / "filter-service-tests", **settings}
-    return Service(Settings.load(**known), sessions, storage, knock, seeker or NullSeeker())
+    return Service(
+        Settings.load(**known), sessions, storage, notify_workers, seeker or NullSeeker()
+    )
 
 
 def app_of(service: Service, *rooms: ModuleType) -> FastAPI:

@@ -48,7 +48,7 @@ class _Round:
     sessions: Sessions
     storage: Storage
     settings: Settings
-    knock: Callable[[], object]
+    notify_workers: Callable[[], object]
     internet: Internet
     until: float  # on the monotonic clock: no fetch is begun after that
 
@@ -57,7 +57,7 @@ def fetch_due(
     sessions: Sessions,
     storage: Storage,
     settings: Settings,
-    knock: Callable[[], object] = lambda: None,
+    notify_workers: Callable[[], object] = lambda: None,
     *,
     seconds: float = 20.0,
     internet: Internet = Internet(),  # noqa: B008  (frozen)
@@ -67,7 +67,7 @@ def fetch_due(
     None is begun after so many seconds: call it again while it finds something to do. Whoever is
     killed meanwhile leaves fetches that are due again some time later.
     """
-    this = _Round(sessions, storage, settings, knock, internet, time.monotonic() + seconds)
+    this = _Round(sessions, storage, settings, notify_workers, internet, time.monotonic() + seconds)
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetch") as threads:
         return sum(threads.map(_work, [this] * AT_ONCE))
 
@@ -143,7 +143,7 @@ def _arrive(this: _Round, claimed: _Claimed, name: str, size: int, expected: Seq
         enqueue(session, [claimed.item_id], priority)
         details = {"digest": name, "bytes": size, "uri": shown(claimed.uri)}
         ledger.append(session, [Entry(Event.FETCHED, ACTOR, claimed.item_id, batch, details)])
-    this.knock()
+    this.notify_workers()
 
 
 def _put_off(this: _Round, claimed: _Claimed, problem: str) -> None:

@@ -152,7 +152,7 @@ def submit(
     batch = submissions.accept(
         here.sessions,
         here.storage,
-        here.knock,
+        here.notify_workers,
         order.submissions(here.settings),
         policy,
         label=order.terms.label,
@@ -208,7 +208,7 @@ def retrier(by: Annotated[Caller, Depends(caller)]) -> Caller:
 @router.post("/batches/{batch}/retry", summary="Retry a batch", responses=answers(404))
 def retry(batch: uuid.UUID, by: Annotated[Caller, Depends(retrier)], here: Here) -> RetryResult:
     """Queue its undetermined items again; those whose bytes never came stay as they are."""
-    again = submissions.retry(here.sessions, here.knock, batch, by.actor, by.scope)
+    again = submissions.retry(here.sessions, here.notify_workers, batch, by.actor, by.scope)
     return RetryResult(retried=again)
 
 

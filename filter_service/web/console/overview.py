@@ -157,7 +157,7 @@ def retry(
     client: Annotated[str, Form(max_length=100)] = "",
 ) -> Response:
     """Judge one of them, or all that were shown, again."""
-    retried = submissions.retry_items(here.sessions, here.knock, item, caller.actor)
+    retried = submissions.retry_items(here.sessions, here.notify_workers, item, caller.actor)
     place = {"client": client, "after": cursor(*key_of(after, int)) if after else ""}
     query = urlencode({"retried": retried} | {k: v for k, v in place.items() if v})
     return RedirectResponse(f"/undetermined?{query}", status_code=303)

@@ -18,7 +18,7 @@ class Service:
     settings: Settings
     sessions: Sessions
     storage: Storage
-    knock: Callable[[], object]
+    notify_workers: Callable[[], object]
     seeker: QueryEncoder
 
 
