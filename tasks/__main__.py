@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class CeleryQueue:
-    """Workers and schedule as processes of their own (`cli.place.Queue`)."""
+    """Workers and schedule as processes of their own (`cli.context.Queue`)."""
 
     def notify_workers(self, broker_url: str) -> None:
         from celery import Celery  # takes a while to import: not for --help

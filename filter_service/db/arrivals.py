@@ -17,7 +17,7 @@ from filter_service.errors import StorageUnavailable
 
 ARRIVES = timedelta(days=1)  # bytes without an item are deleted after that
 
-# Shared by those who keep the same bytes, exclusive for who deletes them (`retention.sweeping`).
+# Shared by those who keep the same bytes, exclusive for `retention.orphaned_bytes`, which deletes.
 _TURN = text("""
     SELECT pg_advisory_xact_lock_shared(hashtext('filter_service bytes'), turn)
     FROM unnest(:turns ::integer[]) AS turn

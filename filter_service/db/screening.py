@@ -16,7 +16,7 @@ KEPT = timedelta(days=7)
 
 
 class ScreeningPairs(Protocol):
-    """What was seen: `encoder.checking.Pairs`, which this room does not know."""
+    """What was seen: `encoder.screening_check.MarginPairs`, which this room does not know."""
 
     @property
     def count(self) -> int: ...

@@ -115,14 +115,14 @@ class Warm:
 
 
 @dataclass(frozen=True, slots=True)
-class Uploaded:
+class UploadedFile:
     """What came with the form."""
 
     data: bytes
     client: str
 
 
-async def uploaded(request: Request, here: Here) -> Uploaded:
+async def uploaded(request: Request, here: Here) -> UploadedFile:
     """The form, refused before it is read if it is too large."""
     most = here.settings.max_bytes
     length = request.headers.get("content-length", "")
@@ -136,7 +136,7 @@ async def uploaded(request: Request, here: Here) -> Uploaded:
         data = await file.read() if isinstance(file, UploadFile) else b""
     if not data:
         raise InvalidRequest("No image was chosen: choose a file and search again.")
-    return Uploaded(data, client.strip() if isinstance(client, str) else "")
+    return UploadedFile(data, client.strip() if isinstance(client, str) else "")
 
 
 @router.get("")
@@ -167,7 +167,7 @@ def search(
 def search_by_image(
     request: Request,
     here: Here,
-    sent: Annotated[Uploaded, Depends(uploaded)],
+    sent: Annotated[UploadedFile, Depends(uploaded)],
     caller: Searcher,
 ) -> Response:
     """What is like an uploaded file, which is not kept."""
