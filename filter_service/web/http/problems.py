@@ -71,19 +71,19 @@ STATUS: dict[type[FilterServiceError], int] = {
 }
 
 TITLES = {  # what each status means here; `/docs` explains them under these names
-    400: "The request cannot be read",
-    401: "Nobody is signed in",
+    400: "Bad request",
+    401: "Not signed in",
     403: "Not allowed",
-    404: "There is no such thing",
-    405: "Not this method",
-    409: "Somebody was quicker",
-    410: "It was deleted",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    410: "Gone",
     413: "Too large",
-    415: "Not this kind of content",
-    422: "The request breaks a rule",
-    429: "Too many tries",
-    500: "The service failed",
-    503: "Not just now",
+    415: "Unsupported media type",
+    422: "Invalid request",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Service unavailable",
 }
 
 
