@@ -19,7 +19,7 @@ from filter_service.retention import expire, sweep
 from filter_service.reviews.missing_cases import open_missing
 from filter_service.reviews.settlement import settle
 from filter_service.reviews.tallies import compact
-from filter_service.rollout.backfill import reconsider
+from filter_service.rollout.reevaluation import reconsider
 from filter_service.settings import Settings
 from filter_service.statements.issuance import issue_due
 from filter_service.storage import Storage

@@ -15,7 +15,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from filter_service.egress.references import AllowList
+from filter_service.egress.uri_rules import AllowList
 from filter_service.errors import InvalidSettings
 from filter_service.policy.coverage import Coverage
 from filter_service.policy.spelling import nearest

@@ -11,10 +11,10 @@ FILES = sorted(p for p in ROOT.rglob("*.py") if p.stem != "__init__")
 SUBJECTS = {  # what several rooms have a file about: the same thing, as each of them sees it
     "accounts": "people who work here, and keys",
     "appeals": "complaints about decisions",
-    "audit": "the auditor's commands and pages",
     "batches": "what platforms submit in one go",
     "explanations": "those that are stored",
     "exports": "rows of items as files",
+    "ledger": "the append-only record",
     "policies": "versions of policies",
     "queue": "cases that wait",
     "replay": "computing again what is on record",

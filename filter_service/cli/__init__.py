@@ -7,17 +7,17 @@ import typer
 
 from filter_service.cli import (
     accounts,
-    audit,
     batches,
     doctor,
     explain,
     exports,
+    ledger,
     model_commands,
-    operations,
     policy_versions,
     record,
     replay,
     retention,
+    run_commands,
     serve,
     statements,
 )
@@ -35,16 +35,16 @@ batches.add_to(app)
 model_commands.add_to(app)
 policy_versions.add_to(model_commands.policies)
 explain.add_to(app)
-operations.add_to(app)
+run_commands.add_to(app)
 serve.add_to(app)
 doctor.add_to(app)
 accounts.add_to(app)
-audit.add_to(app)
+ledger.add_to(app)
 retention.add_to(app)
 statements.add_to(app)
 exports.add_to(app)
-replay.add_to(audit.audits)
-record.add_to(audit.audits)
+replay.add_to(ledger.audits)
+record.add_to(ledger.audits)
 
 
 def run(queue: Queue) -> None:

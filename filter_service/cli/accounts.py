@@ -263,7 +263,7 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
         from rich.console import Console
         from rich.table import Table
 
-        from filter_service.cli.cells import cells
+        from filter_service.cli.plain_cells import cells
 
         table = Table(*rows[0])
         for row in rows:

@@ -225,7 +225,7 @@ def _print_items(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from filter_service.cli.cells import cells
+    from filter_service.cli.plain_cells import cells
 
     table = Table("item", "file", "verdict", "class", "probability", "reason")
     for row in rows:

@@ -212,7 +212,7 @@ def _policy(prompts: Sequence[str], neutral: Sequence[str], model: str) -> "Poli
 
 def _explain_item(place: Workplace, number: int, class_name: str | None, wanted: _Wanted) -> None:
     """An item's image by the policy and the encoder that judged it."""
-    from filter_service.audit.replay.recorded import require_same
+    from filter_service.audit.replay.item_on_record import require_same
     from filter_service.db.vectors import StoredMemory
     from filter_service.explain.study.decision_study import audit
     from filter_service.images import Limits, decode
@@ -250,7 +250,7 @@ class _Judged:
 
 
 def _judged(place: Workplace, number: int, class_name: str | None) -> _Judged:
-    from filter_service.audit.replay.recorded import decoder_of
+    from filter_service.audit.replay.item_on_record import decoder_of
     from filter_service.db.policies import load_policy
     from filter_service.db.tables import Batch, Item, PolicyClass, StoredEncoder, StoredImage
     from filter_service.errors import NotExplainable
@@ -340,7 +340,7 @@ def _unknown(number: int) -> Exception:
 
 def _sentences(record: "Explanation") -> str:
     """What a record says, for a terminal."""
-    from filter_service.verdicts.claims import necessary, tested
+    from filter_service.verdicts.proven_claims import necessary, tested
 
     words = [w for prompt in record.words for w in prompt.words]
     lines = [

@@ -127,7 +127,7 @@ def _print(report: "TransparencyReport") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from filter_service.cli.cells import cells
+    from filter_service.cli.plain_cells import cells
 
     console = Console()
     period = report.period

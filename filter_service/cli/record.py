@@ -16,7 +16,7 @@ def record(
     """Write an item's whole life into one file of HTML that asks for nothing else."""
     from filter_service.accounts import Role
     from filter_service.audit import record as records
-    from filter_service.audit.record.document import shown_beside, written_down
+    from filter_service.audit.record.record_file import shown_beside, written_down
     from filter_service.cli.context import workplace
     from filter_service.images import Limits
     from filter_service.web.http.access import Caller

@@ -73,8 +73,8 @@ def _ready(place: Workplace) -> "Replay":
 
 def _replayed(replay: "Replay", item: int | None, sample: "ReplaySample", emit: Emit) -> "Total":
     """All of them, told one by one and together; AnotherEncoder if it refused every one."""
-    from filter_service.audit.replay import replay_report
-    from filter_service.audit.replay.recorded import Apart
+    from filter_service.audit.replay import replay_output
+    from filter_service.audit.replay.item_on_record import Apart
     from filter_service.audit.replay.replay import Total
     from filter_service.audit.replay.sampling import chosen
     from filter_service.errors import AnotherEncoder
@@ -84,10 +84,10 @@ def _replayed(replay: "Replay", item: int | None, sample: "ReplaySample", emit: 
     for done in items:
         total.add(done)
         if total.results[Apart.ANOTHER_ENCODER] and not refusal:
-            refusal = replay_report.as_json(done)["said"]
-        emit(replay_report.as_json(done), replay_report.lines(done))
+            refusal = replay_output.as_json(done)["said"]
+        emit(replay_output.as_json(done), replay_output.lines(done))
     drawn = {} if item else {"share": sample.share, "seed": sample.seed}
-    emit(replay_report.total_as_json(total, **drawn), replay_report.total_lines(total))
+    emit(replay_output.total_as_json(total, **drawn), replay_output.total_lines(total))
     if refusal and not total.replayed:
         raise AnotherEncoder(refusal)
     return total

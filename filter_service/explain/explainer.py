@@ -9,9 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from filter_service.errors import NotExplainable
-from filter_service.explain import faithfulness_test, regions
+from filter_service.explain import faithfulness_trial, regions
 from filter_service.explain.counterfactual import Memory, search_images, search_texts
-from filter_service.explain.faithfulness_test import MapTest, Trial
+from filter_service.explain.faithfulness_trial import MapTest, Trial
 from filter_service.explain.question import Question, boundary, degrees
 from filter_service.explain.regions import Suspect
 from filter_service.explain.relevance import Capture, RelevanceMap
@@ -65,7 +65,7 @@ class Explanations:
             for case, found in zip(cases, maps, strict=True)
             if found is not None
         ]
-        tested = faithfulness_test.put_to_test(self.encoder.screen, trials)
+        tested = faithfulness_trial.put_to_test(self.encoder.screen, trials)
         flips = regions.flip_regions(
             self.encoder.screen, [t.suspect for t in trials], [t.known for t in tested]
         )
@@ -164,7 +164,7 @@ class Explanations:
             policy=policy.name,
             policy_digest=policy.digest,
             code=VERSION,
-            seed=faithfulness_test.SEED,
+            seed=faithfulness_trial.SEED,
         )
 
 
@@ -197,7 +197,7 @@ def _proof(found: RelevanceMap, trial: Trial, tested: MapTest) -> Proof:
     return Proof(
         explained_error=abs(float(found.explained[0]) - served),
         sum_error=abs(account - float(found.explained[0])),
-        shares=faithfulness_test.SHARES,
+        shares=faithfulness_trial.SHARES,
         drops=tested.drops,
         next_class=trial.next.name if trial.next else None,
         next_drops=tested.next_drops,

@@ -13,8 +13,8 @@ from filter_service.images.colour_statements import statements
 from filter_service.images.decoder_errors import hush, translated
 from filter_service.images.fax import check_fax
 from filter_service.images.files import digest
+from filter_service.images.flattening import layers, over_pages
 from filter_service.images.headers import opened
-from filter_service.images.layers import layers, over_pages
 from filter_service.images.limits import (
     MOST_FRAMES,
     STANDARD,

@@ -14,7 +14,7 @@ from filter_service.db.tables import Item
 from filter_service.ledger import Entry, Event
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.reviews import tallies
-from filter_service.reviews.cases import Opening, open_cases
+from filter_service.reviews.case_claims import Opening, open_cases
 from filter_service.reviews.decisions import Decision
 from filter_service.reviews.hash_lists import DECIDES, keep_outcomes
 from filter_service.reviews.hash_matching import HashMatch, ListKind

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from filter_service.policy import ForbiddenClass
 from filter_service.rendering.formats import number, percent
 from filter_service.rendering.overlay import full_colour, is_part
-from filter_service.verdicts import claims, probability, threshold_margin
+from filter_service.verdicts import probability, proven_claims, threshold_margin
 from filter_service.verdicts.explanation import Explanation, PromptWords
 
 STEPS = (0.3, 1.0, 2.0, 4.0, 8.0)  # logits at which a word takes the next colour, on every page
@@ -111,7 +111,7 @@ class ClassEvidence:
     @property
     def claim(self) -> str:
         """What the test proves, and what it does not; empty where there was none."""
-        return claims.tested(self.record) if self.record else ""
+        return proven_claims.tested(self.record) if self.record else ""
 
     @property
     def decides(self) -> bool:
@@ -122,7 +122,7 @@ class ClassEvidence:
     @property
     def region(self) -> str:
         """What the region that decides says; empty where none was looked for."""
-        return claims.necessary(self.record, outlined=self.faithful) if self.record else ""
+        return proven_claims.necessary(self.record, outlined=self.faithful) if self.record else ""
 
     @property
     def prompts(self) -> tuple[ColouredPrompt, ...]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from filter_service.images.views import Box, looked_at
-from filter_service.verdicts import claims
+from filter_service.verdicts import proven_claims
 from filter_service.verdicts.explanation import Explanation, FlipRegion, Map, Word
 
 FULL = 20.0  # times its equal part of the margin: where a place reaches the full colour
@@ -246,7 +246,7 @@ def _evidence(
     if record.map is None:
         return record.no_map or "There is no map."
     if not record.faithful:
-        return f"{claims.NO_BETTER} So the map is not shown."
+        return f"{proven_claims.NO_BETTER} So the map is not shown."
     fitted = _fitted(picture)
     return overlay(fitted, record.map, record.margin, preprocessing, record.region, record.part)
 
@@ -315,10 +315,10 @@ def _sentences(record: Explanation) -> list[str]:
     if proof.top_drop is not None and proof.random_drops:
         random = -sum(proof.random_drops) / len(proof.random_drops)
         said.append(
-            f"{claims.tested(record)} Without the map's top tenth the margin changes by "
+            f"{proven_claims.tested(record)} Without the map's top tenth the margin changes by "
             f"{_signed(-proof.top_drop)} logits, without a random tenth by {_signed(random)}."
         )
-    if necessary := claims.necessary(record, outlined=record.faithful):
+    if necessary := proven_claims.necessary(record, outlined=record.faithful):
         said.append(necessary)
     for text in record.texts[:1]:
         said.append(f"With “{text.text}” in place of “{text.replaces}” it would not be flagged.")

@@ -1,6 +1,5 @@
 """Retention: how long what is kept, what may not be deleted, and what is erased when asked for."""
 
-from filter_service.retention.absence import require_here, why_gone
 from filter_service.retention.erasure import erase, request
 from filter_service.retention.expiry import expire
 from filter_service.retention.holds import hold, holds, release
@@ -17,6 +16,7 @@ from filter_service.retention.retention_rules import (
     remove_rule,
     rules,
 )
+from filter_service.retention.why_missing import require_here, why_gone
 
 __all__ = [
     "COMPLAINTS",

@@ -39,8 +39,8 @@ from filter_service.errors import Conflict, StorageUnavailable, UnknownItem
 from filter_service.ledger import Entry, Event
 from filter_service.retention.holds import standing
 from filter_service.retention.orphaned_bytes import forget_bytes
+from filter_service.retention.reason_text import said
 from filter_service.retention.receipts import NONE, Receipt, receipt
-from filter_service.retention.remarks import said
 from filter_service.retention.retention_rules import RetainedPart
 from filter_service.retention.targets import Target, apart
 from filter_service.reviews.hash_lists import in_turn

@@ -11,7 +11,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Erasure, Item, LegalHold, StoredImage
 from filter_service.errors import Conflict, UnknownEntry, UnknownItem
 from filter_service.ledger import Entry, Event
-from filter_service.retention.remarks import said
+from filter_service.retention.reason_text import said
 from filter_service.reviews import restricted
 
 

@@ -27,7 +27,7 @@ from filter_service.errors import Conflict, InvalidRequest, UnknownEntry, Unknow
 from filter_service.ledger import Entry, Event
 from filter_service.policy import Severity
 from filter_service.reviews import restricted
-from filter_service.reviews.cases import Opening, Stage, is_free, lock, open_case
+from filter_service.reviews.case_claims import Opening, Stage, is_free, lock, open_case
 from filter_service.reviews.decisions import Decision
 from filter_service.verdicts import Verdict, threshold_margin
 from filter_service.webhooks import EventType, announce

@@ -21,7 +21,7 @@ from filter_service.db.tables import (
 )
 from filter_service.errors import Conflict, InvalidRequest, UnknownEntry
 from filter_service.ledger import Entry, Event
-from filter_service.reviews.cases import (
+from filter_service.reviews.case_claims import (
     LockedCase,
     QueuedCase,
     Stage,

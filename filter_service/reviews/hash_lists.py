@@ -21,7 +21,7 @@ from filter_service.errors import InvalidRequest, NotAllowed, UnknownEntry, Unkn
 from filter_service.images.perceptual_hash import NEAR
 from filter_service.ledger import Entry, Event
 from filter_service.reviews import restricted
-from filter_service.reviews.cases import Stage, is_free
+from filter_service.reviews.case_claims import Stage, is_free
 from filter_service.reviews.decisions import Decision
 from filter_service.reviews.hash_matching import ROUNDING, ListKind, Match
 from filter_service.reviews.similar_images import CLOSE, place_of

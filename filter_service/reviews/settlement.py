@@ -17,7 +17,7 @@ from filter_service.db.tables import Appeal, Review, ReviewCase, ReviewOutcome
 from filter_service.errors import DatabaseUnavailable
 from filter_service.ledger import Entry, Event
 from filter_service.reviews import tallies
-from filter_service.reviews.cases import QueuedCase, Stage, free, lock
+from filter_service.reviews.case_claims import QueuedCase, Stage, free, lock
 from filter_service.reviews.review_rules import SamplingRule, active_rules, asks_second_look
 from filter_service.statements import issue_queue as statements
 from filter_service.verdicts import Verdict

@@ -1,153 +1,306 @@
-"""What is done with items that another version answers otherwise: judged anew, or reopened."""
+"""What becomes of what was judged before, as it was chosen when a version was activated.
 
-import uuid
-from collections.abc import Iterator, Sequence
+In small batches, oldest first: each is one transaction that also says how far it came. So this may
+be killed anywhere and taken up again, and every effect is there once.
+"""
+
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, Protocol
 
-from sqlalchemy import insert, select, update
-from sqlalchemy.orm import Session
+import numpy as np
+from sqlalchemy import ColumnElement, ScalarSelect, Select, exists, func, select, update
+from sqlalchemy.orm import Session, aliased
 
-from filter_service import ledger
-from filter_service.db.arrivals import enqueue
-from filter_service.db.tables import Activation, Batch, Item
-from filter_service.ledger import Entry, Event
+from filter_service.db.arrivals import hold_images
+from filter_service.db.embeddings import known_vectors
+from filter_service.db.policies import load_policy
+from filter_service.db.session import Sessions
+from filter_service.db.tables import (
+    Activation,
+    Batch,
+    Fetch,
+    Item,
+    PolicyVersion,
+    QueueEntry,
+    ReviewCase,
+    ReviewOutcome,
+    StoredImage,
+)
 from filter_service.policy import Policy
-from filter_service.reviews.cases import Opening, open_cases
+from filter_service.reviews.decisions import Decision
+from filter_service.rollout.activation import Flags
+from filter_service.rollout.requeue import Old, Sides, VersionAnswer, judge_anew, reopen
 from filter_service.scoring import PolicyVectors
-from filter_service.verdicts import Score, Verdict, threshold_margin
+from filter_service.settings import Settings
+from filter_service.verdicts import KnownVectors, Verdict, judge, score, threshold_margin
 
-ACTOR = "service"
-PRIORITY = -1  # judging anew gives way to what platforms have just sent
-
-
-@dataclass(frozen=True, slots=True)
-class Sides:
-    """Both versions in the space of the served encoder."""
-
-    encoder_id: int
-    old: PolicyVectors
-    new: PolicyVectors
+STEP = 1_000  # ids of items looked at in one transaction
+ARRIVING = timedelta(days=1)  # as long as the request that began a batch may be repeated
 
 
-@dataclass(frozen=True, slots=True)
-class Old:
-    """An item of the version before."""
+class PolicyEncoder(Protocol):
+    """Puts policies into the space of the served encoder; the first call may take seconds."""
 
-    item_id: int
-    batch_id: uuid.UUID
-    client_id: int
-    policy_id: int
-    image_id: int
-    digest: str | None  # None: erased
-    source: str
-    content_date: date | None
-    verdict: Verdict | None
-    encoder_id: int | None
-    bytes_gone: bool
-    waits: bool  # queued, or still to be fetched
-    confirmed: str | None  # the class for which a person let the flag stand; no case is open
-    superseded: bool
+    def policy(self, policy: Policy) -> tuple[int, PolicyVectors]:
+        """Raises Transient when no encoder can be had just now."""
 
 
-@dataclass(frozen=True, slots=True)
-class VersionAnswer:
-    """What a version answers for an item."""
+def reconsider(
+    sessions: Sessions,
+    settings: Settings,
+    notify_workers: Callable[[], object],
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Do what activations ask for, as far as it can be done now; how many items were touched.
 
-    verdict: Verdict
-    scores: tuple[Score, ...]
-    unsure: bool  # the judge would encode a frame again
-
-    @property
-    def worst(self) -> Score:
-        return max(self.scores, key=lambda s: s.probability - s.threshold)
-
-    def of(self, class_name: str) -> Score:
-        return next(s for s in self.scores if s.class_name == class_name)
-
-    @property
-    def flag(self) -> str | None:
-        """The class that it is flagged for."""
-        return self.worst.class_name if self.verdict is Verdict.FLAGGED else None
-
-
-def judge_anew(session: Session, work: Activation, items: Sequence[Old], policy: Policy) -> None:
-    """A new item for each, which a worker judges from the stored vectors and explains."""
-    for client_id in sorted({i.client_id for i in items}):
-        theirs = [i for i in items if i.client_id == client_id]
-        _judge_anew(session, work, _batch(session, work, client_id), theirs, policy)
-
-
-def _batch(session: Session, work: Activation, client_id: int) -> Batch:
-    """Of a client's items that this activation has judged anew; the first one is the activation's.
-
-    Each client has its own, in which it finds what became of its items and of no others.
+    The model is loaded only if there is something to compare with its texts, and forgotten after.
     """
-    known = select(Batch).where(Batch.activation_id == work.id, Batch.client_id == client_id)
-    if (found := session.scalar(known)) is not None:
-        return found
-    label = f"{work.name}, judged anew"
-    batch = Batch(id=uuid.uuid4(), policy_id=work.policy_id, label=label, priority=PRIORITY)
-    batch.client_id, batch.activation_id = client_id, work.id
-    session.add(batch)
-    session.flush()
-    first = update(Activation).where(Activation.id == work.id, Activation.batch_id.is_(None))
-    session.execute(first.values(batch_id=batch.id))
-    about = {"activation": work.id}
-    ledger.append(session, [Entry(Event.SUBMITTED, ACTOR, batch_id=batch.id, details=about)])
-    return batch
+    # Texts are few: they are not worth the memory of an accelerator, nor waiting for one.
+    # The band of bfloat16 is the widest, whatever precision the workers screen in.
+    precision = "bfloat16" if settings.precision == "auto" else settings.precision
+    texts = settings.model_copy(update={"device": "cpu", "precision": precision})
+    seeker = Loading(texts, sessions)
+    return reconsider_with(sessions, seeker, notify_workers, stop)
 
 
-def _judge_anew(
-    session: Session, work: Activation, batch: Batch, items: Sequence[Old], policy: Policy
-) -> None:
-    rows = [
-        {
-            "batch_id": batch.id,
-            "client_id": batch.client_id,
-            "image_id": i.image_id,
-            "source": i.source,
-            "content_date": i.content_date,
-            "supersedes": i.item_id,
-        }
-        for i in items
-    ]
-    added = insert(Item).returning(Item.id, sort_by_parameter_order=True)
-    ids = list(session.scalars(added, rows))
-    enqueue(session, ids, PRIORITY)
-    ledger.append(session, _entries(work, batch.id, items, ids, policy))
+@dataclass(frozen=True)
+class Loading:
+    """An encoder that is loaded by the first question."""
 
+    settings: Settings
+    sessions: Sessions
 
-def _entries(
-    work: Activation, batch_id: uuid.UUID, items: Sequence[Old], ids: Sequence[int], policy: Policy
-) -> Iterator[Entry]:
-    for old, new in zip(items, ids, strict=True):
-        submitted = {"digest": old.digest, "supersedes": old.item_id}
-        yield Entry(Event.SUBMITTED, ACTOR, new, batch_id, submitted)
-        about = {"activation": work.id, "policy": policy.digest, "item": new}
-        yield Entry(Event.REEVALUATED, ACTOR, old.item_id, old.batch_id, about)
+    def policy(self, policy: Policy) -> tuple[int, PolicyVectors]:
+        return self._seeker.policy(policy)
 
-
-def reopen(
-    session: Session, work: Activation, items: Sequence[tuple[Old, VersionAnswer]], sides: Sides
-) -> None:
-    """Cases in their first stage: whoever has decided an item is not asked about it again."""
-    openings = []
-    for i, before in items:
-        forbidden = sides.old.policy.forbidden(i.confirmed or before.worst.class_name)
-        openings.append(
-            Opening(
-                item_id=i.item_id,
-                batch_id=i.batch_id,
-                image_id=i.image_id,
-                policy_id=i.policy_id,
-                class_name=forbidden.name,
-                severity=forbidden.severity,
-                margin=before.of(forbidden.name).margin - threshold_margin(forbidden),
-            )
+    @cached_property
+    def _seeker(self) -> PolicyEncoder:
+        from filter_service.query_encoder import (
+            LazyQueryEncoder,  # the web: only where a model is asked
         )
-    about = {"activation": work.id, "policy": sides.new.policy.digest}
-    ledger.append(
-        session, [Entry(Event.REOPENED, ACTOR, i.item_id, i.batch_id, about) for i, _ in items]
+
+        return LazyQueryEncoder(self.settings, self.sessions)
+
+
+def reconsider_with(
+    sessions: Sessions,
+    seeker: PolicyEncoder,
+    notify_workers: Callable[[], object],
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """The same with a seeker at hand."""
+    touched = 0
+    sides: dict[int, Sides] = {}  # by activation
+    held: set[int] = set()  # activations
+    while not stop():
+        with sessions.begin() as session:
+            work = _next(session, held)
+            step = None if work is None else _step(session, work, sides.get(work.id))
+        if work is None:
+            break
+        if step is None:  # between two transactions: none waits for a model
+            sides[work.id] = _sides(sessions, work, seeker)
+            continue
+        touched += step.touched
+        if step.queued:
+            notify_workers()
+        if not step.went_on:
+            held.add(work.id)
+    return touched
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What one transaction did."""
+
+    went_on: bool  # False: under the version before, something waits to be judged or still arrives
+    touched: int = 0
+    queued: bool = False
+
+
+def _next(session: Session, held: Collection[int]) -> Activation | None:
+    """The oldest activation with something left to do, unless it is held or somebody is at it."""
+    older = aliased(Activation)
+    # Of a name the oldest and no other: what it judges anew is there for the next one to look at.
+    first = ~exists().where(
+        older.name == Activation.name,
+        older.id < Activation.id,
+        older.done_at.is_(None),
+        older.activated_at.is_not(None),
     )
-    open_cases(session, openings, ACTOR)
+    return session.scalar(
+        select(Activation)
+        .where(
+            Activation.done_at.is_(None),
+            Activation.activated_at.is_not(None),
+            Activation.id.not_in(held),
+            first,
+        )
+        .order_by(Activation.id)
+        .limit(1)
+        .with_for_update(of=Activation, skip_locked=True)
+        .execution_options(populate_existing=True)
+    )
+
+
+def _sides(sessions: Sessions, work: Activation, seeker: PolicyEncoder) -> Sides:
+    assert work.before_id is not None, "without it there is nothing to do"
+    with sessions.begin() as session:
+        old = load_policy(session, work.before_id).policy
+        new = load_policy(session, work.policy_id).policy
+    encoder_id, before = seeker.policy(old)
+    return Sides(encoder_id, before, seeker.policy(new)[1])
+
+
+def _step(session: Session, work: Activation, sides: Sides | None) -> _Step | None:
+    """See to the items of some ids, none of which is looked at again; None: the model is needed."""
+    arriving = _arriving(session, work)
+    newest = session.scalar(select(func.max(Item.id))) or 0
+    until = min(work.reached + STEP, newest)
+    if arriving is not None:
+        until = max(work.reached, min(until, arriving - 1))
+    items = _items(session, work, until)
+    waiting = next((i for i in items if i.waits), None)
+    if waiting is not None:  # it will be judged, and then its turn comes
+        items = [i for i in items if i.item_id < waiting.item_id]
+        until = waiting.item_id - 1
+    wanted = [i for i in items if _concerns(i, Flags(work.flags))]
+    if wanted and sides is None:
+        return None
+    touched, left = _see_to(session, work, wanted, sides) if wanted and sides else (0, 0)
+    ended = waiting is None and arriving is None and until == newest
+    went_on = ended or until > work.reached
+    values = {
+        "reached": until,
+        "touched": Activation.touched + touched,
+        "left_alone": Activation.left_alone + left,
+    }
+    if ended:
+        values["done_at"] = func.now()
+        _close_batches(session, work)
+    session.execute(update(Activation).where(Activation.id == work.id).values(values))
+    return _Step(went_on, touched, touched > 0 and work.flags == Flags.REEVALUATE)
+
+
+def _arriving(session: Session, work: Activation) -> int | None:
+    """The first id that belongs to a batch which may still bring items under the version before."""
+    first = select(func.min(Item.id)).where(Item.batch_id == Batch.id).scalar_subquery()
+    return session.scalar(
+        select(func.min(func.coalesce(first, work.reached + 1))).where(
+            Batch.policy_id == work.before_id,
+            Batch.total.is_(None),
+            Batch.cancelled_at.is_(None),
+            Batch.submitted_at <= work.activated_at,
+            Batch.submitted_at > func.now() - ARRIVING,
+        )
+    )
+
+
+def _items(session: Session, work: Activation, until: int) -> list[Old]:
+    """What was submitted under the version before, until it was replaced."""
+    later = aliased(Item)
+    rows: Select[*tuple[Any, ...]] = (
+        select(
+            Item.id,
+            Item.batch_id,
+            Item.client_id,
+            Batch.policy_id,
+            Item.image_id,
+            StoredImage.digest,
+            Item.source,
+            Item.content_date,
+            Item.verdict,
+            Item.encoder_id,
+            StoredImage.bytes_gone_at.is_not(None),
+            exists().where(QueueEntry.item_id == Item.id)
+            | exists().where(Fetch.item_id == Item.id, Fetch.due_at.is_not(None)),
+            _confirmed(),
+            exists().where(later.supersedes == Item.id),
+        )
+        .join(Batch, Batch.id == Item.batch_id)
+        .join(
+            StoredImage, StoredImage.id == Item.image_id
+        )  # what was never read cannot be compared
+        .where(
+            Item.id > work.reached,
+            Item.id <= until,
+            Batch.policy_id == work.before_id,
+            ~_own_name(),
+            Batch.submitted_at <= work.activated_at,
+        )
+        .order_by(Item.id)
+    )
+    return [Old(*row) for row in session.execute(rows)]
+
+
+def _own_name() -> ColumnElement[bool]:
+    """The batch's client means its own by this name, whatever the operator activates."""
+    return exists().where(
+        PolicyVersion.client_id == Batch.client_id, PolicyVersion.policy_id == Batch.policy_id
+    )
+
+
+def _confirmed() -> ScalarSelect[str]:
+    return (
+        select(ReviewOutcome.class_name)
+        .where(
+            ReviewOutcome.item_id == Item.id,
+            ReviewOutcome.decision == Decision.CONFIRMED,
+            ReviewOutcome.review_id.is_not(None),
+            Item.list_entry_id.is_(None),  # what a list decided, the list decides
+            ~exists().where(ReviewCase.item_id == ReviewOutcome.item_id),
+        )
+        .scalar_subquery()
+    )
+
+
+def _concerns(item: Old, flags: Flags) -> bool:
+    if flags is Flags.REOPEN:
+        return item.verdict is Verdict.FLAGGED and item.confirmed is not None
+    judged = item.verdict in (Verdict.CLEAR, Verdict.FLAGGED)
+    return judged and not item.superseded
+
+
+def _see_to(
+    session: Session, work: Activation, items: Sequence[Old], sides: Sides
+) -> tuple[int, int]:
+    """-> how many were touched, and how many nothing can be said about any more."""
+    hold_images(session, {i.image_id for i in items})
+    here = [i for i in items if i.encoder_id == sides.encoder_id and not i.bytes_gone]
+    known = known_vectors(session, sides.encoder_id, {i.image_id for i in here})
+    placed = [(i, known[i.digest]) for i in here if i.digest and i.digest in known]
+    answered = [(i, _answer(sides.old, v), _answer(sides.new, v)) for i, v in placed]
+    if work.flags == Flags.REOPEN:
+        gone = [
+            (i, before)
+            for i, before, after in answered
+            if before.flag is not None and after.verdict is Verdict.CLEAR
+        ]
+        reopen(session, work, gone, sides)
+        return len(gone), len(items) - len(placed)
+    changed = [
+        i
+        for i, before, after in answered
+        # The model's answers, both: what a list decides, it decides under the new version, too.
+        if (before.verdict, before.flag) != (after.verdict, after.flag) or after.unsure
+    ]
+    if changed:
+        judge_anew(session, work, changed, sides.new.policy)
+    return len(changed), len(items) - len(placed)
+
+
+def _answer(version: PolicyVectors, known: KnownVectors) -> VersionAnswer:
+    margins = version.margins(known.vectors)  # (views, classes)
+    scores = score(margins, known.views, known.exact, version.policy)
+    thresholds = np.array([threshold_margin(c) for c in version.policy.classes])
+    near = np.abs(margins - thresholds) < version.bands  # (views, classes)
+    return VersionAnswer(judge(scores), scores, bool(near[~np.array(known.exact)].any()))
+
+
+def _close_batches(session: Session, work: Activation) -> None:
+    """No more items come, so that their end can be told."""
+    total = select(func.count()).where(Item.batch_id == Batch.id).scalar_subquery()
+    session.execute(update(Batch).where(Batch.activation_id == work.id).values(total=total))

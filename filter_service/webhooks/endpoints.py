@@ -16,7 +16,7 @@ from filter_service import ledger
 from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Delivery, WebhookEndpoint
-from filter_service.egress.references import PORTS, parse, shown
+from filter_service.egress.uri_rules import PORTS, parse, shown
 from filter_service.errors import InvalidRequest, UnknownEntry, UnsafeAddress
 from filter_service.ledger import Entry, Event
 from filter_service.settings import Settings

@@ -11,7 +11,7 @@ import httpcore
 from standardwebhooks import Webhook
 
 from filter_service.egress.client import Deadline, Internet, PinnedBackend
-from filter_service.egress.references import PORTS
+from filter_service.egress.uri_rules import PORTS
 from filter_service.errors import AddressUnavailable, UnsafeAddress
 from filter_service.settings import VERSION, Settings
 

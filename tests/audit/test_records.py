@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from filter_service import ledger
 from filter_service.accounts import Role
 from filter_service.audit.record import read
-from filter_service.audit.record.document import proofs_in, written_down
 from filter_service.audit.record.event_descriptions import (
     ERASED,
     SENTENCES,
@@ -27,7 +26,8 @@ from filter_service.audit.record.event_descriptions import (
     who,
 )
 from filter_service.audit.record.headline import headline
-from filter_service.audit.record.page import Record
+from filter_service.audit.record.record_file import proofs_in, written_down
+from filter_service.audit.record.record_view import Record
 from filter_service.audit.record.stored_json import explanation_in
 from filter_service.canonical import canonical
 from filter_service.cli import app

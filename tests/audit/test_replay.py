@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 
 from filter_service import ledger
 from filter_service.audit.replay import sampling
+from filter_service.audit.replay.item_on_record import Apart, NotReplayed, OnRecord, on_record
 from filter_service.audit.replay.record_comparison import RecordComparison
-from filter_service.audit.replay.recorded import Apart, NotReplayed, OnRecord, on_record
 from filter_service.audit.replay.replay import Replay, ReplayedItem, ReplayResult, Total
-from filter_service.audit.replay.replay_report import lines
+from filter_service.audit.replay.replay_output import lines
 from filter_service.audit.replay.sampling import ReplaySample, chosen, share_of
-from filter_service.audit.replay.scores import compare_scores
+from filter_service.audit.replay.score_comparison import compare_scores
 from filter_service.audit.replay.tolerances import LOGITS
 from filter_service.cli import app
 from filter_service.db.session import connect

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from filter_service.explain import faithfulness_test
+from filter_service.explain import faithfulness_trial
 from filter_service.explain.regions import Suspect, flip_regions, margins, sufficient_regions
 from filter_service.scoring import ClassVectors, FloatArray, Head
 from filter_service.verdicts.faithfulness import FAITHFUL, Drops
@@ -162,16 +162,16 @@ def test_what_is_enough_by_itself_is_kept() -> None:
     assert [found.margin, found.blurred_margin] == again
 
 
-def trial(case: Suspect) -> faithfulness_test.Trial:
-    return faithfulness_test.Trial(case, RedFinder()(case.pixels[None])[0], case.vectors)
+def trial(case: Suspect) -> faithfulness_trial.Trial:
+    return faithfulness_trial.Trial(case, RedFinder()(case.pixels[None])[0], case.vectors)
 
 
 def test_a_right_map_beats_random_places() -> None:
     case = suspect(red_image(*GUILTY), GUILTY, 0.5 / 16)
-    (found,) = faithfulness_test.put_to_test(RedFinder(), [trial(case)])
+    (found,) = faithfulness_trial.put_to_test(RedFinder(), [trial(case)])
     assert found.drops.marked == pytest.approx((100 * 2 / 16,) * 2)  # both guilty ones are gone
     assert found.drops.whole == pytest.approx(100 * 2 / 16)
-    assert len(found.drops.random) == faithfulness_test.RANDOM
+    assert len(found.drops.random) == faithfulness_trial.RANDOM
     assert found.drops.marked[0] > max(tenth for tenth, _ in found.drops.random)
     assert found.drops.least == pytest.approx((0.0, 0.0), abs=1e-5)
     assert found.drops.deviation > FAITHFUL
@@ -180,14 +180,14 @@ def test_a_right_map_beats_random_places() -> None:
 
 def test_a_wrong_map_does_not() -> None:
     case = suspect(red_image(*GUILTY), (0, 1, 2), 0.5 / 16)
-    (found,) = faithfulness_test.put_to_test(RedFinder(), [trial(case)])
+    (found,) = faithfulness_trial.put_to_test(RedFinder(), [trial(case)])
     assert found.drops.marked == pytest.approx((0.0, 0.0), abs=1e-5)
     assert found.drops.deviation < FAITHFUL
 
 
 def test_a_map_upside_down_loses_the_most_with_its_weakest_places() -> None:
     order = (*(p for p in range(16) if p not in GUILTY), *GUILTY)
-    (found,) = faithfulness_test.put_to_test(
+    (found,) = faithfulness_trial.put_to_test(
         RedFinder(), [trial(suspect(red_image(*GUILTY), order, 0.5 / 16))]
     )
     assert found.drops.least == pytest.approx((100 * 2 / 16,) * 2)
@@ -212,13 +212,13 @@ def test_the_deviation_is_in_spreads_of_random_drops(
 
 def test_the_random_places_are_the_same_again() -> None:
     case = suspect(red_image(*GUILTY), GUILTY, 0.5 / 16)
-    first, second = (faithfulness_test.put_to_test(RedFinder(), [trial(case)]) for _ in range(2))
+    first, second = (faithfulness_trial.put_to_test(RedFinder(), [trial(case)]) for _ in range(2))
     assert first == second
 
 
 def test_another_classs_drops_come_from_the_same_images() -> None:
     case = suspect(red_image(*GUILTY), GUILTY, 0.5 / 16)
     model = RedFinder()
-    (found,) = faithfulness_test.put_to_test(model, [trial(case)])
+    (found,) = faithfulness_trial.put_to_test(model, [trial(case)])
     assert found.next_drops == found.drops  # the next class is the same one
-    assert sum(model.images) == 2 * (2 + faithfulness_test.RANDOM) + 1
+    assert sum(model.images) == 2 * (2 + faithfulness_trial.RANDOM) + 1

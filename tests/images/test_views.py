@@ -11,8 +11,8 @@ from typing import cast
 import numpy as np
 import pytest
 
+from filter_service.audit.replay.item_on_record import OnRecord
 from filter_service.audit.replay.record_comparison import RecordComparison
-from filter_service.audit.replay.recorded import OnRecord
 from filter_service.audit.replay.replay import Replay
 from filter_service.db.session import Sessions
 from filter_service.demo import POLICY

@@ -4,7 +4,7 @@ import pytest
 
 from filter_service import accounts
 from filter_service.accounts import Profile, Role, clients
-from filter_service.cli.cells import cells
+from filter_service.cli.plain_cells import cells
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
 from filter_service.intake import submissions

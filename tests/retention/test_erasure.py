@@ -48,7 +48,7 @@ from filter_service.local import Services
 from filter_service.policy import read_policy
 from filter_service.rendering import renditions
 from filter_service.retention import erasure
-from filter_service.reviews import cases, hash_lists
+from filter_service.reviews import case_claims, hash_lists
 from filter_service.reviews.appeals import open_appeal
 from filter_service.reviews.decisions import Decision, decide, settle
 from filter_service.reviews.hash_lists import NewListEntry
@@ -243,7 +243,7 @@ def live(world: World, item: int) -> None:
     hash_lists.add_entry(world.sessions, sue, by_digest)
     for login in ("ben", "eva"):
         person = somebody(world.sessions, Role.MODERATOR, login)
-        cases.claim(world.sessions, person, item, 60.0)
+        case_claims.claim(world.sessions, person, item, 60.0)
         decide(world.sessions, person, item, Decision.CONFIRMED, note=NOTE, undo_seconds=0)
         settle(world.sessions)
         if login == "ben":

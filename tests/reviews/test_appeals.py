@@ -14,7 +14,7 @@ from filter_service.db.tables import Item, Person, ReviewOutcome, StoredImage
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownEntry, UnknownItem
 from filter_service.reviews import restricted
 from filter_service.reviews.appeals import appeal, appeals_of, open_appeal
-from filter_service.reviews.cases import Filter, Stage, claim, claim_next, release
+from filter_service.reviews.case_claims import Filter, Stage, claim, claim_next, release
 from filter_service.reviews.decisions import Decision, decide, settle
 from filter_service.reviews.review_rules import RuleKind, add_rule
 from tests.support.review_cases import (

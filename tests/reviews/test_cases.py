@@ -13,7 +13,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Person, ReviewCase
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownItem, UnknownPerson
 from filter_service.reviews import tallies
-from filter_service.reviews.cases import (
+from filter_service.reviews.case_claims import (
     Filter,
     QueuedCase,
     Stage,

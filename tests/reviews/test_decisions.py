@@ -13,7 +13,7 @@ from filter_service.accounts import Role, reveal
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Person, Review, ReviewOutcome, StoredImage, Tally
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownEntry
-from filter_service.reviews.cases import Filter, Stage, case_of, claim, claim_next, waiting
+from filter_service.reviews.case_claims import Filter, Stage, case_of, claim, claim_next, waiting
 from filter_service.reviews.decisions import Decision, DecisionReceipt, decide, settle, told, undo
 from filter_service.reviews.review_rules import RuleKind, add_rule
 from tests.support.review_cases import (

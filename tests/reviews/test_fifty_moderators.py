@@ -18,7 +18,7 @@ from filter_service.db.tables import LedgerEntry, Person, Review, ReviewCase, Re
 from filter_service.errors import Conflict, NotAllowed
 from filter_service.ledger import Event
 from filter_service.reviews import tallies
-from filter_service.reviews.cases import (
+from filter_service.reviews.case_claims import (
     Filter,
     QueuedCase,
     claim_next,

@@ -35,7 +35,7 @@ from filter_service.moderation import WorkerContext
 from filter_service.pipeline import ServedJudge, moderate
 from filter_service.policy import Policy, Preservation, read_policy
 from filter_service.query_encoder import QueryVector
-from filter_service.reviews import cases, restricted
+from filter_service.reviews import case_claims, restricted
 from filter_service.reviews.appeals import appeal, open_appeal
 from filter_service.verdicts import Verdict
 from tests.support import console_history as life
@@ -279,7 +279,7 @@ def test_whoever_decides_is_waited_for(sessions: Sessions) -> None:
                 restricted.lock_away(session, [sealing], "worker 1")
 
         with sessions.begin() as session:
-            assert cases.lock(session, item.id) is not None
+            assert case_claims.lock(session, item.id) is not None
             sealed = threads.submit(seal)
             with pytest.raises(TimeoutError):
                 sealed.result(0.3)

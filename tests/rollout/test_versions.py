@@ -31,10 +31,10 @@ from filter_service.intake.submissions import Submission
 from filter_service.ledger import Entry, Event
 from filter_service.moderation import drain
 from filter_service.policy import Policy
-from filter_service.reviews.cases import claim
+from filter_service.reviews.case_claims import claim
 from filter_service.reviews.decisions import Decision, decide, settle
-from filter_service.rollout import Flags, backfill, reevaluation
-from filter_service.rollout.backfill import reconsider_with
+from filter_service.rollout import Flags, reevaluation, requeue
+from filter_service.rollout.reevaluation import reconsider_with
 from filter_service.scoring import ClassVectors, Head, PolicyVectors
 from filter_service.storage import Storage
 from filter_service.verdicts import Outcome, Verdict, judge, score, threshold_margin
@@ -221,7 +221,7 @@ def test_what_would_change_is_judged_anew_once(
     monkeypatch: pytest.MonkeyPatch,
     killed: bool,
 ) -> None:
-    monkeypatch.setattr(backfill, "STEP", 5)
+    monkeypatch.setattr(reevaluation, "STEP", 5)
     submitted(sessions, storage, ONE, HOUSE)
     work()
     proposed(sessions, ONE_STRICT, Flags.REEVALUATE)
@@ -258,7 +258,7 @@ def of_item(sessions: Sessions, item: int) -> list[LedgerEntry]:
 def interrupt(sessions: Sessions, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Begin, and be killed in the midst of the step that comes after so many."""
     steps = iter(range(after))
-    write = reevaluation._entries
+    write = requeue._entries
 
     def dying(*given: object) -> object:
         if next(steps, None) is None:
@@ -266,7 +266,7 @@ def interrupt(sessions: Sessions, monkeypatch: pytest.MonkeyPatch, after: int) -
         return write(*given)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(reevaluation, "_entries", dying)
+        patch.setattr(requeue, "_entries", dying)
         with pytest.raises(KeyboardInterrupt):
             reconsider_with(sessions, Seeker(), lambda: None)
     assert latest(sessions).done_at is None
@@ -399,7 +399,7 @@ def test_confirmed_flags_go_before_somebody_else(
     proposed(sessions, ONE_MILD, Flags.REOPEN)
     if killed:
         with monkeypatch.context() as patch:
-            patch.setattr(reevaluation, "open_cases", lambda *_: 1 / 0)
+            patch.setattr(requeue, "open_cases", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 reconsider_with(sessions, Seeker(), lambda: None)
     mild = expected(ONE_MILD)

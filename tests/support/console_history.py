@@ -10,9 +10,9 @@ from filter_service import accounts, webhooks
 from filter_service.accounts import Role
 from filter_service.db.tables import Batch, Item, Person, ReviewCase, ReviewOutcome, Tally
 from filter_service.policy import Severity
-from filter_service.reviews import cases, hash_lists, review_rules
+from filter_service.reviews import case_claims, hash_lists, review_rules
 from filter_service.reviews.appeals import open_appeal
-from filter_service.reviews.cases import Opening, open_case
+from filter_service.reviews.case_claims import Opening, open_case
 from filter_service.reviews.decisions import Decision, decide, settle
 from filter_service.reviews.hash_lists import NewListEntry
 from filter_service.reviews.hash_matching import ListKind, Match
@@ -67,7 +67,7 @@ def say(
 ) -> None:
     """Decide about a sample, with effect at once unless it can be undone."""
     item = world.item(name)
-    cases.claim(world.sessions, person, item, LEASE)
+    case_claims.claim(world.sessions, person, item, LEASE)
     reason = "the policy does not say" if decision is Decision.ESCALATED else None
     decide(world.sessions, person, item, decision, reason=reason, undo_seconds=undo_seconds)
     settle(world.sessions)
@@ -75,7 +75,7 @@ def say(
 
 def hold(world: World, person: Person, *names: str) -> None:
     for name in names:
-        cases.claim(world.sessions, person, world.item(name), LEASE)
+        case_claims.claim(world.sessions, person, world.item(name), LEASE)
 
 
 def _make_rules(world: World, by: Person) -> None:

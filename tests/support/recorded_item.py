@@ -16,7 +16,7 @@ from filter_service.db.tables import Item, Person
 from filter_service.ledger.publication import publish
 from filter_service.ledger.sealer import seal
 from filter_service.ledger.signers import signer_of
-from filter_service.reviews import cases
+from filter_service.reviews import case_claims
 from filter_service.reviews.appeals import open_appeal
 from filter_service.reviews.decisions import Decision, decide, settle, undo
 from filter_service.webhooks.delivery import deliver_due
@@ -63,13 +63,13 @@ def lived(world: World, sealed: bool = True) -> int:
     sue = somebody(sessions, Role.SENIOR, "sue")
     with listening() as url:
         webhooks.add_endpoint(sessions, settings, url, None, "key shop")
-        cases.claim(sessions, ben, item, LEASE)
+        case_claims.claim(sessions, ben, item, LEASE)
         accounts.reveal(sessions, ben, item, "alcohol", None)
         slip = decide(sessions, ben, item, Decision.OVERTURNED, undo_seconds=60)
         undo(sessions, ben, [d.review_id for d in slip])
         _say(world, ben, item, NOTE)
         open_appeal(sessions, item, STATEMENT, "key shop")
-        cases.claim(sessions, sue, item, LEASE)
+        case_claims.claim(sessions, sue, item, LEASE)
         _say(world, sue, item, "")
         deliver_due(sessions, settings)
     if sealed:

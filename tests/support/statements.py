@@ -23,7 +23,7 @@ from filter_service.db.tables import (
     StoredStatement,
 )
 from filter_service.policy import Policy, parse_policy
-from filter_service.reviews import cases
+from filter_service.reviews import case_claims
 from filter_service.reviews.decisions import Decision, decide, settle
 from filter_service.statements.explanation_summary import ExplanationSummary
 from filter_service.statements.reasons import DecisionMaker, Reasons, Strength
@@ -111,7 +111,7 @@ def decided(
     sessions: Sessions, person: Person, item_id: int, decision: Decision = Decision.CONFIRMED
 ) -> None:
     """Somebody decides, with effect at once."""
-    cases.claim(sessions, person, item_id, LEASE)
+    case_claims.claim(sessions, person, item_id, LEASE)
     decide(sessions, person, item_id, decision, undo_seconds=0)
     settle(sessions)
 

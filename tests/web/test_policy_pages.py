@@ -25,7 +25,7 @@ from filter_service.policy import Policy, Preservation, read_policy
 from filter_service.rollout import Flags
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
-from filter_service.web.console import policy_changes
+from filter_service.web.console import policy_effects
 from tests.support.accessibility import COLOURS, WIDTHS, beyond, violations
 from tests.support.console_world import World, world_over
 from tests.support.policy_versions import MILD, STRICT
@@ -151,7 +151,7 @@ def test_a_comparison_is_for_people_and_one_at_a_time(
     platform = key_client(create_app(web_service(sessions, storage)), sessions)
     assert platform.get(path).status_code == 403
     began = time.monotonic()
-    with policy_changes._one_at_a_time:
+    with policy_effects._one_at_a_time:
         assert four_eyed[AUDITOR].get(path).status_code == 409
     assert time.monotonic() - began < 10
 

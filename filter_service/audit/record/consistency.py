@@ -8,8 +8,12 @@ from typing import Any
 
 from filter_service.audit.record.event_descriptions import RecordChapter
 from filter_service.audit.record.item_history import ItemHistory
-from filter_service.audit.record.sections import ExplanationSection, ReviewSection, StatementSection
 from filter_service.audit.record.stored_json import UNREADABLE, digest_of
+from filter_service.audit.record.stored_sections import (
+    ExplanationSection,
+    ReviewSection,
+    StatementSection,
+)
 from filter_service.db.tables import Appeal, LedgerEntry
 from filter_service.ledger import Event
 from filter_service.verdicts import Verdict, threshold_margin

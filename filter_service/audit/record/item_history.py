@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
-from filter_service.audit.record import sections
+from filter_service.audit.record import stored_sections
 from filter_service.audit.record.log_positions import LogPosition, newest_checkpoint, places_of
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Item, LedgerEntry, StoredCheckpoint, StoredImage
@@ -23,10 +23,10 @@ class ItemHistory:
     item: Item
     image: StoredImage | None
     batch: Batch
-    judged: sections.Judgement
-    people: sections.People
-    notified: tuple[sections.NotificationSection, ...]
-    keeping: sections.Keeping
+    judged: stored_sections.Judgement
+    people: stored_sections.People
+    notified: tuple[stored_sections.NotificationSection, ...]
+    keeping: stored_sections.Keeping
     entries: tuple[LedgerEntry, ...]  # oldest first
     places: dict[int, LogPosition]  # by entry
     checkpoint: StoredCheckpoint | None
@@ -82,10 +82,10 @@ def life_of(session: Session, item: Item) -> ItemHistory:
         item=item,
         image=None if item.image_id is None else session.get(StoredImage, item.image_id),
         batch=batch,
-        judged=sections.judgement(session, item, batch),
-        people=sections.people_of(session, item.id),
-        notified=sections.notified(session, item.id),
-        keeping=sections.keeping(session, item),
+        judged=stored_sections.judgement(session, item, batch),
+        people=stored_sections.people_of(session, item.id),
+        notified=stored_sections.notified(session, item.id),
+        keeping=stored_sections.keeping(session, item),
         entries=tuple(entries),
         places=places_of(session, [e.id for e in entries]),
         checkpoint=newest_checkpoint(session),

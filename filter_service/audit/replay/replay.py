@@ -11,21 +11,21 @@ import numpy.typing as npt
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
-from filter_service.audit.replay.explanations import (
+from filter_service.audit.replay.explanation_comparison import (
     RecomputedImage,
     compare_explanation,
     compare_told,
 )
-from filter_service.audit.replay.record_comparison import RecordComparison
-from filter_service.audit.replay.recorded import (
+from filter_service.audit.replay.item_on_record import (
     Apart,
     NotReplayed,
     OnRecord,
     on_record,
     require_same,
 )
+from filter_service.audit.replay.record_comparison import RecordComparison
 from filter_service.audit.replay.rescoring import Rescorer
-from filter_service.audit.replay.scores import compare_row, compare_scores
+from filter_service.audit.replay.score_comparison import compare_row, compare_scores
 from filter_service.audit.replay.tolerances import VERSION
 from filter_service.db.session import Sessions
 from filter_service.encoder import Encoder

@@ -36,7 +36,7 @@ from filter_service.policy import ForbiddenClass
 from filter_service.policy.coverage import Coverage
 from filter_service.rendering.overlay import is_part
 from filter_service.scoring import ClassVectors, FloatArray, PolicyVectors
-from filter_service.verdicts import Score, claims, score, threshold_margin
+from filter_service.verdicts import Score, proven_claims, score, threshold_margin
 from filter_service.verdicts.explanation import Explanation, FlipRegion, Map
 
 if TYPE_CHECKING:
@@ -144,12 +144,12 @@ class Audit(_Frozen):
     @property
     def necessary(self) -> str:
         """What that part does, in a sentence."""
-        return claims.necessary(self.record, outlined=False)
+        return proven_claims.necessary(self.record, outlined=False)
 
     @property
     def claim(self) -> str:
         """What the faithfulness test proves, in sentences."""
-        return claims.tested(self.record)
+        return proven_claims.tested(self.record)
 
 
 def audit(

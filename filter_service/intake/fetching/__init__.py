@@ -4,7 +4,7 @@
 """
 
 from filter_service.egress.client import Internet, Resolver
-from filter_service.egress.references import AllowList, Reference, check, parse, shown
+from filter_service.egress.uri_rules import AllowList, Reference, check, parse, shown
 from filter_service.intake.fetching.download import get
 from filter_service.intake.fetching.fetch_queue import fetch_due
 

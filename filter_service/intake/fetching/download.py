@@ -9,7 +9,7 @@ import fsspec
 import httpcore
 
 from filter_service.egress.client import Deadline, Internet, PinnedBackend
-from filter_service.egress.references import AllowList, Reference
+from filter_service.egress.uri_rules import AllowList, Reference
 from filter_service.errors import (
     AddressUnavailable,
     FilterServiceError,

@@ -14,7 +14,7 @@ from filter_service.db.arrivals import arrived, enqueue, expect, keep_images, un
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Fetch, Item
 from filter_service.egress.client import Internet
-from filter_service.egress.references import shown
+from filter_service.egress.uri_rules import shown
 from filter_service.errors import FilterServiceError, ImageError, UnsafeAddress, for_clients
 from filter_service.images import digest
 from filter_service.intake.fetching.download import get

@@ -17,7 +17,7 @@ from filter_service.ledger.notes import split as split_note
 from filter_service.ledger.tiles import WIDTH
 from filter_service.ledger.tiles import split as split_tile
 from filter_service.ledger.verification.keys import Keys
-from filter_service.ledger.verification.published import PublishedLog
+from filter_service.ledger.verification.published_log import PublishedLog
 from filter_service.ledger.verification.trusted_checkpoints import TrustedCheckpoints
 from filter_service.ledger.verification.verification_report import LISTED, Faults
 

@@ -10,7 +10,7 @@ from filter_service.ledger.entry_stream import query
 from filter_service.ledger.merkle import EMPTY, root_of_hashes
 from filter_service.ledger.tiles import HASH, WIDTH, places
 from filter_service.ledger.verification.contents import EntryContents
-from filter_service.ledger.verification.published import PublishedLog
+from filter_service.ledger.verification.published_log import PublishedLog
 from filter_service.ledger.verification.verification_report import Faults
 
 _LEAVES = "SELECT number, hashes FROM ledger_tiles WHERE level = 0 AND number BETWEEN %s AND %s"

@@ -12,7 +12,7 @@ from filter_service.db.session import Sessions
 from filter_service.ledger.entry_stream import CHUNK, between, moment, query, waiting
 from filter_service.ledger.verification.contents import Contents, EntryContents
 from filter_service.ledger.verification.keys import Keys
-from filter_service.ledger.verification.published import PublishedLog
+from filter_service.ledger.verification.published_log import PublishedLog
 from filter_service.ledger.verification.signed_checkpoints import CheckpointVerifier
 from filter_service.ledger.verification.stored_tiles import Tiles
 from filter_service.ledger.verification.trusted_checkpoints import TrustedCheckpoints

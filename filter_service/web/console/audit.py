@@ -10,14 +10,14 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.orm import Session
 
 from filter_service.accounts import ABILITIES, Ability
+from filter_service.audit import ledger_browser
 from filter_service.audit import record as records
-from filter_service.audit.record import journal
-from filter_service.audit.record.document import shown_beside, written_down
+from filter_service.audit.ledger_browser import JournalFilter
 from filter_service.audit.record.event_descriptions import sentence
-from filter_service.audit.record.journal import JournalFilter
 from filter_service.audit.record.log_positions import newest_checkpoint, places_of
-from filter_service.audit.record.page import Record
+from filter_service.audit.record.record_file import shown_beside, written_down
 from filter_service.audit.record.record_pictures import PagePictures
+from filter_service.audit.record.record_view import Record
 from filter_service.errors import InvalidRequest, UnknownEntry
 from filter_service.images import Limits
 from filter_service.ledger import Event
@@ -59,14 +59,14 @@ def audit(
     wanted = JournalFilter(
         _event(event), actor.strip(), _day("since", since), last and last + timedelta(days=1)
     )
-    page = journal.recent(here.sessions, wanted, visible(caller), caller.actor, before)
+    page = ledger_browser.recent(here.sessions, wanted, visible(caller), caller.actor, before)
     asked = {"event": event, "actor": actor, "since": since, "until": until}
     query = {name: value for name, value in asked.items() if value} | {"before": page.next}
     return render(
         request,
         "audit.html",
-        state=journal.state(here.sessions),
-        many=journal.MANY,
+        state=ledger_browser.state(here.sessions),
+        many=ledger_browser.MANY,
         where=here.settings.ledger_at,
         page=page,
         wanted=wanted,
@@ -89,7 +89,7 @@ def entry(request: Request, here: Here, caller: Auditor, entry_id: Id) -> Respon
     """One entry: what it says, its leaf, and the proof that it is in the signed tree."""
     somebody(caller)
     with here.sessions.begin() as session:
-        found = journal.entry_of(session, entry_id)
+        found = ledger_browser.entry_of(session, entry_id)
         if found is None:
             raise UnknownEntry(f"The ledger has no entry {entry_id}: look through its entries.")
         if found.item_id is not None:

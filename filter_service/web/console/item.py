@@ -16,7 +16,7 @@ from filter_service.accounts import ABILITIES, Ability
 from filter_service.db.tables import LedgerEntry, Person
 from filter_service.errors import InvalidRequest
 from filter_service.images.perceptual_hash import NEAR
-from filter_service.reviews import cases, decisions, similar_images
+from filter_service.reviews import case_claims, decisions, similar_images
 from filter_service.reviews.decisions import Decision
 from filter_service.web.console.case_page import CaseFile, casefile, colleagues, undoable
 from filter_service.web.console.queue import (
@@ -109,7 +109,7 @@ def alike(
 def claim(item_id: int, caller: Reviewer, service: OurService, queue: Queue = "") -> Response:
     """Take this case, unless somebody else has it."""
     lease = service.settings.review_lease_seconds
-    cases.claim(service.sessions, somebody(caller), item_id, lease)
+    case_claims.claim(service.sessions, somebody(caller), item_id, lease)
     return RedirectResponse(address(item_id, queue), status_code=303)
 
 
@@ -183,14 +183,14 @@ def beat(
 ) -> Response:
     """The page is open and somebody is there; or it is being closed, and the claim ends soon."""
     lease = LEAVING if leaving else service.settings.review_lease_seconds
-    cases.extend(service.sessions, somebody(caller), item_id, lease)
+    case_claims.extend(service.sessions, somebody(caller), item_id, lease)
     return Response(status_code=204)
 
 
 @router.post("/release")
 def release(item_id: int, caller: Reviewer, service: OurService, queue: Queue = "") -> Response:
     """Give a case back to the queue."""
-    cases.release(service.sessions, somebody(caller), item_id)
+    case_claims.release(service.sessions, somebody(caller), item_id)
     return RedirectResponse(f"/queue?{queue}", status_code=303)
 
 
@@ -203,7 +203,7 @@ def hand_over(
     queue: Queue = "",
 ) -> Response:
     """Give a case to a colleague."""
-    cases.hand_over(service.sessions, somebody(caller), item_id, to_login.strip().lower())
+    case_claims.hand_over(service.sessions, somebody(caller), item_id, to_login.strip().lower())
     return RedirectResponse(f"/queue?{queue}", status_code=303)
 
 

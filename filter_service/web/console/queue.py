@@ -12,7 +12,7 @@ from filter_service.accounts import ABILITIES, Ability, sees
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Person
 from filter_service.errors import InvalidRequest, NotAllowed
-from filter_service.reviews import cases, tallies
+from filter_service.reviews import case_claims, tallies
 from filter_service.reviews.queue import Filter, Held, Order, Stage
 from filter_service.web.console.case_page import (
     SEVERITIES,
@@ -49,8 +49,8 @@ def queue(
 ) -> Response:
     """What waits for somebody who may see it; their own claims first."""
     person, chosen = somebody(caller), filter_of(request.query_params)
-    page = cases.waiting(service.sessions, person, chosen, after, ROWS)
-    begun = cases.waiting(service.sessions, person, Filter(held="mine"), None, MINE).cases
+    page = case_claims.waiting(service.sessions, person, chosen, after, ROWS)
+    begun = case_claims.waiting(service.sessions, person, Filter(held="mine"), None, MINE).cases
     mine = [c for c in begun if not c.pending]
     waiting = tallies.waiting_now(service.sessions, person.classes)
     shown = [c.item_id for c in page.cases]
@@ -96,7 +96,7 @@ def next_address(service: Service, person: Person, queue: str) -> str | None:
     """The page of the next case, which is now this person's; None when nothing waits for them."""
     chosen = filter_of(dict(parse_qsl(queue)))
     lease = service.settings.review_lease_seconds
-    case = cases.claim_next(service.sessions, person, chosen, lease)
+    case = case_claims.claim_next(service.sessions, person, chosen, lease)
     return None if case is None else address(case.item_id, queue)
 
 
@@ -107,7 +107,7 @@ def address(item_id: int, queue: str) -> str:
 
 def ahead(sessions: Sessions, person: Person, queue: str, limit: int = 2) -> list[str]:
     """The pages that would come next, as they look once claimed."""
-    found = cases.ahead(sessions, person, filter_of(dict(parse_qsl(queue))), limit)
+    found = case_claims.ahead(sessions, person, filter_of(dict(parse_qsl(queue))), limit)
     return [address(c.item_id, queue) for c in found]
 
 

@@ -10,7 +10,7 @@ from jinja2 import Environment
 
 from filter_service import accounts
 from filter_service.accounts import ABILITIES, Ability
-from filter_service.audit.record.document import TEMPLATES as RECORD_TEMPLATES
+from filter_service.audit.record.record_file import TEMPLATES as RECORD_TEMPLATES
 from filter_service.rendering.templates import environment
 from filter_service.web.http.access import Caller
 from filter_service.web.http.service import Service

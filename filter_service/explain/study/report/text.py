@@ -9,7 +9,7 @@ from rich.text import Text
 
 from filter_service.explain.study.decision_study import Audit
 from filter_service.explain.study.report.report_charts import lowest, number, signed
-from filter_service.verdicts import claims
+from filter_service.verdicts import proven_claims
 
 NEURONS = 5  # of those that were checked
 
@@ -92,8 +92,8 @@ def _otherwise(audit: Audit) -> Iterable[str]:
     r = audit.record
     if (region := audit.region) is not None:
         yield (
-            f"{claims.necessary(r, outlined=False)} Its margin: {signed(region.margin)} in the "
-            f"mean colour, {signed(region.blurred_margin)} blurred"
+            f"{proven_claims.necessary(r, outlined=False)} Its margin: {signed(region.margin)} in "
+            f"the mean colour, {signed(region.blurred_margin)} blurred"
         )
     if (enough := audit.sufficient) is not None and enough.flips and enough.blurred_flips:
         yield (
@@ -145,7 +145,7 @@ def _proof(audit: Audit) -> Iterable[str]:
     said = f"without the marked tenth the margin loses {signed(proof.top_drop)}, without random "
     yield f"{said}tenths {random}"
     if audit.flagged:
-        yield claims.tested(audit.record)
+        yield proven_claims.tested(audit.record)
 
 
 def _part(console: Console, title: str, lines: Iterable[str]) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from filter_service.audit.replay.item_on_record import NotReplayed
 from filter_service.audit.replay.record_comparison import RecordDifference, Value
-from filter_service.audit.replay.recorded import NotReplayed
 from filter_service.audit.replay.replay import ReplayedItem, Total
 from filter_service.audit.replay.tolerances import STATED, VERSION
 

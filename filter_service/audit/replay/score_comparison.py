@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from filter_service.audit.replay.item_on_record import OnRecord
 from filter_service.audit.replay.record_comparison import RecordComparison
-from filter_service.audit.replay.recorded import OnRecord
 from filter_service.audit.replay.tolerances import LOGITS, PROBABILITIES, SCREENED
 from filter_service.verdicts import Score, Verdict
 

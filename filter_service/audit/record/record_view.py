@@ -17,7 +17,7 @@ from filter_service.audit.record.event_descriptions import (
 )
 from filter_service.audit.record.headline import headline
 from filter_service.audit.record.item_history import ItemHistory
-from filter_service.audit.record.sections import (
+from filter_service.audit.record.stored_sections import (
     ExplanationSection,
     MeasurementSection,
     NotificationSection,

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from filter_service.audit.record.stored_json import digest_of, explanation_in
+from filter_service.audit.replay.item_on_record import RecordedExplanation
 from filter_service.audit.replay.record_comparison import RecordComparison
-from filter_service.audit.replay.recorded import RecordedExplanation
 from filter_service.audit.replay.rescoring import Rescorer, suspect_of
 from filter_service.audit.replay.tolerances import DEGREES, LOGITS, PROBABILITIES, SHARES
 from filter_service.encoder import Encoder

@@ -10,8 +10,8 @@ import typer
 
 from filter_service.cli.batches import Json
 from filter_service.cli.context import workplace
-from filter_service.cli.output import progress, show
 from filter_service.cli.parameters import ItemId
+from filter_service.cli.verification_output import progress, show
 from filter_service.storage.durable import written
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def check(
     key_file: KeyFile = None,
 ) -> None:
     """Check the proofs in a file, with a key and no database; exits 1 if one does not hold."""
-    from filter_service.audit.record.document import proofs_in
+    from filter_service.audit.record.record_file import proofs_in
     from filter_service.errors import InvalidRequest
     from filter_service.ledger import proofs
 

@@ -1,6 +1,6 @@
 """Build the sprite atlases from the emoji sets; run once, so that nothing else needs a font.
 
-    python -m filter_service.demo.atlas --noto NotoColorEmoji.ttf --twemoji DIR --fluent DIR
+    python -m filter_service.demo.build_atlases --noto NotoColorEmoji.ttf --twemoji DIR --fluent DIR
 
 `--twemoji` is the unpacked npm package `@twemoji/svg`, `--fluent` that of
 `@iconify-json/fluent-emoji-flat`. Needs resvg-py besides the service's own packages. Licences:

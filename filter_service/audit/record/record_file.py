@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from filter_service.audit.record.item_history import ItemHistory
 from filter_service.audit.record.log_positions import LogPosition
-from filter_service.audit.record.page import Record
 from filter_service.audit.record.record_pictures import FilePictures
+from filter_service.audit.record.record_view import Record
 from filter_service.db.tables import Item, StoredImage
 from filter_service.errors import InvalidRequest
 from filter_service.images import Limits
