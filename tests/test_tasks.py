@@ -1,4 +1,4 @@
-"""The Celery side: what a knock is, what the schedule does, who does what, how a worker goes."""
+"""The Celery side: what a message is, what the schedule does, who does what, how a worker goes."""
 
 import ast
 import subprocess
@@ -46,12 +46,12 @@ def run(code: str, settings: Settings) -> str:
     return done.stdout.strip()
 
 
-def test_knocking_in_vain_fails_nobody() -> None:
+def test_notifying_in_vain_fails_nobody() -> None:
     settings = Settings(broker_url="redis://127.0.0.1:9/0")
-    assert run("from tasks import knock; print(knock())", settings) == "None"
+    assert run("from tasks import notify_workers; print(notify_workers())", settings) == "None"
 
 
-def test_who_only_knocks_loads_no_model() -> None:
+def test_who_only_notifies_loads_no_model() -> None:
     code = "import sys, tasks; print('torch' in sys.modules, 'open_clip' in sys.modules)"
     assert run(code, Settings()) == "False False"
 

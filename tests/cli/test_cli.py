@@ -16,9 +16,11 @@ from filter_service.demo import POLICY, SAMPLES
 from filter_service.errors import AnotherEncoder
 from filter_service.settings import Settings
 from tasks.__main__ import CeleryQueue
-from tests.support.command_line import LABELS, Line
+from tests.support.command_line import LABELS, Line, line, settings
 from tests.support.commands import Command, registered
 from tests.support.served import ROOT, environment
+
+__all__ = ["line", "settings"]  # fixtures
 
 Said = Callable[..., tuple[int, str]]
 
