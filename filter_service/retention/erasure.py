@@ -28,9 +28,9 @@ from filter_service.db.tables import (
     LedgerRow,
     LooseBytes,
     QueueEntry,
+    Restriction,
     Review,
     ReviewCase,
-    SealedItem,
     StatementDue,
     StoredImage,
     StoredStatement,
@@ -138,8 +138,10 @@ def _require_free(session: Session, target: Target) -> None:
             f"Item {item} is under a legal hold since {held.created_at:%Y-%m-%d}: it can "
             "be erased when that is released."
         )
-    sealed = select(func.max(SealedItem.preserve_until)).where(SealedItem.item_id.in_(target.same))
-    until = session.scalar(sealed.where(SealedItem.preserve_until > func.now()))
+    sealed = select(func.max(Restriction.preserve_until)).where(
+        Restriction.item_id.in_(target.same)
+    )
+    until = session.scalar(sealed.where(Restriction.preserve_until > func.now()))
     if until is not None:
         raise Conflict(
             f"Item {target.asked} has to be preserved until {until:%Y-%m-%d}: ask again then."

@@ -11,10 +11,10 @@ from filter_service.db.tables import (
     Batch,
     Item,
     PolicyClass,
+    Restriction,
     Review,
     ReviewCase,
     ReviewOutcome,
-    SealedItem,
     StoredImage,
 )
 from filter_service.policy import Policy
@@ -56,7 +56,7 @@ def _flags(after: int) -> Select[Item, int, str]:
         exists().where(ReviewCase.item_id == Item.id),
         exists().where(ReviewOutcome.item_id == Item.id),
         exists().where(Review.item_id == Item.id),
-        exists().where(or_(SealedItem.item_id == Item.id, SealedItem.image_id == Item.image_id)),
+        exists().where(or_(Restriction.item_id == Item.id, Restriction.image_id == Item.image_id)),
         exists().where(newer.supersedes == Item.id),
     )
     return (

@@ -21,8 +21,8 @@ from filter_service.db.tables import (
     Appeal,
     Item,
     LegalHold,
+    Restriction,
     ReviewCase,
-    SealedItem,
     StoredExplanation,
     StoredImage,
 )
@@ -56,14 +56,14 @@ class Sealing:
 class RestrictedItem:
     """What a custodian learns of one item: everything but the picture."""
 
-    sealed: SealedItem
+    sealed: Restriction
     item: Item
     image: StoredImage
 
 
 def is_locked(image_id: _ImageId) -> ColumnElement[bool]:
     """The condition on a column of images; every item of such an image is closed to everybody."""
-    return exists().where(SealedItem.image_id == image_id)
+    return exists().where(Restriction.image_id == image_id)
 
 
 def require_open(session: Session, item_id: int) -> None:
@@ -83,7 +83,7 @@ def hold(session: Session, sealing: Collection[int], others: Collection[int]) ->
     for alone, run in groupby(sorted({*sealing, *others}), lambda image: image in sealing):
         rows = select(StoredImage.id).where(StoredImage.id.in_(list(run))).order_by(StoredImage.id)
         session.execute(rows.with_for_update(read=not alone, key_share=not alone)).all()
-    locked = select(SealedItem.image_id).where(SealedItem.image_id.in_({*sealing, *others}))
+    locked = select(Restriction.image_id).where(Restriction.image_id.in_({*sealing, *others}))
     return {*sealing, *session.scalars(locked)}
 
 
@@ -98,7 +98,7 @@ def lock_away(session: Session, sealings: Sequence[Sealing], actor: str) -> None
             "class_name": s.class_name,
             "preserve_until": until,
         }
-        session.execute(insert(SealedItem).values(row).on_conflict_do_nothing())
+        session.execute(insert(Restriction).values(row).on_conflict_do_nothing())
         about = {"class": s.class_name, "preserve_until": until.isoformat()}
         ledger.append(session, [Entry(Event.LOCKED_AWAY, actor, s.item_id, s.batch_id, about)])
         if not _held(session, s.image_id):
@@ -110,10 +110,10 @@ def lock_away(session: Session, sealings: Sequence[Sealing], actor: str) -> None
 def hold_released(session: Session, image_id: int, actor: str) -> None:
     """Forget what a legal hold has kept of what is locked away; the caller locks the image."""
     row = session.execute(
-        select(SealedItem, Item.batch_id)
-        .join(Item, Item.id == SealedItem.item_id)
-        .where(SealedItem.image_id == image_id)
-        .order_by(SealedItem.item_id)
+        select(Restriction, Item.batch_id)
+        .join(Item, Item.id == Restriction.item_id)
+        .where(Restriction.image_id == image_id)
+        .order_by(Restriction.item_id)
         .limit(1)
     ).one_or_none()
     if row is None or _held(session, image_id):
@@ -128,11 +128,11 @@ def kept(
     sessions: Sessions, before: int | None, limit: int, classes: Collection[str] | None = None
 ) -> list[RestrictedItem]:
     """What is locked away, the newest item first, from below `before`; None: for any class."""
-    query = _kept().order_by(SealedItem.item_id.desc()).limit(limit)
+    query = _kept().order_by(Restriction.item_id.desc()).limit(limit)
     if before is not None:
-        query = query.where(SealedItem.item_id < before)
+        query = query.where(Restriction.item_id < before)
     if classes is not None:
-        query = query.where(SealedItem.class_name.in_(classes))
+        query = query.where(Restriction.class_name.in_(classes))
     with sessions.begin() as session:
         return [RestrictedItem(s, item, image) for s, item, image in session.execute(query)]
 
@@ -206,17 +206,17 @@ def _close_appeals(session: Session, image_id: int, actor: str) -> None:
         announce(session, EventType.APPEAL_CLOSED, f"item {item}", told, item, batch)
 
 
-def _kept() -> Select[SealedItem, Item, StoredImage]:
+def _kept() -> Select[Restriction, Item, StoredImage]:
     """Rows of `RestrictedItem`."""
     return (
-        select(SealedItem, Item, StoredImage)
-        .join(Item, Item.id == SealedItem.item_id)
-        .join(StoredImage, StoredImage.id == SealedItem.image_id)
+        select(Restriction, Item, StoredImage)
+        .join(Item, Item.id == Restriction.item_id)
+        .join(StoredImage, StoredImage.id == Restriction.image_id)
     )
 
 
 def _kept_item(session: Session, item_id: int) -> RestrictedItem:
-    row = session.execute(_kept().where(SealedItem.item_id == item_id)).one_or_none()
+    row = session.execute(_kept().where(Restriction.item_id == item_id)).one_or_none()
     if row is None:
         raise UnknownItem(f"Item {item_id} is not locked away: /sealed lists those that are.")
     found, item, image = row

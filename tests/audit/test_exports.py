@@ -29,7 +29,7 @@ from filter_service.audit.exports import (
 )
 from filter_service.cli import app as commands
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Item, LedgerEntry, SealedItem, StoredImage
+from filter_service.db.tables import Item, LedgerEntry, Restriction, StoredImage
 from filter_service.errors import InvalidRequest, UnknownBatch, UnknownPolicy
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
@@ -160,7 +160,7 @@ def test_what_is_locked_away_is_left_out(sessions: Sessions, writer: Writer) -> 
     with sessions.begin() as session:
         image = session.get_one(Item, locked).image_id
         session.execute(
-            insert(SealedItem).values(
+            insert(Restriction).values(
                 item_id=locked, image_id=image, class_name="gun", preserve_until=START
             )
         )

@@ -29,7 +29,7 @@ from filter_service.audit.replay.score_comparison import compare_scores
 from filter_service.audit.replay.tolerances import LOGITS
 from filter_service.cli import app
 from filter_service.db.session import connect
-from filter_service.db.tables import Item, SealedItem, StoredExplanation, StoredImage
+from filter_service.db.tables import Item, Restriction, StoredExplanation, StoredImage
 from filter_service.demo import POLICY
 from filter_service.encoder import load_encoder
 from filter_service.encoder.network import BUNDLED
@@ -375,7 +375,7 @@ def test_a_counterfactual_image_that_is_gone_is_said_to_be(world: World, replay:
         image = session.scalars(select(StoredImage).where(StoredImage.digest == digest)).one()
         other = session.scalars(select(Item.id).where(Item.image_id == image.id)).first()
         session.add(
-            SealedItem(
+            Restriction(
                 item_id=other,
                 image_id=image.id,
                 class_name="x",

@@ -29,8 +29,8 @@ from filter_service.db.tables import (
     Item,
     OutboxEvent,
     QueueEntry,
+    Restriction,
     Review,
-    SealedItem,
     StoredExplanation,
     StoredImage,
     StoredScore,
@@ -459,7 +459,7 @@ def test_what_must_be_kept_is_not_erased(kept: Case, why: str) -> None:
         image = session.get_one(Item, first).image_id
         if why == "sealed":
             told = {"item_id": first, "image_id": image, "class_name": "x"}
-            session.add(SealedItem(**told, sealed_at=later, preserve_until=later))
+            session.add(Restriction(**told, sealed_at=later, preserve_until=later))
         if why == "judging":
             leased = {"worker": uuid.uuid4(), "leased_until": later}
             session.execute(update(QueueEntry).where(QueueEntry.item_id == second).values(leased))

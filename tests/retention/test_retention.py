@@ -19,9 +19,9 @@ from filter_service.db.tables import (
     LedgerEntry,
     LooseBytes,
     QueueEntry,
+    Restriction,
     ReviewCase,
     ReviewOutcome,
-    SealedItem,
     StoredExplanation,
     StoredImage,
 )
@@ -248,7 +248,7 @@ def test_what_is_not_done_with_is_kept(
             session.add(Appeal(id=uuid.uuid4(), item_id=item, statement="s", opened_by="key a"))
         elif block == "sealed":
             until = at + timedelta(days=9)
-            session.add(SealedItem(**of, class_name="knife", sealed_at=at, preserve_until=until))
+            session.add(Restriction(**of, class_name="knife", sealed_at=at, preserve_until=until))
     if block == "hold":
         retention.hold(sessions, item, "a court", f"person {person.login}")
     if block == "case":
@@ -284,7 +284,7 @@ def test_sealed_bytes_go_when_their_time_is_over(sessions: Sessions, storage: St
         image = session.get_one(Item, item).image_id
         until = func.now() - timedelta(seconds=1)
         sealed = {"item_id": item, "image_id": image, "class_name": "knife"}
-        session.execute(insert(SealedItem).values(**sealed, preserve_until=until))
+        session.execute(insert(Restriction).values(**sealed, preserve_until=until))
     assert (expire(sessions), sweep(sessions, storage)) == (1, 1)
     assert expired(sessions, item) == [{"parts": [p.value for p in ALL], "rule": None}]
     assert not storage.has(digest(FLAGGED))

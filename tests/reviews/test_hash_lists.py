@@ -14,9 +14,9 @@ from filter_service.db.tables import (
     LedgerEntry,
     OutboxEvent,
     Person,
+    Restriction,
     ReviewCase,
     ReviewOutcome,
-    SealedItem,
     WebhookEndpoint,
 )
 from filter_service.errors import InvalidRequest, NotAllowed, UnknownEntry, UnknownItem
@@ -299,7 +299,7 @@ def test_what_is_locked_away_is_not_listed(
     with sessions.begin() as session:
         image = session.get_one(Item, first).image_id
         session.add(
-            SealedItem(
+            Restriction(
                 item_id=first,
                 image_id=image,
                 class_name="knife",

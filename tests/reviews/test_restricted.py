@@ -17,8 +17,8 @@ from filter_service.db.tables import (
     Item,
     ListEntry,
     OutboxEvent,
+    Restriction,
     ReviewCase,
-    SealedItem,
     StoredExplanation,
     StoredImage,
     StoredScore,
@@ -176,7 +176,7 @@ def test_a_sealed_item_is_locked_away(world: World) -> None:
     item, (name, class_name) = locked(world), guilty()
     assert left_of(world, item) == NOTHING
     with world.sessions.begin() as session:
-        row = session.get_one(SealedItem, item)
+        row = session.get_one(Restriction, item)
         found = session.get_one(Item, item)
         told = session.scalars(select(OutboxEvent).where(OutboxEvent.item_id == item)).one()
         days = row.preserve_until - row.sealed_at
@@ -225,7 +225,7 @@ def test_a_list_locks_away_what_the_model_lets_pass(world: World) -> None:
     item = judge(world, name, sealing(class_name))
     assert left_of(world, item) == NOTHING
     with world.sessions.begin() as session:
-        assert session.get_one(SealedItem, item).class_name == class_name
+        assert session.get_one(Restriction, item).class_name == class_name
 
 
 def test_a_list_does_not_open_a_sealed_class(world: World) -> None:
@@ -243,7 +243,7 @@ def test_a_list_does_not_open_a_sealed_class(world: World) -> None:
         )
     item = locked(world)
     with world.sessions.begin() as session:
-        assert session.get(SealedItem, item) is not None
+        assert session.get(Restriction, item) is not None
 
 
 def test_whoever_adds_to_an_image_waits_for_its_sealing(world: World) -> None:

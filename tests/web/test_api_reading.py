@@ -13,7 +13,7 @@ from sqlalchemy import select
 from filter_service import accounts
 from filter_service.accounts import Role
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Item, LedgerEntry, SealedItem, StoredImage
+from filter_service.db.tables import Item, LedgerEntry, Restriction, StoredImage
 from filter_service.images import digest
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
@@ -96,7 +96,7 @@ def test_a_card_shows_no_neighbour_that_is_closed(
         image = session.get_one(StoredImage, session.get_one(Item, clear).image_id)
         if closed == "sealed":
             days = {"sealed_at": datetime.now(UTC), "preserve_until": datetime.now(UTC)}
-            session.add(SealedItem(item_id=clear, image_id=image.id, class_name="gun", **days))
+            session.add(Restriction(item_id=clear, image_id=image.id, class_name="gun", **days))
         else:
             image.bytes_gone_at = datetime.now(UTC)  # its bytes outlive that by a moment
     read: list[str] = []

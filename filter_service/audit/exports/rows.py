@@ -32,9 +32,9 @@ from filter_service.db.tables import (
     Item,
     ListEntry,
     PolicyClass,
+    Restriction,
     Review,
     ReviewOutcome,
-    SealedItem,
     StoredEncoder,
     StoredImage,
     StoredPolicy,
@@ -177,7 +177,7 @@ def _rows() -> Select[*tuple[Any, ...]]:
         .outerjoin(Review, Review.id == outcome.review_id)
         .outerjoin(appeal, true())
         .outerjoin(statement, true())
-        .where(~exists().where(SealedItem.image_id == Item.image_id))
+        .where(~exists().where(Restriction.image_id == Item.image_id))
     )
 
 

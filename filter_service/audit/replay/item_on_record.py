@@ -17,7 +17,7 @@ from filter_service.db.tables import (
     Item,
     LedgerEntry,
     PolicyClass,
-    SealedItem,
+    Restriction,
     StoredEncoder,
     StoredExplanation,
     StoredImage,
@@ -165,7 +165,7 @@ def decoder_of(encoder: StoredEncoder) -> int:
 def _apart(session: Session, item: Item, image: StoredImage | None) -> NotReplayed | None:
     """The first reason for which an item is left as it is, if there is one."""
     number, undetermined = item.id, item.verdict is Verdict.UNDETERMINED
-    locked = exists().where(SealedItem.image_id == item.image_id)
+    locked = exists().where(Restriction.image_id == item.image_id)
     reasons = (
         (image and image.digest is None, Apart.ERASED, "was erased: nothing is left to compute."),
         (item.verdict is None, Apart.WAITING, "has not been judged yet."),

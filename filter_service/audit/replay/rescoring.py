@@ -14,7 +14,7 @@ from filter_service.audit.replay.record_comparison import RecordComparison
 from filter_service.audit.replay.tolerances import DEGREES, KEPT, LOGITS, SCREENED, SCREENED_DEGREES
 from filter_service.db.embeddings import known_vectors
 from filter_service.db.session import Sessions
-from filter_service.db.tables import SealedItem, StoredImage
+from filter_service.db.tables import Restriction, StoredImage
 from filter_service.encoder import Encoder
 from filter_service.errors import ImageError
 from filter_service.explain.question import Question, degrees
@@ -151,7 +151,7 @@ class Rescorer:
             image = session.scalar(select(StoredImage).where(StoredImage.digest == digest))
             if image is None:
                 return "was erased meanwhile."
-            if session.scalar(select(exists().where(SealedItem.image_id == image.id))):
+            if session.scalar(select(exists().where(Restriction.image_id == image.id))):
                 return "was locked away meanwhile."
             kept = known_vectors(session, self.encoder_id, [image.id])
         if image.bytes_gone_at is not None:

@@ -30,11 +30,11 @@ from filter_service.db.tables.retention import Erasure, LegalHold, RetentionRule
 from filter_service.db.tables.reviews import (
     Appeal,
     ListEntry,
+    Restriction,
     Review,
     ReviewCase,
     ReviewOutcome,
     ReviewRule,
-    SealedItem,
     Tally,
 )
 from filter_service.db.tables.statements import StatementDue, StoredStatement
@@ -74,6 +74,7 @@ __all__ = [
     "PolicyClass",
     "PolicyVersion",
     "QueueEntry",
+    "Restriction",
     "RetentionRule",
     "Reveals",
     "Review",
@@ -81,7 +82,6 @@ __all__ = [
     "ReviewOutcome",
     "ReviewRule",
     "SealedEntry",
-    "SealedItem",
     "StatementDue",
     "StoredCheck",
     "StoredCheckpoint",

@@ -207,7 +207,7 @@ class Tally(Table):
     amount: Mapped[float]
 
 
-class SealedItem(Table):
+class Restriction(Table):
     """An item of a class whose images nobody sees: kept for the time its policy says."""
 
     __tablename__ = "sealed_items"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import distinct_on
 
-from filter_service.db.tables import Item, SealedItem, StoredImage
+from filter_service.db.tables import Item, Restriction, StoredImage
 from filter_service.errors import Conflict, FilterServiceError
 from filter_service.policy import Policy
 from filter_service.rollout.policy_comparison import ChangedImage, PolicyComparison
@@ -71,7 +71,7 @@ def _examples(
     here: Service, caller: Caller, changed: Sequence[ChangedImage]
 ) -> tuple[Example, ...]:
     """Those whose picture this person may see, each with its newest item."""
-    locked = select(SealedItem.image_id)
+    locked = select(Restriction.image_id)
     query = (
         select(Item.image_id, StoredImage.digest, Item.id)
         .ext(distinct_on(Item.image_id))
@@ -79,7 +79,7 @@ def _examples(
         .where(
             Item.image_id.in_([c.image_id for c in changed]),
             StoredImage.digest.is_not(None),
-            Item.image_id.not_in(locked.where(SealedItem.image_id == Item.image_id)),
+            Item.image_id.not_in(locked.where(Restriction.image_id == Item.image_id)),
             visible(caller),
         )
         .order_by(Item.image_id, Item.id.desc())

@@ -37,7 +37,7 @@ def show_all(
     theirs = caller.person.classes if caller.person else None
     found = restricted.kept(here.sessions, before, ROWS + 1, theirs)
     following = cursor(found[ROWS - 1].item.id) if len(found) > ROWS else None
-    return render(request, "sealed.html", found=found[:ROWS], next=following)
+    return render(request, "restricted.html", found=found[:ROWS], next=following)
 
 
 @router.get("/{item_id}")
@@ -91,7 +91,7 @@ def _page(
 ) -> Response:
     return render(
         request,
-        "sealed_item.html",
+        "restricted_item.html",
         status,
         kept=found,
         problem=problem,

@@ -46,7 +46,7 @@ def page(request: Request, here: Here, caller: Exporter, period: ThePeriod) -> R
     rates = [f for s in report.sections for f in s.figures if _is_estimate(f)]
     return render(
         request,
-        "figures.html",
+        "transparency.html",
         report=report,
         charts=charts,
         written=_written,
