@@ -8,8 +8,6 @@ outcomes = moderate([decode(data)], read_policy(path), load_encoder("bundled"))
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from filter_service.settings import VERSION
-
 if TYPE_CHECKING:
     from filter_service.encoder import Encoder as Encoder
     from filter_service.encoder import load_encoder as load_encoder
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from filter_service.verdicts import Score as Score
     from filter_service.verdicts import Verdict as Verdict
 
-__version__ = VERSION
+    __version__: str
 
 _ROOMS = {
     "Encoder": "encoder",
@@ -59,6 +57,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  (a module's attributes are of every type)
     """Import a room when it is first asked for, so that `filter_service` alone loads no torch."""
+    if name == "__version__":
+        return import_module(f"{__name__}.settings").VERSION
     if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
