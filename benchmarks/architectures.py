@@ -1,4 +1,4 @@
-"""Which of open_clip's configurations get a relevance map: the table in docs/architectures.md.
+"""Checks which open_clip architectures get a relevance map, and writes docs/architectures.md.
 
     python -m benchmarks.architectures --write
 
@@ -47,7 +47,7 @@ Tower = Any  # open_clip's and timm's classes carry no types
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """What can be said of a tower without weights."""
+    """What is known of an image tower without its weights, from its layout alone."""
 
     tower: str
     parameters: float
@@ -62,7 +62,7 @@ class Structure:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What the maps of random weights came to."""
+    """The result of checking a tower's maps at random weights."""
 
     grid: str
     tried: str

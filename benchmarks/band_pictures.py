@@ -1,4 +1,4 @@
-"""Pictures of other kinds than the probes', as files of the kinds that platforms receive."""
+"""Generates synthetic pictures, of other kinds than the probe images, as image files."""
 
 import io
 from collections.abc import Callable

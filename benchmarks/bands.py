@@ -1,4 +1,4 @@
-"""Whether the fast pass ever leads further astray than its band says, and what the band costs.
+"""Measures whether screening errors stay within their band, and how much the band costs.
 
     python -m benchmarks.bands --images 20000
     python -m benchmarks.bands --images 300 --model ViT-B-32 --pretrained random

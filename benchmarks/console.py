@@ -1,4 +1,4 @@
-"""How quickly the console's pages answer when a million items are stored.
+"""Benchmarks the response times of the console's pages with a million stored items.
 
     python -m benchmarks.console                     # 1,000,000 items: some 20 minutes, 6 GB
     python -m benchmarks.console --items 100000
@@ -66,7 +66,7 @@ RARE = "rare"  # name of a client of one batch
 
 @dataclass(frozen=True)
 class World:
-    """What the rows are made of."""
+    """The policy, the encoder and the judged samples that the rows are made of."""
 
     policy: Policy
     known: KnownPolicy

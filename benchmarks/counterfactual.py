@@ -1,4 +1,4 @@
-"""How quickly, and how exactly, the nearest image with the other answer is found in a large store.
+"""Benchmarks the speed and exactness of counterfactual image search in a large store.
 
     python -m benchmarks.counterfactual                     # 500,000 vectors: half an hour, 6 GB
     python -m benchmarks.counterfactual --vectors 50000

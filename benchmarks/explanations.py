@@ -1,4 +1,4 @@
-"""Measures every relevance map against the others, and writes the page that chooses the default.
+"""Compares all relevance-map methods, and writes the report that chooses the default.
 
     python -m benchmarks.explanations
     python -m benchmarks.explanations --model local-dir:another --name smaller --quick

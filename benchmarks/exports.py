@@ -1,4 +1,4 @@
-"""How much memory an export of a million rows takes, and how long a report of figures.
+"""Benchmarks the memory of exporting a million rows, and the time of a transparency report.
 
     python -m benchmarks.exports                     # 1,000,000 items: some minutes, 2 GB
     python -m benchmarks.exports --items 100000

@@ -1,4 +1,4 @@
-"""Right and wrong maps put to the test, on three models; prints what docs/faithfulness.md holds.
+"""Evaluates the faithfulness test on right and wrong maps, for docs/faithfulness.md.
 
     python -m benchmarks.explaining.fine_tuning --name scale-10 --out build/scale-10
     python -m benchmarks.explaining.fine_tuning --name large --out build/large
@@ -52,7 +52,7 @@ def collect(name: str, split: str, count: int) -> Masked:
 
 @dataclass(frozen=True)
 class Statistic:
-    """How many spreads of random drops a map's marked places cost more than others."""
+    """A test statistic: a map's excess drop, in deviations of the drops of random masks."""
 
     weights: tuple[float, ...]  # of the shares, relative
     orders: int  # random ones
@@ -77,7 +77,7 @@ CHOSEN = Statistic((*WEIGHTS, 0), RANDOM, FLOOR, least=0.5)
 
 
 class Drops:
-    """What margins lost without places: of the flagged class and of the next one."""
+    """The margins lost by masking, of the flagged class and of the next one."""
 
     def __init__(self, masked: Masked) -> None:
         self.own, self.next = _Of(masked, masked.own), _Of(masked, masked.other)

@@ -1,4 +1,4 @@
-"""Where a benchmark's servers keep what nobody wants afterwards."""
+"""A temporary folder for a benchmark's database servers, deleted afterwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Whether sealing keeps up with what happens, and how long a large ledger takes.
+"""Benchmarks the ledger: sealing beside a writer, and sealing and verifying many entries.
 
     python -m benchmarks.ledger                                # 1,000,000 entries: some minutes
     python -m benchmarks.ledger --entries 20000 --seconds 6
@@ -45,7 +45,7 @@ POLICY = Policy(
 
 @dataclass(frozen=True)
 class World:
-    """A ledger of its own."""
+    """The settings and the database of a ledger of its own."""
 
     settings: Settings
     sessions: Sessions

@@ -1,4 +1,4 @@
-"""What the default map costs, as a multiple of one forward pass.
+"""Benchmarks the default relevance map, as a multiple of one forward pass.
 
     python -m benchmarks.map_cost
 

@@ -1,4 +1,4 @@
-"""Whether a worker's memory grows with what it has judged.
+"""Measures whether a worker's memory grows with the number of images it has judged.
 
     python -m benchmarks.memory --images 10000
 

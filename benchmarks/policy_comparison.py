@@ -1,4 +1,4 @@
-"""How long it takes to say what another version of a policy would change, over stored embeddings.
+"""Benchmarks the comparison of two policy versions over a million stored embeddings.
 
     python -m benchmarks.policy_comparison                    # 1,000,000 vectors: 5 GB of disk
     python -m benchmarks.policy_comparison --vectors 100000

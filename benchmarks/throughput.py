@@ -1,4 +1,4 @@
-"""What the whole service costs beside the bare model, in one run on one machine.
+"""Benchmarks the throughput of the whole service against that of the bare model.
 
     python -m benchmarks.throughput                       # 2,000 images, three rounds
     python -m benchmarks.throughput --images 200 --rounds 1

@@ -1,4 +1,4 @@
-"""What is found, and what is flagged wrongly, in pictures of every shape.
+"""Compares ways of viewing images of every aspect ratio, by detections and false flags.
 
     python -m benchmarks.views
 

@@ -1,4 +1,4 @@
-"""One way to write a value down, so that two who write the same value write the same bytes."""
+"""Canonical JSON: the one text in which a value is written, so that its digest is unique."""
 
 import json
 from hashlib import sha256

@@ -16,7 +16,7 @@
         ├── UnknownPerson
         ├── UnknownEntry        no such key, rule, list entry, appeal, webhook or delivery
         ├── InvalidRequest      what somebody asked for breaks a rule
-        ├── Gone                it was deleted, as a rule or a request said
+        ├── ContentGone         it was deleted, as a rule or a request said
         ├── Conflict            somebody else was quicker, or it is too late
         ├── NotSignedIn
         ├── NotAllowed          this person's role, classes or cap forbid it

@@ -1,4 +1,4 @@
-"""moderate(images, policy, encoder): screen, confirm what is near, judge, explain what is flagged.
+"""moderate(): screens images, confirms near thresholds, judges, and explains what is flagged.
 
 It knows neither rows nor files nor queues: a notebook, the command line, a benchmark and a worker
 all call the same function.

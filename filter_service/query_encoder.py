@@ -1,4 +1,4 @@
-"""Turning words or an image into a vector of the served encoder, which is loaded when asked."""
+"""Encodes search queries and policies with the served model, which is loaded on demand."""
 
 import threading
 from dataclasses import dataclass, replace

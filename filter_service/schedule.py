@@ -1,4 +1,4 @@
-"""What is done in the background besides judging; only a new policy's words ask for a model."""
+"""Background jobs: settlement, webhooks, fetching, sealing, expiry, backfill and clean-up."""
 
 import logging
 import threading
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ScheduleContext:
-    """What chores are done with."""
+    """What background jobs need: settings, database, image store."""
 
     settings: Settings
     sessions: Sessions
@@ -44,7 +44,7 @@ class ScheduleContext:
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """Something that is done again and again."""
+    """A background job that is run at an interval."""
 
     seconds: float  # between two times
     do: Callable[[ScheduleContext], int]  # -> how many
@@ -85,7 +85,7 @@ CHORES = {
 
 
 class Chores:
-    """Does chores in one process, each kind once at a time."""
+    """Runs background jobs in one process, each kind once at a time."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Vectors and a policy in, margins out: the arithmetic from embeddings to evidence, in numpy."""
+"""Computes margins from image vectors and the vectors of a policy's prompts, in numpy."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

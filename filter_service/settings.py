@@ -1,4 +1,4 @@
-"""One typed settings object, the only reader of the environment (`FILTER_SERVICE_*`)."""
+"""Typed settings, read from the environment (`FILTER_SERVICE_*`) here and nowhere else."""
 
 import re
 from collections.abc import Iterable, Mapping

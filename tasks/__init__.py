@@ -1,4 +1,4 @@
-"""The only place that knows Celery: the app, its tasks and its schedule.
+"""Celery's app, tasks and schedule; no other package imports Celery.
 
 A worker that judges is `celery -A tasks worker`, one for everything else `celery -A tasks worker
 -Q chores --pool threads`, the schedule `celery -A tasks beat`. Who submits items calls

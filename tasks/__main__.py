@@ -1,4 +1,4 @@
-"""The composition root: the command line with Celery behind it."""
+"""The entry point: runs the command line with Celery as its job queue."""
 
 import ctypes
 import json

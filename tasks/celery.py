@@ -1,4 +1,4 @@
-"""The Celery app, configured from the settings when it is first used."""
+"""Configures the Celery app and its schedule from the settings, on first use."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the process without a model does: one chore whenever the schedule says so."""
+"""The Celery task that runs one background job, in the process without a model."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""What a worker does when it is notified: it drains the queue."""
+"""The Celery tasks of a worker: draining the queue and building search indexes."""
 
 import logging
 from ctypes import c_bool

@@ -1,1 +1,1 @@
-"""How maps are measured: trials with a causal truth, measures, statistics, and the page."""
+"""Evaluation of relevance maps: trials with ground truth, metrics, statistics, report."""

@@ -1,4 +1,4 @@
-"""Everything that was tried as the default map, and what it is compared with."""
+"""Candidate methods for the default relevance map, their rivals, and model-free baselines."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Models unlike the bundled one, on which the test of maps is tried; one command makes each.
+"""Fine-tunes variants of the bundled model, on which the faithfulness test is tried.
 
     python -m benchmarks.explaining.fine_tuning --name scale-10 --out build/scale-10
     python -m benchmarks.explaining.fine_tuning --name large --out build/large

@@ -1,4 +1,4 @@
-"""Margins of flags whose places were taken away by right maps, by wrong ones and at random."""
+"""Margins of flagged images after masking by right, wrong and random relevance maps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -27,7 +27,7 @@ MAPS = ("right", "shuffled", "another picture's", "another class's", "centred bl
 
 @dataclass(frozen=True)
 class Masked:
-    """What the model says of right flags with places gone; classes in the policy's order."""
+    """Margins of right flags after masking; classes in the policy's order."""
 
     served: Array  # (n, classes)
     blank: Array  # (n, classes): with every place filled

@@ -1,4 +1,4 @@
-"""What a map is worth: does it mark the object, and does the model lose what the map says?"""
+"""Metrics for relevance maps: deletion curves, localisation, rank correlation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ Order = npt.NDArray[np.intp]  # (pairs, places), the first to go first
 
 @dataclass
 class Masker:
-    """Images with places taken away, in one of three ways."""
+    """Encodes images with places masked, in one of three ways."""
 
     encoder: Encoder
     grid: tuple[int, int]
@@ -107,7 +107,7 @@ def greedy(masker: Masker, trials: Trials, pairs: Sequence[Pair], sign: int) -> 
 
 @dataclass
 class Located:
-    """Where a map's evidence lies, one number per pair."""
+    """Localisation metrics of a map, one number per pair."""
 
     pointing: list[float] = field(default_factory=list)
     precision: list[float] = field(default_factory=list)  # average precision

@@ -1,4 +1,4 @@
-"""The page that says which map is the default, why, and what it lost against."""
+"""Writes the report on the choice of the default relevance map, with tables and figures."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

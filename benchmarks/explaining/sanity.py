@@ -1,4 +1,4 @@
-"""Whether a map depends on the weights, follows the prompt, and is quiet about what is absent."""
+"""Sanity checks of relevance maps: weight randomisation, prompt dependence, absent objects."""
 
 import copy
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ ABSENT = 3  # kinds asked for that a scene does not show
 
 @dataclass(frozen=True)
 class Sanity:
-    """What a sound map does, in figures."""
+    """The results of the sanity checks."""
 
     randomised: list[tuple[int, float]]  # layers at random from the top, rank correlation left
     follows: float  # share of two-object scenes where each object has more under its own prompt

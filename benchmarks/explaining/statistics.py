@@ -1,4 +1,4 @@
-"""What a difference between two methods is worth: paired bootstrap over images."""
+"""Paired bootstrap over images: confidence intervals for differences between methods."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with the middle 95 % of what resampled images gave."""
+    """A figure with its 95 % bootstrap interval."""
 
     value: float
     low: float

@@ -1,4 +1,4 @@
-"""One model on one split: every method's figures, with what is needed to compare them in pairs."""
+"""Evaluates relevance-map methods on one data split of one model, for paired comparison."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

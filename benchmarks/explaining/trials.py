@@ -1,4 +1,4 @@
-"""Rendered scenes whose causal truth is known: every object can be left out and drawn again."""
+"""Rendered test scenes with causal ground truth: every object can be left out and redrawn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Whether the words' values find the one word of a caption that is wrong."""
+"""Tests whether Shapley values of words find the one wrong word of a caption."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Swap:
 
 @dataclass(frozen=True)
 class Found:
-    """One slot's figures."""
+    """The results for one slot of the captions."""
 
     slot: str
     kept: int  # swaps that cost the caption more than `USED`

@@ -1,4 +1,4 @@
-"""People: who works here, what each role may do, and what of it is kept."""
+"""Accounts and access: users, roles, log-ins, API keys and clients."""
 
 from filter_service.accounts.api_keys import add_key, key_of, keys, revoke_key
 from filter_service.accounts.image_views import has_revealed, reveal, revealed_today

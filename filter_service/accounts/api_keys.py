@@ -1,4 +1,4 @@
-"""API keys of platforms: shown once, known by their digest."""
+"""Creates, checks, lists and revokes API keys, of which only digests are stored."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""Clients: whose keys, and so whose batches, webhooks and policy names something is."""
+"""Adds, finds and lists clients: the owners of API keys, batches and webhooks."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Log-ins that an OpenID provider vouches for: code flow with PKCE, state and nonce."""
+"""OpenID Connect log-in: authorisation code flow with PKCE, state and nonce."""
 
 import secrets
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ LEEWAY = 60  # seconds that two clocks may differ by
 
 @dataclass(frozen=True, slots=True)
 class LoginAttempt:
-    """What the browser keeps while somebody is at the provider, and nobody else knows."""
+    """State, nonce and PKCE verifier of a log-in under way, which the browser keeps."""
 
     state: str
     nonce: str

@@ -1,4 +1,4 @@
-"""Every image that somebody sees unblurred is written down, counted and capped."""
+"""Records, counts and caps each person's views of unblurred images."""
 
 from datetime import date
 from typing import Any

@@ -1,4 +1,4 @@
-"""Log-ins are counted before the password is looked at, so that guessing takes years."""
+"""Limits failed log-ins by name and by address, against password guessing."""
 
 import math
 from datetime import datetime, timedelta

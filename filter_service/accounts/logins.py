@@ -1,4 +1,4 @@
-"""Sessions of browsers: opened by a password or an identity provider, ended by hand or by time."""
+"""Browser sessions: opened by password or identity provider, ended by log-out or expiry."""
 
 import hashlib
 import secrets

@@ -1,4 +1,4 @@
-"""Passwords: hashed by a library, slowly on purpose, and never inside a transaction."""
+"""Generates, checks, hashes and verifies passwords."""
 
 import secrets
 from functools import cache

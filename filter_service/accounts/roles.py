@@ -1,4 +1,4 @@
-"""What each role may do, and which classes somebody may see."""
+"""Roles: what each of them may do, and which classes somebody may see."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from filter_service.db.tables import Person
 
 
 class Role(StrEnum):
-    """What somebody is here."""
+    """The role of a person."""
 
     ADMIN = "admin"
     POLICY_EDITOR = "policy_editor"

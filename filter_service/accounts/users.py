@@ -1,4 +1,4 @@
-"""Those who work here: adding them, changing what they may do, ending it."""
+"""User accounts: adding, changing, disabling and listing them."""
 
 import re
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ _CAP = range(2**31)
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What an admin says about somebody."""
+    """The attributes of an account that an admin sets."""
 
     role: Role
     name: str = ""

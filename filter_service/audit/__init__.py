@@ -1,1 +1,1 @@
-"""The auditor's wing: an item's record, its replay, exports, and transparency figures."""
+"""Audit: decision records of items, replay, exports and transparency figures."""

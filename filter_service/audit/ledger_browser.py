@@ -1,4 +1,4 @@
-"""The ledger as an auditor looks through it: its state, and its newest entries, filtered."""
+"""Lists and filters the ledger's newest entries for auditors, and reports its state."""
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The command line: `filter-service …`; it knows no Celery, and loads torch only to judge."""
+"""The command line `filter-service`: registers all commands, and reports their errors."""
 
 import sys
 from typing import NoReturn

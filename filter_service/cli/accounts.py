@@ -1,4 +1,4 @@
-"""Commands of whoever runs the service: people and API keys."""
+"""Commands for user accounts, API keys and clients."""
 
 import json
 import sys

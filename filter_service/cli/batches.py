@@ -1,4 +1,4 @@
-"""Commands of the platform: submit, status, items, cancel, retry."""
+"""Commands for batches: submit, status, items, cancel, retry."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What commands work with: settings, services, sessions and storage, and somebody who works."""
+"""Opens what commands need: settings, servers, database, image store and job queue."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Queue(Protocol):
-    """Who works off the queue; in production Celery stands behind it."""
+    """The job queue and its processes; in production Celery stands behind it."""
 
     def notify_workers(self, broker_url: str) -> None:
         """Tell some worker that there is work."""

@@ -1,4 +1,4 @@
-"""The demo: the sample images through the whole service; a table and a picture of every flag."""
+"""The demo command: judges the sample images, and shows every flag as a row and a picture."""
 
 import html
 import json

@@ -1,4 +1,4 @@
-"""The demo for moderators: the samples judged, everything started, and somebody to sign in as."""
+"""The demo of the console: judges the samples, starts all processes, makes log-ins."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""`filter-service doctor`: what is wrong with the set-up, and how to mend it."""
+"""`filter-service doctor`: diagnoses the installation, and says how to mend it."""
 
 import importlib.metadata
 import json
@@ -44,7 +44,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Patient:
-    """What the later checks need, once the earlier ones have found it."""
+    """What checks share: the job queue, and what earlier checks have found."""
 
     queue: Queue
     settings: "Settings"

@@ -1,4 +1,4 @@
-"""The command that asks why: the stored record of an item, or an audit of it or of any image."""
+"""The `explain` command: prints an item's stored explanation, or audits an item or image."""
 
 import json
 import os

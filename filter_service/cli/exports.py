@@ -1,4 +1,4 @@
-"""Commands of whoever has to answer for the service: rows in files, and figures of a period."""
+"""Commands that export items to files and print transparency figures."""
 
 import json
 import sys

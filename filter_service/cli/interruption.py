@@ -1,4 +1,4 @@
-"""How a command is asked to end: by Ctrl-C, SIGTERM or SIGHUP alike; asked again, it hurries."""
+"""Handles Ctrl-C, SIGTERM and SIGHUP alike; a second signal hurries the shutdown."""
 
 import signal
 import threading

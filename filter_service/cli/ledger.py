@@ -1,4 +1,4 @@
-"""Commands of the auditor, who verifies and proves, and of whoever runs the sealer."""
+"""Commands that verify, prove, export and seal the ledger, and manage its keys."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Commands that ask a model: classify, search, policy."""
+"""Commands that classify images, search stored ones, and check policy files."""
 
 import json
 import os

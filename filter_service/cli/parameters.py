@@ -1,4 +1,4 @@
-"""What commands take: the bounds that HTTP has, and a sentence for what lies outside them."""
+"""The limits of command-line parameters, and their validation."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Cells of a table on a terminal, which show text that came from outside and never obey it."""
+"""Table cells for the terminal that show untrusted text without interpreting it."""
 
 from typing import TYPE_CHECKING
 

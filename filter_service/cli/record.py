@@ -1,4 +1,4 @@
-"""A decision record as a file, from the command line."""
+"""The command that writes an item's decision record into an HTML file."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The auditor's command that computes items again and compares them with their record."""
+"""The command that replays items: recomputes them and compares them with their record."""
 
 import json
 import secrets

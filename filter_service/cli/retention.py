@@ -1,4 +1,4 @@
-"""Commands of whoever answers for what is kept: erasure, receipts, holds, retention rules."""
+"""Commands for erasures, receipts, legal holds and retention rules."""
 
 import json
 import sys

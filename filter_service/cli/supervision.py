@@ -1,4 +1,4 @@
-"""The processes of a command: named, started again when one ends, and ended with the command."""
+"""Starts, watches, restarts and ends the processes of a command."""
 
 import os
 import signal

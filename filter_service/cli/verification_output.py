@@ -1,4 +1,4 @@
-"""How the commands of the auditor tell what they found."""
+"""Prints the progress and the report of a ledger verification on the terminal."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Rows of what arrives: images whose bytes are kept, and the queue in which items wait.
+"""Registers arriving bytes and images, which protects them from deletion, and queues items.
 
 Bytes are kept before the rows that speak of them, and may be deleted while they are on their way
 again. So whoever is about to keep some says so first (`expect`), and takes that back in the

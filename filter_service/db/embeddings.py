@@ -1,4 +1,4 @@
-"""Encoders and the vectors that they computed: each is computed once and kept."""
+"""Stores and reads encoders, image vectors and the phrase bank, and builds search indexes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby

@@ -1,4 +1,4 @@
-"""The version of the database's schema: bring it up to date, or say that it is not."""
+"""Runs the database's migrations, or checks that its schema is current."""
 
 from functools import cache
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""For whom rows are read: a client, or the operator, who sees all.
+"""Row scope: whether a query sees one client's rows, or as the operator those of all.
 
 Whoever reads rows says for whom; the verbs put it into their queries, so that what is another
 client's is not there at all. Images are stored once for everybody and belong to nobody: a client
@@ -15,7 +15,7 @@ DEFAULT = 1  # the client of all that names none: what was here before there wer
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """For whom something is read or made."""
+    """Whose rows are read or made: one client's, or all, as the operator."""
 
     client_id: int = DEFAULT  # what is submitted is this client's
     everyone: bool = True  # the operator's sight: of all clients

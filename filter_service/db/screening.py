@@ -1,4 +1,4 @@
-"""What the running check of the fast pass saw, kept for all workers of an encoder together."""
+"""Stores the running check of screening, shared by all workers of an encoder."""
 
 from datetime import timedelta
 from typing import Protocol
@@ -16,7 +16,7 @@ KEPT = timedelta(days=7)
 
 
 class ScreeningPairs(Protocol):
-    """What was seen: `encoder.screening_check.MarginPairs`, which this room does not know."""
+    """What `encoder.screening_check.MarginPairs` has, which is not imported here."""
 
     @property
     def count(self) -> int: ...

@@ -1,4 +1,4 @@
-"""Sessions on the database, under the role that may do no more than the service needs."""
+"""Database connections and transactions, under a role with the fewest privileges."""
 
 from collections.abc import Callable
 from typing import Any

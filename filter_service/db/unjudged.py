@@ -1,4 +1,4 @@
-"""What becomes of an item without a verdict: it waits, or nobody will judge it, and why not."""
+"""Determines why an item has no verdict: waiting, erased, cancelled or stranded."""
 
 from collections.abc import Sequence
 from enum import StrEnum

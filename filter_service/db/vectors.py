@@ -1,4 +1,4 @@
-"""Neighbours in the store: counterfactual candidates, phrases and search, over pgvector.
+"""Nearest-neighbour search over stored vectors, for images and phrases, with pgvector.
 
 Two roads lead to the nearest image on one side of a threshold. Where few images lie on that side,
 they are read one by one through the index on margins: exact, and quick because they are few. Where

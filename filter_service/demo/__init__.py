@@ -1,4 +1,4 @@
-"""The pictogram world: scenes that are known pixel by pixel, and a small model that knows them."""
+"""The demo's data and model: rendered pictogram scenes, and a small model trained on them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Build the sprite atlases from the emoji sets; run once, so that nothing else needs a font.
+"""Builds the sprite atlases of the demo's pictograms from emoji sets.
 
     python -m filter_service.demo.build_atlases --noto NotoColorEmoji.ttf --twemoji DIR --fluent DIR
 

@@ -1,4 +1,4 @@
-"""The bundled model through open_clip's own door, so that its figures do not rest on our code."""
+"""Loads the bundled model with open_clip alone, independently of the service's encoder."""
 
 import json
 from collections.abc import Iterable, Sequence

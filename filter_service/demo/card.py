@@ -1,4 +1,4 @@
-"""The text of the model card around its measured figures."""
+"""The text of the bundled model's card, around its measured figures."""
 
 from typing import Any
 

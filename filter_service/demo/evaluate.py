@@ -29,7 +29,7 @@ OPPOSITE = {"left of": "right of", "above": "below"}
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """So many of so many."""
+    """A share of right answers, as two counts."""
 
     right: int
     of: int

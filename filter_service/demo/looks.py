@@ -1,4 +1,4 @@
-"""What is looked at besides whole squares: windows of pages, empty grounds, squares in part hidden.
+"""Draws training images as views are: page windows, empty grounds, squares in part hidden.
 
 A look is drawn as a model gets it, with the scene that is to be recognised in it: things of which
 little is seen, at the edge of a window or under a patch, are not in that scene.

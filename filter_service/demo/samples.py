@@ -1,4 +1,4 @@
-"""The sample images of the demo, and the scenes that thresholds and figures of moderation rest on.
+"""Generates the demo's sample images, and scenes for choosing thresholds and evaluating.
 
     python -m filter_service.demo.samples
 

@@ -1,4 +1,4 @@
-"""Scenes of pictograms: drawn at any size, with the mask of every object, and again without one.
+"""Renders random pictogram scenes at any size, with object masks and true captions.
 
 A scene is a value. The same seed gives the same scene, and a scene without one object is the same
 picture in every pixel that the object did not touch, which is the causal truth that explanations

@@ -1,4 +1,4 @@
-"""Train the bundled model on freshly drawn scenes; `tune` then teaches it one more word.
+"""Trains the bundled model on freshly drawn scenes: the first stage, before `tune`.
 
     python -m filter_service.demo.train --steps 6000 --out build/first
 

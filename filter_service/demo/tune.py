@@ -1,4 +1,4 @@
-"""The second stage of training: the texts learn one more word, for grounds with nothing on them.
+"""Second stage of training: fits the vector of the word "empty" to empty grounds.
 
     python -m filter_service.demo.train --steps 6000 --out build/first
     python -m filter_service.demo.tune --start build/first

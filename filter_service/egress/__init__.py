@@ -1,1 +1,1 @@
-"""Connections to other people's servers: allowed addresses, and the client that keeps to them."""
+"""Outgoing connections: parses URIs, and connects to allowed addresses only."""

@@ -1,4 +1,4 @@
-"""Connections to other people's servers: public addresses only, resolved once and held to."""
+"""Outgoing connections to public addresses only, resolved once and pinned (against SSRF)."""
 
 import socket
 import ssl
@@ -80,7 +80,7 @@ def _trusted() -> ssl.SSLContext:
 
 @dataclass(frozen=True, slots=True)
 class Internet:
-    """How names become addresses, which of them may be connected to, and whom to trust.
+    """How names are resolved, which addresses are allowed, and whose certificates are trusted.
 
     As it is by default it reaches public addresses only. Tests bring their own.
     """

@@ -1,4 +1,4 @@
-"""What a URI says, read strictly, and whether an operator allows its host.
+"""Parses URIs strictly, and checks their hosts against the operator's allow list.
 
 What two parsers could read in two ways is refused here, so that nothing else reads it at all: what
 is connected to and sent is put together from the parts found here.

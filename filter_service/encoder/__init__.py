@@ -1,4 +1,4 @@
-"""The only room that uses open_clip: images and texts in, unit vectors out, one fingerprint."""
+"""The encoder: turns images and texts into unit vectors with an open_clip model."""
 
 from filter_service.encoder.encoder import Encoder, encoder_of, load_encoder
 from filter_service.encoder.phrase_bank import phrases

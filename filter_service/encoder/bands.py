@@ -1,4 +1,4 @@
-"""How far the fast pass may lead from the exact one, measured on probe images.
+"""Measures on probe images how far screening may deviate from float32: the error band.
 
 Both see the same pixels: JPEGs are decoded in full. At half their size it is twice as fast, but
 fine print turns into other patterns there: the bundled model's margins moved by up to 2.7 logits,
@@ -25,7 +25,7 @@ SAFETY = 20.0
 
 
 class Screener(Protocol):
-    """What is measured: an encoder."""
+    """What an encoder has to offer so that its band can be measured."""
 
     input_size: int
 

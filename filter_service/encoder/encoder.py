@@ -1,4 +1,4 @@
-"""An open_clip model in service: a fast look at images, an exact one, and the gap between them."""
+"""An open_clip model in service, with a fast screening pass and an exact float32 pass."""
 
 import copy
 import threading

@@ -1,4 +1,4 @@
-"""Find a model, load it the way open_clip does, and state the facts that make it the same model."""
+"""Finds, loads and fingerprints an open_clip model."""
 
 import difflib
 import hashlib

@@ -1,4 +1,4 @@
-"""The phrase bank: things that a prompt could have named instead."""
+"""The phrase bank: about a thousand noun phrases, from ImageNet's class names."""
 
 import re
 

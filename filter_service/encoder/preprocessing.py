@@ -1,4 +1,4 @@
-"""How images are prepared for a model that is known by name, with weights from a file.
+"""Image preprocessing settings for a named architecture with weights from a file.
 
 open_clip keeps mean, deviation, interpolation, resize mode and QuickGELU with the tag of published
 weights, not with the architecture; weights from a file have no tag, and would silently get CLIP's.

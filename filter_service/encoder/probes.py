@@ -1,4 +1,4 @@
-"""Images made to measure with: how far does a fast way of judging lead from the exact one?"""
+"""Generates the synthetic probe images on which the error of screening is measured."""
 
 import io
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A running check of the fast pass: every image that is confirmed gives a pair of margins."""
+"""Monitors the error of screening in service, by the margins of confirmed images."""
 
 import logging
 import threading
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class MarginPairs:
-    """What was seen since somebody asked last."""
+    """Statistics of the pairs of margins since they were last taken."""
 
     count: int = 0
     outside: int = 0  # of the band as it was then

@@ -1,4 +1,4 @@
-"""Which views an image gives, what each of them shows to a model, and how much all of them do."""
+"""Selects an image's views, makes their pixels for the model, and measures their coverage."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -1,1 +1,1 @@
-"""One file per question that an explanation answers."""
+"""Explanations of flags: relevance maps, words, counterfactuals, regions and their tests."""

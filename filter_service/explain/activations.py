@@ -1,4 +1,4 @@
-"""What one forward pass showed of an image tower, and how it is listened to."""
+"""Records an image tower's activations in one forward pass, by hooks, for its explainer."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""One attention as its pooled token sees it: who it looks at, and what each place writes into it.
+"""The pooled token's attention: its weights, and what each token writes into it.
 
 The pooled token's query is pulled back through the key weights, and the directions through output
 and value weights, to the width of the tokens: one row of attention then costs a few matrix-vector

@@ -1,4 +1,4 @@
-"""One block of timm's transformers as the class token sees it: what its attention wrote there."""
+"""Reads what the attention of one timm transformer block writes into the class token."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What would have to be different: the nearest boundary, image and wording with another answer.
+"""Finds counterfactuals: the nearest stored images and wordings with another answer.
 
 Both ways: of a flagged image it is asked what is clear, of a clear one what would be flagged.
 Every answer is computed again before it is given; where there is none, a sentence says how far was

@@ -1,4 +1,4 @@
-"""Explain what was flagged: map, words, counterfactuals, flip region and proof, in batches."""
+"""Explains flags in batches: map, words, counterfactuals, flip region, faithfulness test."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -50,7 +50,7 @@ class FlaggedClass:
 
 @dataclass(frozen=True)
 class Explanations:
-    """What explaining needs besides the cases; built once for a policy and an encoder."""
+    """Explains flags; built once for a policy and an encoder."""
 
     encoder: "Encoder"
     vectors: PolicyVectors

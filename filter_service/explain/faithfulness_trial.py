@@ -1,4 +1,4 @@
-"""The test of a map: do the marked places matter more to the served model than others?"""
+"""Tests a map: masking its marked places has to cost more margin than masking others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

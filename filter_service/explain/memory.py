@@ -1,4 +1,4 @@
-"""A memory in plain arrays: for use without a database, for the batch at hand, and as the truth."""
+"""Counterfactual search in plain arrays, by brute force and without a database."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

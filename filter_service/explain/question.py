@@ -1,4 +1,4 @@
-"""One image and one class: what is asked of them, and how far away another answer begins."""
+"""One image and one class: its margin, and its distance to the decision boundary."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Which places, when they are gone, change the answer: masked images through the served model."""
+"""Finds the smallest regions whose masking clears a flag, or that keep it by themselves."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which pixels: maps of signed logits that add up, with a remainder, to the score that was served.
+"""Relevance maps: signed logits of each place that add up, with a remainder, to the score.
 
 One float32 forward gives the embedding and the activations; when the embedding is known, so are
 the margin's directions, and the maps of all classes follow by linear algebra. How a tower is read

@@ -1,4 +1,4 @@
-"""Rules that turn what one forward pass showed into maps: no second pass, all classes at once.
+"""Rules that turn one forward pass's activations into relevance maps of all classes.
 
 Each takes a tower's reading and the directions pulled back to its pooled token, and gives every
 token a number in logits.

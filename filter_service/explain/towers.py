@@ -1,4 +1,4 @@
-"""How each kind of open_clip image tower is read: one class per kind, in the registry `EXPLAINERS`.
+"""Explainers for each kind of open_clip image tower, in the registry `EXPLAINERS`.
 
 Towers are told apart by their class names, so that open_clip stays the business of the encoder.
 open_clip's own towers are read here, those around one of timm's trunks in `trunks.py`.

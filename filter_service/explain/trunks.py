@@ -1,4 +1,4 @@
-"""How timm's trunks are read inside open_clip's towers: vision transformers and feature maps.
+"""Explainers for timm trunks in open_clip's towers: transformers and feature maps.
 
 Trunks are told apart by their class names, and by how they pool.
 """

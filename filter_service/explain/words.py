@@ -1,4 +1,4 @@
-"""Which words: Shapley values of a prompt's words, exact and, per image, only a dot product.
+"""Shapley values of a prompt's words, folded once into vectors: a dot product per image.
 
 The logit of a prompt is linear in the image vector. So the value of every sub-prompt is folded,
 once per prompt, into one vector per word; an image's Shapley values are products with these.

@@ -1,4 +1,4 @@
-"""Bytes to what viewers show of them: upright frames in sRGB, or a sentence that says why not."""
+"""Decodes image files as viewers show them: upright sRGB frames, or a sentence on why not."""
 
 from filter_service.images.decoding import DECODER as DECODER
 from filter_service.images.decoding import Frame as Frame

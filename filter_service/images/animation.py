@@ -1,4 +1,4 @@
-"""Which frames of an animation are judged: by their time on the screen, and by what changes."""
+"""Selects the frames of an animation to be judged, by display time and by difference."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Points = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """As much of a frame as choosing among many needs."""
+    """A frame's display time and a small copy of it, for choosing among many frames."""
 
     seconds: float  # on the screen
     points: Points  # (SIDE, SIDE, 4), the mean of every part of the frame

@@ -1,4 +1,4 @@
-"""From a file's own colours to sRGB, as browsers convert them."""
+"""Converts pictures from their file's colour space to sRGB, as browsers do."""
 
 import io
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What a file says about its colours, in the order in which browsers believe it."""
+"""Reads what a file states about its colour space, in browsers' order of precedence."""
 
 import struct
 import zlib

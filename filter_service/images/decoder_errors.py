@@ -1,4 +1,4 @@
-"""The one door through which the decoders' errors come: each leaves as a sentence."""
+"""Translates the errors of decoders into UnreadableImage and ImageTooLarge."""
 
 import re
 import struct

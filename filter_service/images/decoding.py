@@ -1,4 +1,4 @@
-"""Bytes to upright frames in sRGB: limits before decoding, every frame decoded."""
+"""Decodes all frames of an image file to upright sRGB, within limits."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass

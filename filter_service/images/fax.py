@@ -1,4 +1,4 @@
-"""Whether a TIFF's fax codes are whole.
+"""Checks that the fax-compressed data of a TIFF are intact.
 
 The decoder of fax codes raises nothing: where the data break, it guesses how to go on, and paints
 the rest white. But the codes of a picture are no matter of choice, so that those of what was

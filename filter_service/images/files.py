@@ -1,4 +1,4 @@
-"""Files on disk: their bytes, and the name that the bytes have."""
+"""Reads image files from disk, and computes the SHA-256 digest that names an image."""
 
 import hashlib
 import stat

@@ -1,4 +1,4 @@
-"""From a decoder's picture to what is seen of it: eight bits, sRGB, laid over a page."""
+"""Flattens decoded frames to 8-bit sRGB, over a light and a dark background."""
 
 from collections.abc import Iterator
 

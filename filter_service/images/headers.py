@@ -1,4 +1,4 @@
-"""Reading a header: which format a file has, and a sentence for those that are not taken."""
+"""Reads file headers: detects the format, and refuses those that are not supported."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""The boxes of an ISO base media file, as far as an AVIF's colours and a film's name need them."""
+"""Parses the boxes of an ISO base media file, for the colour codes of an AVIF."""
 
 import struct
 from collections.abc import Iterator

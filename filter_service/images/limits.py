@@ -1,4 +1,4 @@
-"""What one image may cost."""
+"""Limits on the bytes, pixels and frames of one image."""
 
 from dataclasses import dataclass
 from typing import Self

@@ -1,4 +1,4 @@
-"""Which way up a picture is."""
+"""Reads the EXIF orientation of a picture and turns it upright."""
 
 from collections.abc import Iterator
 

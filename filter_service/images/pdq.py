@@ -1,4 +1,4 @@
-"""PDQ as its authors publish it: luminance, blurred, 64 x 64 of it, its 16 lowest frequencies.
+"""Computes PDQ hashes as its authors do: from the lowest frequencies of the luminance.
 
 To the bit what their program computes: single-precision sums are made in the same order there and
 here, since a frequency near the median would fall on its other side for a rounding.

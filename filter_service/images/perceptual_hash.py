@@ -1,4 +1,4 @@
-"""PDQ, the perceptual hash that moderation services exchange: near-duplicates differ in few bits.
+"""PDQ perceptual hashes of pictures, and in how many bits they differ.
 
 256 bits of the 16 lowest frequencies each way. Copies that were scaled or compressed again differ
 in some ten of them, unrelated pictures in about 128.

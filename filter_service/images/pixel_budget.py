@@ -1,4 +1,4 @@
-"""How many pixels are decoded at the same time: a small file can hold a hundred million."""
+"""Limits how many pixels are decoded at the same time in one process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The chunks of a PNG: which of them a decoder gets, and which say something about colours."""
+"""Parses the chunks of a PNG: drops those not needed for decoding, reads those on colour."""
 
 import struct
 import zlib

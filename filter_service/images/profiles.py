@@ -1,4 +1,4 @@
-"""Colour profiles for files that state their colours in numbers: primaries, and a curve.
+"""Builds ICC colour profiles from primaries and a transfer curve.
 
 A profile made here is read by the same library as those that files bring along.
 """

@@ -1,4 +1,4 @@
-"""Views: the looks that a model takes at an image, each at one frame, or at a part of it."""
+"""Views: the frames and windows of an image that the model is shown, and their coverage."""
 
 import math
 import re
@@ -60,7 +60,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """What is known of an image without its pixels."""
+    """The size and the display time of an image."""
 
     width: int  # pixels of each frame, upright
     height: int

@@ -1,1 +1,1 @@
-"""What platforms submit: files, manifests and addresses become batches of items."""
+"""Intake: files, manifests and URIs become batches of queued items."""

@@ -1,4 +1,4 @@
-"""Closing a batch whose submission ended half-way: it holds what has arrived, and so can finish."""
+"""Closes batches whose submission was cut short, so that they can finish."""
 
 import logging
 import uuid

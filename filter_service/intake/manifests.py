@@ -1,4 +1,4 @@
-"""Manifests as AWS's bulk image analysis reads and writes them: JSON Lines, one image a line.
+"""Reads and writes manifests in the format of AWS's bulk image analysis (JSON Lines).
 
 What comes in is `{"source-ref": ADDRESS}`. What goes out has the same `source-ref`, the labels
 under `detect-moderation-labels`, and what AWS has no place for under its `…-metadata`. A line that

@@ -1,4 +1,4 @@
-"""What a platform does: submit files, ask how they fare, cancel them, try failed ones again."""
+"""Batches of images: submission, status, listing of items, cancellation and retry."""
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -56,7 +56,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Once:
-    """Which request this is: sent again, it has the effect of one."""
+    """The idempotency key of a request: sent again, it has the effect of one."""
 
     owner: str  # whose key it is
     key: str

@@ -1,4 +1,4 @@
-"""The append-only record of everything that happened, and the proof that it stayed as it was."""
+"""The ledger: an append-only, tamper-evident log of events, kept in a Merkle tree."""
 
 from filter_service.ledger.entries import Entry, Event, append, of_item
 

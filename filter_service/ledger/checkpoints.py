@@ -1,4 +1,4 @@
-"""Checkpoints (C2SP tlog-checkpoint): a log's name, how many leaves its tree has, and the root."""
+"""Checkpoints (C2SP tlog-checkpoint): the log's name, the tree's size and its root."""
 
 import re
 from base64 import b64decode, b64encode

@@ -1,4 +1,4 @@
-"""What is written down: an entry that can be sealed, and beside it a payload that can be erased."""
+"""Ledger entries and their erasable payloads: kinds of event, appending, encoding."""
 
 import secrets
 import uuid

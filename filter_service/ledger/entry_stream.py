@@ -1,4 +1,4 @@
-"""Entries as a stream, in the order of the tree: a million of them in a few seconds.
+"""Streams ledger entries in the order of the tree, a million of them in a few seconds.
 
 It goes past SQLAlchemy to the driver, and makes a leaf's bytes without a dictionary on the way.
 """

@@ -1,4 +1,4 @@
-"""The ledger as one plain file, which can be checked without a database.
+"""Exports the ledger to one plain file that can be verified without a database.
 
 Each line is canonical JSON, so that there is one way to write a ledger, and no byte of it that
 could be another without somebody noticing:

@@ -1,4 +1,4 @@
-"""The tree of RFC 9162: hashing, roots, and the two proofs; it knows neither rows nor files.
+"""The Merkle tree of RFC 9162: hashes, roots, inclusion and consistency proofs.
 
 What is read of a stored tree comes through `Read`: the hash of a *complete* subtree, the one over
 the leaves [index * 2**level, (index + 1) * 2**level).

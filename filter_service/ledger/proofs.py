@@ -1,4 +1,4 @@
-"""Proofs: that an item's history is in the tree that was signed, and that nothing was rewritten.
+"""Makes and checks inclusion and consistency proofs, as JSON documents.
 
 A proof is a document of JSON that a person can read and any program can check, without a database.
 """

@@ -1,4 +1,4 @@
-"""Publishing: the sealed ledger outside the database, as a tiled log (C2SP tlog-tiles).
+"""Publishes the sealed ledger outside the database, as a tiled log (C2SP tlog-tiles).
 
     checkpoint                  the newest
     checkpoints/<size>          every one, kept for good

@@ -1,4 +1,4 @@
-"""A folder or an object store, over fsspec, that the sealed ledger is published at."""
+"""Reads and writes the published ledger in a folder or an object store, over fsspec."""
 
 import os
 from collections.abc import Iterable, Iterator

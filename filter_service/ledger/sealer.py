@@ -1,4 +1,4 @@
-"""Sealing: entries get their places in the tree, and the tree a signed checkpoint.
+"""Seals ledger entries: adds them to the Merkle tree and signs a checkpoint.
 
 One sealer works at a time, in transactions that leave all of a checkpoint or nothing. Places are
 given in the order in which entries are found: one whose transaction ends late comes late.

@@ -1,4 +1,4 @@
-"""The keys that sign checkpoints: the file of the one that does, and the record of all that did.
+"""The keys that sign checkpoints: creation, rotation, and which key signs which size.
 
 The rule by which a checkpoint's signatures are judged:
 

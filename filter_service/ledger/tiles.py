@@ -1,4 +1,4 @@
-"""The tree as it is stored and published: tiles of up to 256 hashes (C2SP tlog-tiles).
+"""Tiles of the Merkle tree, up to 256 hashes each (C2SP tlog-tiles): reads and extends them.
 
 A tile of level 0 holds leaf hashes, one of level n hashes of full tiles of level n - 1; what lies
 between is computed. Only the right edge of a level is ever written again, to make it longer.

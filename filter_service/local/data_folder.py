@@ -1,4 +1,4 @@
-"""The data folder of embedded servers: its locks, and the account that owns what runs there.
+"""The data folder of embedded servers: its locks, and the account that owns their files.
 
 Servers never run as root. Where root starts them, an account made for it owns their files, and it
 may be shut out of the data folder, say by a home folder that is closed to others. Nobody's folder

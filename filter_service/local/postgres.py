@@ -1,4 +1,4 @@
-"""Postgres 18 with pgvector in `postgres/`, on a socket that only its account can reach."""
+"""Starts and stops the embedded Postgres 18 with pgvector, on a private socket."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Finding, ending and awaiting the servers' processes, whoever started them."""
+"""Finds, ends and awaits the processes of embedded servers."""
 
 import signal
 import time

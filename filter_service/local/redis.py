@@ -1,4 +1,4 @@
-"""Valkey, the free Redis, in `redis/`, on loopback with a password; Postgres keeps what counts."""
+"""Starts and stops the embedded Valkey, a free Redis, on loopback with a password."""
 
 import secrets
 import signal

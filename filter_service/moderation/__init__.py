@@ -1,4 +1,4 @@
-"""What a worker does: claim queued items under a lease, judge them, record what came out."""
+"""Moderation: claims queued items under a lease, judges them, records the results."""
 
 from filter_service.moderation.classification import Classifier, WorkerContext
 from filter_service.moderation.drain import drain

@@ -1,4 +1,4 @@
-"""One batch through the judge: each image once, policy by policy; no failure touches the others."""
+"""Classifies one batch of claimed items, policy by policy, with failures kept apart."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class Classifier(Protocol[S]):
-    """The model, as this room sees it."""
+    """The interface of the model that judges images."""
 
     def prepare(
         self,

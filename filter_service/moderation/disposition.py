@@ -1,4 +1,4 @@
-"""What follows from a verdict: lists that decide, cases that open, tallies, and who is told."""
+"""What follows from a verdict: hash lists, cases, tallies and webhook events."""
 
 import uuid
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Draining the queue: while the model judges one batch, threads fetch and decode the next."""
+"""Drains the queue: judges one batch while threads fetch and decode the next."""
 
 import time
 from collections.abc import Callable, Iterator

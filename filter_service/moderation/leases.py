@@ -1,4 +1,4 @@
-"""Claims on queued items: each has one holder, who must say now and then that it still lives."""
+"""Leases on queued items: claiming, extending, releasing and postponing them."""
 
 import logging
 import threading

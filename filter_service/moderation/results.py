@@ -1,4 +1,4 @@
-"""Writing down what was judged: one transaction, and only for items that are still ours."""
+"""Records verdicts, vectors and explanations of leased items, in one transaction."""
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence

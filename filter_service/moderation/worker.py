@@ -1,4 +1,4 @@
-"""Everything that a worker process needs, built once and in one place; it knows no Celery."""
+"""The worker: sets up encoder, database and storage once per process, drains the queue."""
 
 from collections.abc import Callable
 from functools import cached_property, partial

@@ -1,4 +1,4 @@
-"""A policy: named, immutable, known by its digest; read from YAML and checked field by field."""
+"""Policies: immutable versions named by their digest, read from YAML and validated."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

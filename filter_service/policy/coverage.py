@@ -1,4 +1,4 @@
-"""How much of an image a policy has looked at."""
+"""Coverage: how much of an image is judged, all of it or what the model's input keeps."""
 
 from enum import StrEnum
 

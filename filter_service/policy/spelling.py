@@ -1,4 +1,4 @@
-"""The sentence for a word that nobody knows: the known one that it is nearest to, and all."""
+"""Error messages for unknown names, with the most similar known one."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The words of the DSA Transparency Database (version 2), as policies spell them.
+"""The vocabulary of the DSA Transparency Database (version 2), as policies spell it.
 
 A policy says `violence`, the database `STATEMENT_CATEGORY_VIOLENCE`: every word knows both.
 """

@@ -1,4 +1,4 @@
-"""What a policy says about statements of reasons: for each class, and for all that are sent."""
+"""The part of a policy on statements of reasons: for each class, and for all notices."""
 
 from typing import Annotated, Literal, Self
 

@@ -1,4 +1,4 @@
-"""What somebody writes for us has no unknown fields; a part of a policy is frozen as well."""
+"""Base classes of pydantic models that refuse unknown fields."""
 
 from typing import Annotated, Any, ClassVar, Self
 

@@ -1,1 +1,1 @@
-"""What is drawn and formatted for people, wherever they read it."""
+"""Rendering for people: pictures, charts, numbers and templates."""

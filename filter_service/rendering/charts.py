@@ -1,4 +1,4 @@
-"""Small drawings of numbers for the pages, as SVG: the sheet colours them, by day and by night.
+"""Draws small SVG charts of numbers for the pages.
 
 Every chart has a title and a description that say what it shows, and the page has its numbers in a
 table, too.

@@ -1,4 +1,4 @@
-"""What a page draws of an explanation: the scale, the words in steps of colour, the proof."""
+"""The view model of an explanation on a page: scale, coloured words, test result."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Numbers, moments and spans of time as people read them, on pages and in files."""
+"""Formats numbers, times and durations for people."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Pictures of an explanation: the map over the image, the region that flips, a card with the rest.
+"""Draws explanations: the map over the image, the flip region, a summary card.
 
 A map is drawn on a fixed scale and never stretched to its own peak: where nothing speaks for a
 class, nothing is coloured. What the model did not see, such as the margins of a centre crop, is

@@ -1,4 +1,4 @@
-"""Names as they came from outside, with nothing in them that acts on whoever reads them."""
+"""Escapes control and invisible characters in untrusted names."""
 
 import unicodedata
 

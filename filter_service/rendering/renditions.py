@@ -1,4 +1,4 @@
-"""The pictures that a browser gets: so blurred that nothing can be recognised, or drawn anew.
+"""Makes the pictures that browsers get: blurred ones, re-encoded originals, layers.
 
 The bytes that somebody submitted never reach a browser: whatever is sent was decoded and encoded
 here, without the original's metadata. A blurred picture is made from a handful of grey points,

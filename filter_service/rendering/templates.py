@@ -1,4 +1,4 @@
-"""Jinja templates with strict names, in which numbers and times are written alike."""
+"""Sets up Jinja: escaping, strict names, and filters for numbers and times."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Retention: how long what is kept, what may not be deleted, and what is erased when asked for."""
+"""Retention: retention rules, legal holds, expiry and erasure."""
 
 from filter_service.retention.erasure import erase, request
 from filter_service.retention.expiry import expire

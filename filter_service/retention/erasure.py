@@ -1,4 +1,4 @@
-"""Erasing an image in all its items: everything that leads to it or was made of it, at once.
+"""Erases an image with all that refers to it or was computed of it, in all its items.
 
 A client erases its own items. Where another client's are of the same image, they are given an empty
 one first, and that one is erased: the other's stay as they are, and nobody learns of them.

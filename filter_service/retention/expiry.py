@@ -1,4 +1,4 @@
-"""What a rule's time is over for is deleted: some images at a time, the rows first, then the bytes.
+"""Deletes what has expired under the retention rules: first the rows, then the bytes.
 
 A pass walks the images from which anything can still be deleted and that are old enough for the
 shortest rule, by the index `images_to_expire`; what is left of an image that has been through does

@@ -1,4 +1,4 @@
-"""Bytes that are nobody's leave the storage, after the rows that spoke of them have changed.
+"""Deletes stored bytes that no image refers to any more.
 
 Whoever deletes them holds the turn of those bytes exclusively and looks whether somebody wants
 them: an image whose bytes are here, or a submission on its way (`db/arrivals.py`), which takes the

@@ -1,4 +1,4 @@
-"""What an erasure or a rule would delete, before it does."""
+"""Previews what an erasure or a retention rule would delete."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

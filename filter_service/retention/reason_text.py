@@ -1,4 +1,4 @@
-"""What somebody says of a hold or an erasure."""
+"""Validates the reason that is given for a hold or an erasure."""
 
 from filter_service.errors import InvalidRequest
 

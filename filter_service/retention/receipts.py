@@ -1,4 +1,4 @@
-"""Receipts: what was erased, what stays and why, and where the ledger says so."""
+"""Receipts of erasures: what was erased, what stays and why, with the ledger's entries."""
 
 import uuid
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How long what is kept: rules for a class and an outcome, of which the most specific one wins."""
+"""Retention rules for a class and an outcome, of which the most specific one applies."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -66,7 +66,7 @@ class RetentionTerms:
 
 @dataclass(frozen=True, slots=True)
 class EffectiveRetentionRule(RetentionTerms):
-    """A rule that holds."""
+    """A retention rule in force."""
 
     id: int = 0
     created_by: str = ""

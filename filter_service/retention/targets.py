@@ -1,4 +1,4 @@
-"""What is erased, and how it is taken apart from what stays."""
+"""The target of an erasure, and its separation from others' items of the same image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

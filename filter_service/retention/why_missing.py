@@ -1,4 +1,4 @@
-"""Saying why something is not here any more."""
+"""Says why a part of an item is gone: erased, or expired under a retention rule."""
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session

@@ -1,1 +1,1 @@
-"""What moderators do: claim, decide, undo; second looks, appeals, look-alikes and lists."""
+"""Human review: cases, decisions, second looks, appeals, similar images and hash lists."""

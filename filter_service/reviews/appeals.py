@@ -1,4 +1,4 @@
-"""Appeals: a platform's user disagrees, and somebody decides who has not decided before."""
+"""Appeals: opens and lists them, and sends the item to a person who has not decided it."""
 
 import uuid
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Who works on which case: claims that last as long as the page of whoever holds them."""
+"""Review cases: claiming under a lease, extending, releasing and handing over."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Decisions: made at once, undone for some seconds, then taking effect."""
+"""Records moderators' decisions, and undoes them while that is possible."""
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence

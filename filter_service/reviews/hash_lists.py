@@ -1,4 +1,4 @@
-"""Lists: images that are always or never to be flagged, with everything that is like them."""
+"""Hash lists: previews, adds, removes and lists entries that block or allow images."""
 
 import math
 import re

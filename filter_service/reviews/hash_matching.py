@@ -1,4 +1,4 @@
-"""Comparing judged images with everything that is listed, without a query for each image."""
+"""Matches judged images with the hash lists, in memory: by digest, PDQ or embedding."""
 
 import math
 from collections import defaultdict
@@ -36,7 +36,7 @@ class Match(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageHashes:
-    """What an image is known by."""
+    """An image's digest, perceptual hash and vectors, by which entries match it."""
 
     digest: str
     pdq: str | None = None  # None: too plain, or not known

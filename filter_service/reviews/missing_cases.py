@@ -1,4 +1,4 @@
-"""Cases for flags that have none: those of versions before there were cases, above all."""
+"""Opens cases for flags that have none, such as those of earlier versions."""
 
 from collections.abc import Callable
 

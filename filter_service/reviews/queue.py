@@ -1,4 +1,4 @@
-"""What waits for review: the cases, who may see which, and in what order."""
+"""The review queue: which cases wait, who may see them, and in what order."""
 
 import base64
 import json

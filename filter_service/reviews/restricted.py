@@ -1,4 +1,4 @@
-"""What is locked away: images of sealed classes, which only custodians may fetch, and say why.
+"""Restricted classes: locks their images away, and gives files to custodians only.
 
 Nothing is computed of them beyond the verdict, nothing of them is shown, and nobody reviews them.
 An image that was judged before, by a policy that sealed nothing, loses what was computed of it; a

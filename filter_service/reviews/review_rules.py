@@ -1,4 +1,4 @@
-"""Rules of the house: when a second look is asked for, and which clear items are drawn."""
+"""Review rules: when a second look is required, and which clear items are sampled."""
 
 import hashlib
 import math
@@ -44,7 +44,7 @@ class SamplingRule:
 
 
 class RuleSubject(Protocol):
-    """What a rule looks at."""
+    """What a rule needs to know of an item."""
 
     @property
     def item_id(self) -> int: ...

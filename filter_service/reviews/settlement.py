@@ -1,4 +1,4 @@
-"""How decisions take effect: a second look, a senior, or an outcome that the platform is told."""
+"""Settles decisions: moves the case to its next stage, or records the final outcome."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Images that look like one: those that wait with it, and those that were decided before it.
+"""Finds similar images: those that wait for review, and those decided before.
 
 Both walk the index of embeddings outwards from the image, so far and no further, and then ask which
 of the images met there wait, or were decided.

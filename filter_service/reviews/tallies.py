@@ -1,4 +1,4 @@
-"""What is counted: differences written as things happen, summed when somebody asks.
+"""Counters of judged, flagged, reviewed and waiting items, stored as increments.
 
 Nobody counts a table and no two writers wait for one row: each adds rows of its own, and `compact`
 puts old ones together. What waits is written by a trigger on the cases themselves.

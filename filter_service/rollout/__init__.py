@@ -1,4 +1,4 @@
-"""Versions of a policy: which one its name means, how two differ, and what a change would do."""
+"""Policy rollout: versions, proposals, comparison, activation and backfill."""
 
 from filter_service.rollout.activation import (
     Flags,

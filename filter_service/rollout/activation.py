@@ -1,4 +1,4 @@
-"""Which version of a policy its name means: proposed by one, activated by another if asked for."""
+"""Proposes, activates and withdraws versions of a policy, and finds the active one."""
 
 import re
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class NamedVersion:
-    """What a name means now."""
+    """The version that a policy's name means now, and the one that is proposed."""
 
     name: str
     digest: str | None  # of the version that is meant; None: the first one is proposed still

@@ -1,4 +1,4 @@
-"""How two versions of a policy differ, field by field, and how one version reads to people."""
+"""Compares two versions of a policy field by field, for people to read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

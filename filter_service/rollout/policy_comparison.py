@@ -1,4 +1,4 @@
-"""What a change of policy would do to stored images: both versions over the same vectors, in numpy.
+"""Compares what two policy versions flag among stored vectors, in numpy.
 
 Every vector is looked at in float16, as it is stored for the search, and in float32 arithmetic.
 That moves a margin by a bound that is known, and whoever is nearer than that to a threshold, or

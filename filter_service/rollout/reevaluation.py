@@ -1,4 +1,4 @@
-"""What becomes of what was judged before, as it was chosen when a version was activated.
+"""Applies a new version of a policy to what was judged before, as chosen at its activation.
 
 In small batches, oldest first: each is one transaction that also says how far it came. So this may
 be killed anywhere and taken up again, and every effect is there once.

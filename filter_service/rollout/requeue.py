@@ -1,4 +1,4 @@
-"""What is done with items that another version answers otherwise: judged anew, or reopened."""
+"""Submits items anew that a new policy version answers otherwise, or reopens their cases."""
 
 import uuid
 from collections.abc import Iterator, Sequence

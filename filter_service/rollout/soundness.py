@@ -1,4 +1,4 @@
-"""What a policy's words are worth to a model, before any image is judged.
+"""Checks a policy's prompts and thresholds for mistakes, before any image is judged.
 
 Words are compared by the cosine of their vectors: 1 where they are the same to the model. Without
 a model it is 1 for the same letters, and 0 for others.

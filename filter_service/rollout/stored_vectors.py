@@ -1,4 +1,4 @@
-"""The stored vectors of an encoder, newest first, in few big pieces; two threads read and compare.
+"""Reads stored vectors in bulk, newest first, and compares two policy versions over them.
 
 One row of the answer holds some thousand vectors: sending each in a row of its own takes longer
 than all the arithmetic. While one thread waits for the database, the other computes.

@@ -1,1 +1,1 @@
-"""Statements of reasons: what the user who is affected is told, and the Union's database."""
+"""Statements of reasons: notices for users, and files for the DSA Transparency Database."""

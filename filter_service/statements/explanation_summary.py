@@ -1,4 +1,4 @@
-"""What an explanation's numbers say in words: where in the picture, and which words."""
+"""Summarises an explanation in words: where in the picture, and which words of the prompt."""
 
 from dataclasses import dataclass
 

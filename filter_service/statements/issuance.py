@@ -1,4 +1,4 @@
-"""Issuing a statement for a decision that restricts, and withdrawing it when that is lifted."""
+"""Issues statements of reasons for restrictions, and withdraws them when these end."""
 
 import logging
 import uuid

@@ -1,4 +1,4 @@
-"""Whose decision may need a statement, or may end one: noted where it is decided."""
+"""Queues items whose statement of reasons may have to be issued or withdrawn."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""The document for the DSA Transparency Database (version 2)."""
+"""Builds the JSON document for the DSA Transparency Database (version 2)."""
 
 from datetime import UTC, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Personal data in a text that is to be published: it is found, and the text refused."""
+"""Detects personal data in texts that are to be published."""
 
 import ipaddress
 import re

@@ -1,4 +1,4 @@
-"""What one statement is made of, read from the record; nothing in it names anybody."""
+"""Collects the facts of a statement of reasons from the record, without personal data."""
 
 import uuid
 from dataclasses import dataclass

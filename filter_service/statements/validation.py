@@ -1,4 +1,4 @@
-"""The rules of the DSA Transparency Database (version 2); every break of one is a sentence.
+"""Validates statements against the rules of the DSA Transparency Database (version 2).
 
 They are those of the database, and some of its documentation's that it does not enforce itself:
 what would be ignored there, or contradicts itself, is refused here.

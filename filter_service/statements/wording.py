@@ -1,4 +1,4 @@
-"""Statements in plain language: the facts, and the notice for the user, as text and as HTML."""
+"""Writes statements in plain language: the facts, and the user's notice as text and HTML."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

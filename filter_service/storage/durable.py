@@ -1,4 +1,4 @@
-"""The one way to write files that are whole under their name and outlast a crash."""
+"""Writes files atomically and durably, so that they outlast a crash."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The rule that turns margins into a verdict, pure, and the values that carry the answer."""
+"""Turns margins into a verdict, and defines verdicts, scores and outcomes."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The stored explanation of one flag: enough to draw its page, and to compute it again."""
+"""The data model of the stored explanation of one flag."""
 
 import base64
 import math

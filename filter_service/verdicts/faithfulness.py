@@ -1,4 +1,4 @@
-"""What the test of a map found, and what follows: is the map faithful, and is it specific?
+"""The results of the faithfulness test, and whether they make a map faithful and specific.
 
 No limit is in logits, so that nothing depends on a model's logit scale; docs/faithfulness.md has
 what was tried and how the limits were chosen.

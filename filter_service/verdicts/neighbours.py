@@ -1,4 +1,4 @@
-"""What lies near a vector: images that were judged, and wordings of the phrase bank."""
+"""Nearest neighbours of a vector: stored images, and wordings of the phrase bank."""
 
 from dataclasses import dataclass
 

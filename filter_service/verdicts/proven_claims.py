@@ -1,4 +1,4 @@
-"""What a record proves, in sentences: each claim stands only where its test was passed."""
+"""Says in sentences what the tests of an explanation have shown."""
 
 from filter_service.verdicts.explanation import BLUR, MEAN_COLOUR, Explanation
 from filter_service.verdicts.faithfulness import Proof

@@ -1,4 +1,4 @@
-"""The web process: every room's routes, put together."""
+"""Creates the web app: the API, the console's pages, metrics and middleware."""
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles

@@ -1,7 +1,7 @@
-"""Webhooks: what happens here is told to the platforms, signed, in order, and until it arrives.
+"""Webhooks: signed notifications of platforms, in order, retried until they arrive.
 
 `announce` writes an event to the outbox in the transaction in which it happened;
-`delivering.deliver_due` sends what is due. Messages follow the Standard Webhooks specification.
+`delivery.deliver_due` sends what is due. Messages follow the Standard Webhooks specification.
 """
 
 from filter_service.webhooks.delivery_log import (

@@ -1,4 +1,4 @@
-"""Sending what is due: claimed under a lease, in order per subject, again and again if need be."""
+"""Delivers due webhooks, under leases, in order per subject, with retries."""
 
 import logging
 import random

@@ -1,4 +1,4 @@
-"""The log of deliveries: every event for an endpoint, every attempt at it, and sending it again."""
+"""The log of webhook deliveries: events, attempts and redelivery."""
 
 import uuid
 from dataclasses import dataclass

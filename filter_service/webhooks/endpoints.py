@@ -1,4 +1,4 @@
-"""Endpoints: where a platform wants to be told, of what, and with which secret."""
+"""Webhook endpoints: adding, listing, removing and retrying them."""
 
 import base64
 import re
@@ -39,7 +39,7 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where somebody wants to be told, as it fares now."""
+    """A webhook endpoint in its present state."""
 
     id: int
     url: str

@@ -1,4 +1,4 @@
-"""The outbox: events, written in the transaction in which they happened, for whoever wants them."""
+"""The outbox: webhook events, written in the transaction in which they happened."""
 
 import uuid
 from collections.abc import Mapping

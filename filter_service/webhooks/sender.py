@@ -1,4 +1,4 @@
-"""One message to one address: signed, within a time, and little of the answer is read."""
+"""Signs one webhook message and sends it, within a time limit."""
 
 import json
 import time
@@ -21,7 +21,7 @@ GONE = 410
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What is sent, and where."""
+    """A webhook message with its address and the secret that signs it."""
 
     url: str
     secret: str
@@ -33,7 +33,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back; no status: nothing did."""
+    """The response to a message; no status: there was none."""
 
     status: int | None
     problem: str | None

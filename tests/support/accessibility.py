@@ -1,4 +1,4 @@
-"""What a page must keep to for everybody: axe-core, widths, focus."""
+"""Accessibility checks of pages: axe-core, widths and keyboard focus."""
 
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page

@@ -1,4 +1,4 @@
-"""Makes a folder of files that may never be called clear, and small good ones to spoil."""
+"""Makes corrupt, foreign and oversized image files, and small good ones to corrupt."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Colour profiles made by hand, as cameras, print shops and those who hide pictures embed them."""
+"""Builds ICC colour profiles by hand: RGB, grey and CMYK."""
 
 import struct
 from functools import cache

@@ -1,4 +1,4 @@
-"""The command line on a real database, as fixtures."""
+"""Fixtures that run the command line on a real database."""
 
 import json
 from contextlib import closing

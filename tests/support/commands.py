@@ -1,4 +1,4 @@
-"""Every command of the program, as typer knows them: the words that call it, and what it takes."""
+"""Lists every command of the command line with its parameters, as typer has them."""
 
 import inspect
 import typing

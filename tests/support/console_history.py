@@ -1,4 +1,4 @@
-"""What people have done in a console: everything that its pages can show has happened."""
+"""Fills a console with decisions, appeals, rules and lists, for its pages to show."""
 
 import random
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A console with the demo's flags waiting in it: judged once, then copied for every test.
+"""A console over the demo's judged samples, copied for every test.
 
 The fixtures are in `tests.support.console_fixtures`.
 """

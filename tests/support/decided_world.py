@@ -1,4 +1,4 @@
-"""Items of every kind with what became of them, written straight into the tables."""
+"""Writes judged, reviewed and appealed items straight into the tables."""
 
 import hashlib
 import itertools

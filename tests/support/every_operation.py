@@ -1,4 +1,4 @@
-"""Every operation of the interface, as its description lists them, and what fits each."""
+"""Calls every operation of the API, with two clients and fitting parameters."""
 
 import string
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ URL = "https://a.example.org/hook"
 
 @dataclass
 class Two:
-    """One who has everything, one who has nothing, and by which names the first one's are known."""
+    """Two clients, one with everything and one with nothing, and the first one's ids."""
 
     app: FastAPI
     a: TestClient

@@ -1,4 +1,4 @@
-"""Items with real pictures and hand-made explanations, without any model."""
+"""Stores items with real pictures and hand-made explanations, without any model."""
 
 import io
 import uuid

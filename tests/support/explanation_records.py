@@ -1,4 +1,4 @@
-"""Explanations as a record stores them, without any model."""
+"""Builds explanation records by hand, without any model."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Servers of somebody else's: a real one on a loopback address, which counts who comes."""
+"""Stand-ins for the Internet: a local HTTP server, a resolver, a network monitor."""
 
 import contextlib
 import sys

@@ -1,4 +1,4 @@
-"""A service in which every operation of the interface finds something."""
+"""An app with one judged batch, in which every operation of the API finds something."""
 
 import uuid
 

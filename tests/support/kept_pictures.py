@@ -1,4 +1,4 @@
-"""Pictures of pages that the documentation keeps."""
+"""Saves screenshots of pages for the documentation."""
 
 import io
 from pathlib import Path

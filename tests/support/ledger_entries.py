@@ -1,4 +1,4 @@
-"""Ledger entries for tests, and a second, slow way to compute what sealing must come to."""
+"""Ledger entries for tests, and a slow reference implementation of the tree's root."""
 
 from hashlib import sha256
 

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of a sealed ledger: one is made, and each test has a copy.
+"""Fixtures of a sealed ledger, which is made once and copied for each test.
 
 A file of tests that wants them says `pytest_plugins = ["tests.support.ledger_fixtures"]`.
 """

@@ -1,4 +1,4 @@
-"""Items of given margins, hashes and vectors, recorded as a worker records them."""
+"""Records items of given margins, hashes and vectors, as a worker records them."""
 
 import uuid
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Made files of every kind that browsers show, for comparing what is judged with what is painted.
+"""Makes image files of every kind, for comparing decoded pictures with browsers' painting.
 
 Each is the same small picture, stored under some format, depth, palette, alpha, orientation or
 colour space; they need not look the same.

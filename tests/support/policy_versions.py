@@ -1,4 +1,4 @@
-"""Two versions of one policy."""
+"""Two versions of one policy, with different thresholds."""
 
 from filter_service.policy import Policy
 from tests.support.simple_classifier import POLICY

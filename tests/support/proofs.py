@@ -1,4 +1,4 @@
-"""Proofs of every kind: passed, failed, of schema 1."""
+"""Sample results of the faithfulness test: passed, failed, and of schema 1."""
 
 from filter_service.verdicts.faithfulness import Drops, FirstProof, Proof
 

@@ -1,4 +1,4 @@
-"""An item that everything has happened to: judged, seen, decided, appealed, told of, sealed."""
+"""Takes an item through its whole history: judged, decided, appealed, announced, sealed."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Cases that wait for review, without anybody having judged an image."""
+"""Makes cases that wait for review, without judging any image."""
 
 import hashlib
 import itertools

@@ -1,4 +1,4 @@
-"""A sealed and published ledger with everything in it, which tests copy and do harm to.
+"""A sealed and published ledger with everything in it, for tests to copy and damage.
 
 The fixtures are in `tests.support.ledger_fixtures`.
 """

@@ -1,4 +1,4 @@
-"""The web process on a real port."""
+"""Runs the web process on a real port."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""A judge without a model: the first word of an image is its margin, as a test wants it."""
+"""A classifier without a model: the first word of an image is its margin."""
 
 import hashlib
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Decisions that ask for statements of reasons, without anybody having judged an image."""
+"""Makes decisions that require statements of reasons, without judging any image."""
 
 import base64
 import uuid

@@ -1,4 +1,4 @@
-"""A small world of vectors in which every counterfactual can be found by looking at everything."""
+"""A small set of vectors in which counterfactuals can be found by brute force."""
 
 import zlib
 from collections.abc import Sequence

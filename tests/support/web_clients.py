@@ -1,4 +1,4 @@
-"""Tests of the web: a service on a real database, and clients who are signed in."""
+"""Test clients of the web: a service on a real database, people signed in, API keys."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Columns of rows as Arrow arrays, put together from their buffers.
+"""Builds Arrow schemas and arrays from the columns of an export, without pandas.
 
 `pyarrow.array` would do, but loads pandas wherever it is installed, which takes 50 MB.
 """

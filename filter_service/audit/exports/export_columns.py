@@ -1,4 +1,4 @@
-"""What a row is: one item, as it stands when it is read; the same in every format."""
+"""The columns of an export: one row for each item, the same in every format."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,7 +21,7 @@ class ColumnType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One value of a row."""
+    """A column of an export: name, type and description."""
 
     name: str
     kind: ColumnType

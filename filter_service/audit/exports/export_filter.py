@@ -1,4 +1,4 @@
-"""Which rows somebody wants: checked, and resolved to ids before the first row is read."""
+"""Export filters: validated, resolved to ids, and turned into SQL conditions."""
 
 import re
 import uuid
@@ -28,7 +28,7 @@ class PeriodBasis(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ExportFilter:
-    """What narrows an export; None: does not."""
+    """The conditions of an export; None: no restriction."""
 
     since: datetime | None = None
     until: datetime | None = None  # before it

@@ -1,4 +1,4 @@
-"""An export from its beginning to its end, both of which are in the ledger."""
+"""Runs one export, and records its beginning and its end in the ledger."""
 
 import uuid
 from collections.abc import Iterator

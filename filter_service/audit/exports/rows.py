@@ -1,4 +1,4 @@
-"""The rows of an export, in the order of items: chunk after chunk, none remembered.
+"""Reads the rows of an export chunk by chunk, in the order of items and in constant memory.
 
 Each chunk is a short transaction of its own, so an export of hours holds nothing up. A row says
 how its item stood when its chunk was read; items that are submitted after the export began are not

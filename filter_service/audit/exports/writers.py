@@ -1,4 +1,4 @@
-"""Writers: chunks of rows to JSON Lines, CSV or Parquet, as bytes that can be sent on at once.
+"""Writes the rows of an export as JSON Lines, CSV or Parquet, as a stream of bytes.
 
 In CSV a text that a spreadsheet would take for a formula gets one apostrophe in front, which makes
 it a text there; so does a text that begins with an apostrophe, so that taking one away always

@@ -1,4 +1,4 @@
-"""The decision record: an item's whole life on one page, each line with its place in the ledger."""
+"""The decision record: an item's whole history on one page, each line with its ledger entry."""
 
 from filter_service.audit.record.item_history import ItemHistory, read
 

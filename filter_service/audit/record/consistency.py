@@ -1,4 +1,4 @@
-"""Whether what the tables say of an item is what the ledger says: what can differ is told apart."""
+"""Checks that an item's database rows agree with its ledger entries."""
 
 import math
 from collections.abc import Iterator, Sequence

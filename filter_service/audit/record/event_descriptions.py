@@ -1,4 +1,4 @@
-"""What happened, in a sentence for a reader who was not there: one for every kind of entry."""
+"""Describes every kind of ledger event in a sentence for readers."""
 
 import re
 from collections.abc import Mapping

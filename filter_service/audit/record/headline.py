@@ -1,4 +1,4 @@
-"""What was decided about an item, in a sentence or three."""
+"""Summarises what was decided about an item, in one to three sentences."""
 
 from filter_service.audit.record.item_history import ItemHistory
 from filter_service.ledger import Event

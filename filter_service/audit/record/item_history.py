@@ -1,4 +1,4 @@
-"""An item's whole life, read in one transaction: what the tables hold and what the ledger says."""
+"""Reads an item's whole history, from tables and ledger, in one transaction."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where an entry stands in the sealed tree, and whether it still stands there as it was sealed."""
+"""Finds entries' positions in the Merkle tree, and checks their inclusion proofs."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""The record as one file: no address outside it, every picture and every proof inside."""
+"""Writes a decision record as one self-contained HTML file, with all pictures and proofs."""
 
 import json
 import re

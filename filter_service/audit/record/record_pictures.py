@@ -1,4 +1,4 @@
-"""The pictures of a record: addresses on a page, and the pictures themselves in a file."""
+"""The pictures of a decision record: links on a page, embedded images in a file."""
 
 import base64
 from collections.abc import Callable

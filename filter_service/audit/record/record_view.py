@@ -1,4 +1,4 @@
-"""The record as its templates want it: chapters of lines, evidence, and what does not agree."""
+"""The view model of a decision record: chapters, lines, evidence and inconsistencies."""
 
 import json
 from collections import defaultdict

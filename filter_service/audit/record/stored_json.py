@@ -1,4 +1,4 @@
-"""What is stored as JSON: somebody may have changed it, and the record still has to be shown."""
+"""Parses stored JSON tolerantly, since a record must be shown even if it was tampered with."""
 
 import json
 import re

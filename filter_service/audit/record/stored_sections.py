@@ -1,4 +1,4 @@
-"""The parts of an item's record that tables hold: what judged it, who decided, who was told."""
+"""Reads an item's judgement, decisions, notifications, holds and erasures from the tables."""
 
 import uuid
 from collections import defaultdict
@@ -94,7 +94,7 @@ class StatementSection:
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """What people did about it."""
+    """Human decisions about the item: reviews, outcome, appeals and statements."""
 
     reviews: tuple[ReviewSection, ...]
     waits: str | None  # the stage of its case
@@ -118,7 +118,7 @@ class NotificationSection:
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """What keeps it, what has forgotten it, and what it was judged anew as."""
+    """Holds and erasures of the item's image, and items that supersede it."""
 
     holds: tuple[LegalHold, ...]
     erasures: tuple[Erasure, ...]

@@ -1,1 +1,1 @@
-"""Computing again what was decided, from the stored bytes, and comparing it with the record."""
+"""Replay: recomputes decisions from the stored bytes and compares them with the record."""

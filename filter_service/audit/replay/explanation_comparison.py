@@ -1,4 +1,4 @@
-"""One explanation on record beside the one that is computed now."""
+"""Compares a recorded explanation with the recomputed one."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What stands on record about one item, as far as computing it again needs it."""
+"""Reads what is recorded of an item for its replay, or says why it cannot be replayed."""
 
 import uuid
 from collections.abc import Collection, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Recorded beside computed: what differs by more than is allowed, and by how much at most."""
+"""Collects the differences between recorded and recomputed values, within tolerances."""
 
 import math
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The replay of items: compute again, compare, and write down that it was done."""
+"""Replays items: recomputes, compares with the record, and notes the result in the ledger."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -62,7 +62,7 @@ class ReplayedItem:
 
 @dataclass(frozen=True)
 class Replay:
-    """Items computed again, with what that takes."""
+    """Replays items with an encoder and the stored bytes."""
 
     sessions: Sessions
     storage: Storage
@@ -165,7 +165,7 @@ def _note(session: Session, record: OnRecord, done: ReplayedItem) -> None:
 
 
 class Total:
-    """What came of all items together, in constant memory."""
+    """The results of a replay of many items, summed in constant memory."""
 
     def __init__(self) -> None:
         self.results: Counter[str] = Counter()

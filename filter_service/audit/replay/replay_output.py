@@ -1,4 +1,4 @@
-"""What a replay found, for people and for programs."""
+"""Formats the results of a replay, as text for people and as JSON for programs."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an explanation names besides its own image, scored again: images, wordings, a region.
+"""Recomputes the scores of other images, wordings and regions that an explanation names.
 
 Nothing is searched for: since the item was judged the memory has grown, and would answer otherwise.
 """
@@ -34,7 +34,7 @@ from filter_service.verdicts.explanation import (
 
 @dataclass(frozen=True)
 class Rescorer:
-    """Where the images are that explanations name, and who scores them."""
+    """Recomputes the margins of images, wordings and regions with the encoder."""
 
     sessions: Sessions
     storage: Storage

@@ -1,4 +1,4 @@
-"""Which items are replayed: all, or a sample that anybody can draw again."""
+"""Selects the items to replay: all, or a random sample that can be drawn again."""
 
 import uuid
 from collections.abc import Iterator

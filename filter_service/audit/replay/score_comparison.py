@@ -1,4 +1,4 @@
-"""Verdict, scores and what the ledger says of them, beside what is computed now."""
+"""Compares recorded verdict and scores, and their ledger entries, with recomputed ones."""
 
 import numpy as np
 import numpy.typing as npt

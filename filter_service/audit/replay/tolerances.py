@@ -1,4 +1,4 @@
-"""How far a number computed again may lie from the one on record, and why so far."""
+"""The tolerances of a replay: how far recomputed numbers may deviate, and why."""
 
 from dataclasses import dataclass
 

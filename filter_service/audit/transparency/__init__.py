@@ -1,4 +1,4 @@
-"""Transparency figures: how a period went, each figure with what it means and how sure it is."""
+"""Transparency figures of a period, with definitions and confidence intervals."""
 
 from filter_service.audit.transparency.definitions import Unit
 from filter_service.audit.transparency.sums import Period

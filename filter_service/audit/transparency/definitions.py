@@ -1,4 +1,4 @@
-"""What each figure means, in a sentence that stands beside it on the page and in the file."""
+"""The definition of each transparency figure, shown beside it on the page and in the file."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,7 +14,7 @@ class Unit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FigureDefinition:
-    """A figure before it is counted."""
+    """The definition of one figure: key, title, unit and meaning."""
 
     key: str
     title: str

@@ -1,4 +1,4 @@
-"""How sure a share is that was counted on some of the cases: 95 % intervals."""
+"""95 % confidence intervals of shares: Wilson's, and those of stratified samples."""
 
 import math
 from collections.abc import Sequence

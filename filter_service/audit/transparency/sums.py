@@ -1,4 +1,4 @@
-"""What the figures are made of: sums that the database makes, in one look at one moment."""
+"""Counts what happened in a period, in SQL, for the transparency report."""
 
 import math
 from collections import defaultdict
@@ -20,7 +20,7 @@ DAYS = 30  # of a period that nobody has chosen
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """From a moment on, and before another."""
+    """A period of time: from a moment on, and before another."""
 
     since: datetime
     until: datetime
@@ -51,7 +51,7 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """So many items were judged alike, and it came to the same with them."""
+    """How many items have the same judgement and the same outcome."""
 
     verdict: str
     class_name: str | None  # flagged for it, or drawn for review because of it

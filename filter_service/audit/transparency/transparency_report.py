@@ -1,4 +1,4 @@
-"""The report of a period: every figure with its definition and, where it is an estimate, how sure.
+"""Builds the transparency report of a period: figures, definitions and intervals.
 
 It gives what article 15(1)(e) of the Digital Services Act asks for: "indicators of the accuracy
 and the possible rate of error of the automated means".

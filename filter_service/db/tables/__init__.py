@@ -1,4 +1,4 @@
-"""The rows, one file for each room that writes them.
+"""The database's tables as SQLAlchemy classes, one file for each part of the service.
 
 All are declared as soon as this package is imported, since they refer to each other.
 """

@@ -1,4 +1,4 @@
-"""Clients, people and API keys."""
+"""Tables of clients, people, log-ins and API keys."""
 
 from datetime import date, datetime
 
@@ -15,7 +15,7 @@ from filter_service.db.tables.columns import Digest, Table, big_id, now, of_clie
 
 
 class Client(Table):
-    """Whoever submits here with one or more keys, and sees nothing of the others."""
+    """A client, which submits with its API keys and sees nothing of the others."""
 
     __tablename__ = "clients"
     id: Mapped[small_id]
@@ -25,7 +25,7 @@ class Client(Table):
 
 
 class Person(Table):
-    """Somebody who works here; passwords are hashed, or an identity provider vouches."""
+    """A user account; its password is hashed, or an identity provider vouches."""
 
     __tablename__ = "people"
     id: Mapped[small_id]

@@ -1,4 +1,4 @@
-"""What platforms submitted, and what of it waits."""
+"""Tables of batches, items, the queue, idempotency keys and pending fetches."""
 
 import uuid
 from datetime import date, datetime

@@ -1,4 +1,4 @@
-"""Types of columns, and the parent of every table.
+"""Column types, and the base class of every table.
 
 The migrations are what makes these tables; a test keeps the two equal. Comments stand where a name
 is not enough.

@@ -1,4 +1,4 @@
-"""What encoders measured: vectors, scores, phrases, and the check of the fast pass."""
+"""Tables of encoders, vectors, scores, the phrase bank and screening checks."""
 
 from datetime import datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""Stored explanations."""
+"""The table of stored explanations."""
 
 from sqlalchemy import (
     ForeignKey,

@@ -1,4 +1,4 @@
-"""Stored images, and bytes that belong to none."""
+"""Tables of stored images, and of stored bytes that belong to no image."""
 
 from datetime import datetime
 

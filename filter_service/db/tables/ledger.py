@@ -1,4 +1,4 @@
-"""The ledger: entries, their places in the tree, checkpoints and signers."""
+"""Tables of the ledger: entries, positions in the tree, tiles, checkpoints and signers."""
 
 import uuid
 from datetime import datetime

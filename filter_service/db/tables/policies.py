@@ -1,4 +1,4 @@
-"""Versions of policies, and which one a name means."""
+"""Tables of policies, their classes, versions and activations."""
 
 import uuid
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Retention rules, legal holds and erasures."""
+"""Tables of retention rules, legal holds and erasures."""
 
 import uuid
 from datetime import datetime

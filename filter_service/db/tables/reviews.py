@@ -1,4 +1,4 @@
-"""Cases, decisions, appeals, rules, lists and what is locked away."""
+"""Tables of cases, reviews, appeals, review rules, hash lists and restricted items."""
 
 import uuid
 from datetime import datetime
@@ -208,7 +208,7 @@ class Tally(Table):
 
 
 class Restriction(Table):
-    """An item of a class whose images nobody sees: kept for the time its policy says."""
+    """An item of a restricted class, kept for the time its policy says."""
 
     __tablename__ = "sealed_items"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""Statements of reasons."""
+"""Tables of issued statements of reasons, and of items whose statement is due."""
 
 import uuid
 from datetime import datetime

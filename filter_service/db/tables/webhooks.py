@@ -1,4 +1,4 @@
-"""Endpoints, events and their deliveries."""
+"""Tables of webhook endpoints, outbox events, deliveries and attempts."""
 
 import uuid
 from datetime import datetime
@@ -18,7 +18,7 @@ from filter_service.db.tables.columns import Table, big_id, now, small_id
 
 
 class WebhookEndpoint(Table):
-    """Where a platform wants to be told."""
+    """A webhook endpoint of a platform."""
 
     __tablename__ = "webhook_endpoints"
     __table_args__ = (Index("endpoints_of_client", "client_id", "id"),)

@@ -1,1 +1,1 @@
-"""What is asked about one decision on demand: too dear for every flag."""
+"""Analyses of one decision on demand, which cost too much to be made for every flag."""

@@ -1,4 +1,4 @@
-"""What CoCa would say of an image, and where its text decoder looked as it wrote each word.
+"""Captions an image with CoCa, with an attention map for each word.
 
 The decoder does not see places: it attends to the image pooler's queries, and these attend to the
 places. The two attentions are multiplied. As both are means over heads, the product is the mean,

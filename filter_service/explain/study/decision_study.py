@@ -1,4 +1,4 @@
-"""Everything that can be asked about one decision: the record, and what is too dear for every flag.
+"""Runs every analysis of one decision: the record, and those too costly for every flag.
 
 Each part stands by itself: what cannot be told of a model is left out, and a sentence says why.
 """

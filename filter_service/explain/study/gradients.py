@@ -1,4 +1,4 @@
-"""Maps from gradients of the whole tower: for the audit, since each costs several passes.
+"""Gradient-based maps: integrated gradients, Grad-CAM and gradient-weighted attention.
 
 The forward pass is the served one, with gradients switched on for a copy of the pixels.
 """

@@ -1,4 +1,4 @@
-"""Every map there is, by name, behind one contract: images and directions in, maps out.
+"""All relevance-map methods by name, behind one interface.
 
 The default is the service's; the others are for the audit, and to be measured against. What a
 method cannot do on a tower, it refuses with a sentence.

@@ -1,4 +1,4 @@
-"""Maps from masked images: what the served model says when places are missing.
+"""Perturbation-based maps from masked images: RISE, Kernel SHAP, LIME and occlusion.
 
 One set of masked embeddings, drawn once per image, serves every class and every regression on it.
 For the audit, since it costs hundreds of forward passes.

@@ -1,4 +1,4 @@
-"""The difference between an image and its counterfactual in words: three to five phrases.
+"""Explains the difference between an image and its counterfactual by three to five phrases.
 
 The difference of the two vectors is projected onto a few phrases of the bank, chosen one after
 another so that the projection accounts for the difference of the margins. The weights are those of

@@ -1,4 +1,4 @@
-"""Which one or two words of a prompt turn the answer: deleted, or put in place of others.
+"""Finds the edits of one or two words of a prompt that change the answer.
 
 Every edit is encoded as the policy would word it, with the class's templates, and kept only if the
 real margin with it lies on the other side of the threshold.

@@ -1,4 +1,4 @@
-"""Fetching what URIs refer to: from allowed hosts only, at public addresses only, within limits.
+"""Fetches images from URIs: allowed hosts and public addresses only, within limits.
 
 `check` says whether a URI may be fetched at all, `get` fetches one, `fetch_due` those that wait.
 """

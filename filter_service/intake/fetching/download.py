@@ -1,4 +1,4 @@
-"""One download within its limits: host, addresses, redirects, bytes, encoding and time."""
+"""Downloads one URI, with limits on host, redirects, bytes, encoding and time."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager

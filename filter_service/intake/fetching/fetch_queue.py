@@ -1,4 +1,4 @@
-"""The fetches that wait: each has one holder at a time, and is tried again until it is hopeless."""
+"""Works off the queue of pending fetches, with claims and retries."""
 
 import time
 from collections.abc import Callable, Sequence

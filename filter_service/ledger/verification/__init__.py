@@ -1,4 +1,4 @@
-"""Verifying: everything that was sealed is what is there now, looked at and never touched."""
+"""Verifies that the ledger is as it was sealed; nothing is written."""
 
 from filter_service.ledger.verification.export_check import verify_export
 from filter_service.ledger.verification.verification import verify

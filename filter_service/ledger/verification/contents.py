@@ -1,4 +1,4 @@
-"""What entries speak of: payloads, explanations, statements, policies are as committed to.
+"""Verifies payloads, explanations, statements and policies against ledger entries.
 
 Something that is missing is excused by an entry that says that it was deleted.
 """
@@ -82,7 +82,7 @@ class Excuse(NamedTuple):
 
 
 class Contents:
-    """Looks at what entries speak of, some thousand at once."""
+    """Verifies what entries refer to, some thousand at once."""
 
     def __init__(self, session: Session, faults: Faults) -> None:
         self.erased = self.explanations = self.policies = 0

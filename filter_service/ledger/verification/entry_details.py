@@ -1,4 +1,4 @@
-"""What entries tell, as far as it can be read, and where they stand."""
+"""Parses the details of ledger entries tolerantly, and words their positions."""
 
 import json
 from math import inf

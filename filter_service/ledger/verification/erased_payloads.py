@@ -1,4 +1,4 @@
-"""Payloads that are missing from a stream of entries, and the entries that say why."""
+"""Matches missing payloads with the entries that record their erasure."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from filter_service.ledger.verification.contents import OVERLAP
 
 @dataclass(slots=True)
 class Erasures:
-    """Matches them without looking back; it remembers only items of which something was erased."""
+    """Matches payloads in one pass, remembering only items of which something was erased."""
 
     explained: int = 0
     unproven: int = 0  # only an entry that is not sealed says why

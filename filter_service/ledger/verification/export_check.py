@@ -1,4 +1,4 @@
-"""An export is what was sealed, checked byte by byte and without a database."""
+"""Verifies an exported ledger file, byte by byte and without a database."""
 
 import json
 from collections.abc import Callable, Sequence

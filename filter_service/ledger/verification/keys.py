@@ -1,4 +1,4 @@
-"""Who may have signed: the first key, and every key that one before it handed over to."""
+"""Tracks which keys may sign checkpoints, through every key rotation."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What was published outside the database, as it is read to compare."""
+"""Reads the published ledger, to compare it with the database."""
 
 import re
 from array import array

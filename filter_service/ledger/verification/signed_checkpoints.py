@@ -1,4 +1,4 @@
-"""The tree against the checkpoints, those in the database and those that were published."""
+"""Verifies the Merkle tree against stored and published checkpoints."""
 
 from array import array
 from bisect import bisect_left, bisect_right

@@ -1,4 +1,4 @@
-"""Statements of reasons: each says what was issued, and stands or not, as entries tell."""
+"""Verifies statements of reasons against their ledger entries."""
 
 from collections.abc import Sequence
 from math import inf
@@ -35,7 +35,7 @@ _UNTOLD = f"""
 
 
 class Statements:
-    """Compares them with their entries, some thousand at once."""
+    """Compares statements with their entries, some thousand at once."""
 
     def __init__(self, session: Session, faults: Faults) -> None:
         self.intact = 0  # what they say is what was committed to

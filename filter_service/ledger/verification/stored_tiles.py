@@ -1,4 +1,4 @@
-"""Entries against the stored tiles: which one is not what was sealed."""
+"""Verifies ledger entries against the stored tiles, and names those that differ."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

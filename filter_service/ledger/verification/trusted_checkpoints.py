@@ -1,4 +1,4 @@
-"""Checkpoints that an auditor kept elsewhere, against the tree as it grows."""
+"""Verifies the Merkle tree against checkpoints that an auditor kept elsewhere."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from filter_service.ledger.notes import split
 
 
 class TrustedCheckpoints:
-    """Whatever else was rewritten, and by whom: these are as whoever checks saw them."""
+    """Compares the growing tree with checkpoints that an auditor kept."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         """InvalidRequest when a file holds no checkpoint."""

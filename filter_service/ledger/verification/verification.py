@@ -1,4 +1,4 @@
-"""One look at the whole ledger, in the order of the tree and in constant memory."""
+"""Verifies the whole ledger in one pass, in the tree's order and in constant memory."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta

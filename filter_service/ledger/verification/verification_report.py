@@ -1,4 +1,4 @@
-"""What was found: the places that are not as they were, and what was looked at."""
+"""The report of a verification: faults, warnings, and counts of what was checked."""
 
 from dataclasses import dataclass, field
 from heapq import heappush, heappushpop

@@ -1,4 +1,4 @@
-"""The description of the interface: `/openapi.json` for programs, `/docs` for people."""
+"""The API's documentation: `/openapi.json` for programs, `/docs` for people."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Erasure over HTTP: a platform asks that what it submitted is forgotten, and gets a receipt."""
+"""Erasure over HTTP: a platform has its item's image erased, and gets a receipt."""
 
 import uuid
 from datetime import datetime

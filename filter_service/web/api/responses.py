@@ -1,4 +1,4 @@
-"""What the interface answers with, as its description says."""
+"""Response models of the API, and how rows of the database become them."""
 
 import uuid
 from collections.abc import Iterable

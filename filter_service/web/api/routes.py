@@ -1,4 +1,4 @@
-"""The routes of the interface, in the order in which its description shows them."""
+"""All resources of the API, in the order of its documentation."""
 
 from filter_service.web.api import (
     appeals,

@@ -1,4 +1,4 @@
-"""Reading what a platform orders: files, addresses or a manifest, with a policy and how urgent."""
+"""Parses submissions: files, URIs or a manifest, with a policy and a priority."""
 
 import hashlib
 import json

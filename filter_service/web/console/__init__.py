@@ -1,1 +1,1 @@
-"""The pages for people: server-rendered, with a little JavaScript of our own."""
+"""The console: server-rendered pages for people, with a little JavaScript of our own."""

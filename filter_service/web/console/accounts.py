@@ -1,4 +1,4 @@
-"""People and API keys, for admins."""
+"""Admin pages for user accounts and API keys."""
 
 import re
 from collections.abc import Callable
@@ -37,7 +37,7 @@ PAGE = 50
 
 @dataclass(frozen=True, slots=True)
 class OneTimeSecret:
-    """What is shown once, and to whom it belongs."""
+    """A password or key that is shown once, and whose it is."""
 
     name: str
     secret: str

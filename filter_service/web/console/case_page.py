@@ -1,4 +1,4 @@
-"""Everything that the page of one item tells, read in one transaction."""
+"""Reads everything that the page of one item shows, in one transaction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

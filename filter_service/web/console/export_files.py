@@ -1,4 +1,4 @@
-"""Exports over HTTP: the file leaves while it is still being written, however long it gets."""
+"""Exports over HTTP, streamed to the browser while they are being written."""
 
 from datetime import UTC, datetime
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The form of an export: what narrows it, and what its columns mean."""
+"""The page with the form of an export: its filters, formats and columns."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""One case: its page, and deciding it.
+"""The page of one case: claiming, deciding, undoing, handing over and unblurring.
 
 The page works as plain forms; a script that sends the same forms and asks for JSON gets the address
 of the next case instead of being sent there.

@@ -1,4 +1,4 @@
-"""Signing in and out, by password or by the identity provider, and one's own password."""
+"""Log-in pages: by password or identity provider, log-out, and changing one's password."""
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode

@@ -1,4 +1,4 @@
-"""How it goes: what waits, what is flagged and overturned, and what could not be judged."""
+"""The overview page: waiting, flagged, overturned and undetermined items, in figures."""
 
 from collections import defaultdict
 from dataclasses import dataclass

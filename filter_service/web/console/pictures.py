@@ -1,4 +1,4 @@
-"""Pictures over HTTP: blurred for everybody who may see the item, and what is drawn over them."""
+"""Serves pictures: blurred ones, revealed originals, and layers with explanations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

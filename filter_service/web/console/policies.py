@@ -1,4 +1,4 @@
-"""Policies: which version each name means, how versions differ, and what a change would do."""
+"""Policy pages: versions, differences, proposals, activation and preview of a change."""
 
 from typing import Annotated
 from urllib.parse import quote, urlencode

@@ -1,4 +1,4 @@
-"""What a change of policy would do to stored images, as far as somebody may see it."""
+"""Previews a policy change on stored images, as far as the person may see them."""
 
 import threading
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The queue of cases: what waits, in which order, and starting with the first of them."""
+"""The page of the review queue: waiting cases, filters, and claiming the next one."""
 
 import uuid
 from collections.abc import Mapping

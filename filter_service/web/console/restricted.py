@@ -1,4 +1,4 @@
-"""What is locked away, for custodians: what is known of each item, and its file for a reason."""
+"""Custodians' pages for restricted items, whose files are given out for a reason."""
 
 from typing import Annotated
 

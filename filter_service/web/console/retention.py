@@ -1,4 +1,4 @@
-"""Retention rules, legal holds, erasures and their receipts, for whoever answers for them."""
+"""Pages for retention rules, legal holds, erasures and receipts."""
 
 import uuid
 from dataclasses import dataclass

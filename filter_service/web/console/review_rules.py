@@ -1,4 +1,4 @@
-"""Lists of images, and the rules that ask for a second look or draw a sample."""
+"""Pages for hash lists, and for the rules on second looks and samples."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The routes of the pages for people."""
+"""All pages of the console."""
 
 from filter_service.web.console import (
     accounts,

@@ -1,4 +1,4 @@
-"""Search: stored images like some words, like a file, or like an item, all of them blurred."""
+"""The search page: blurred stored images similar to words, to a file or to an item."""
 
 import threading
 from collections.abc import Callable
@@ -82,7 +82,7 @@ class SearchResults:
 
 @dataclass
 class Warm:
-    """The model behind the search: loaded behind somebody's back, so that nobody waits blindly."""
+    """Loads the model for the search in the background, so that nobody waits blindly."""
 
     seeker: QueryEncoder
     _done: threading.Event = field(default_factory=threading.Event)
@@ -116,7 +116,7 @@ class Warm:
 
 @dataclass(frozen=True, slots=True)
 class UploadedFile:
-    """What came with the form."""
+    """The uploaded file, and the client that the search is narrowed to."""
 
     data: bytes
     client: str

@@ -1,4 +1,4 @@
-"""What a search finds: the items of an image that somebody may see, and an item's own vector."""
+"""Finds the items of an image that a person may see, and an item's own vector."""
 
 from collections import defaultdict
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""An item's statement of reasons: what its user is told, and what the Union's database gets."""
+"""The page of an item's statement of reasons: the user's notice and the document."""
 
 import json
 import uuid

@@ -1,1 +1,1 @@
-"""What every answer of the web process needs: access, paging, problems, headers, metrics."""
+"""What all web routes share: access, paging, errors, headers, uploads and metrics."""

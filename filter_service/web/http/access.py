@@ -1,4 +1,4 @@
-"""Who is asking: a person with a session cookie, or a platform with an API key."""
+"""Authenticates requests, by session cookie or API key, and checks abilities and CSRF."""
 
 import hmac
 from collections.abc import Callable
@@ -27,7 +27,7 @@ _bearer = HTTPBearer(
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever sent a request."""
+    """The authenticated sender of a request: a person or an API key."""
 
     actor: str  # how the ledger calls them: "person LOGIN" or "key NAME"
     role: Role

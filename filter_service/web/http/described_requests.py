@@ -1,4 +1,4 @@
-"""What the description of the interface does not name is refused: parameters and bodies."""
+"""Refuses parameters and body fields that the OpenAPI description does not name."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""For the operator's machines: `/metrics` for Prometheus, `/live` and `/ready`."""
+"""Monitoring: `/metrics` for Prometheus, `/live` and `/ready`."""
 
 import logging
 from collections.abc import Iterator

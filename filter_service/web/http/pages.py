@@ -1,4 +1,4 @@
-"""The console's pages: their templates, and what every page knows."""
+"""Renders the console's pages: templates, navigation, and what all pages share."""
 
 from dataclasses import dataclass
 from functools import cache

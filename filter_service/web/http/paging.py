@@ -1,4 +1,4 @@
-"""Pages by the last key of the one before: an opaque text that only this service reads."""
+"""Cursors for paging: the last key of a page, as an opaque text."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Errors as sentences: problem details (RFC 9457) for programs, a page for people."""
+"""Error responses: problem details (RFC 9457) for programs, a page for people."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Which items somebody may see: none flagged for a class closed to them, nor what is sealed."""
+"""Row access: which items a caller may see, by client, class and restriction."""
 
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session

@@ -1,4 +1,4 @@
-"""Around every request: a strict Content-Security-Policy on the answer, and no endless body."""
+"""Middleware: security headers on every answer, and a limit on the size of bodies."""
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders

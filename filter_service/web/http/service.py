@@ -1,4 +1,4 @@
-"""What the pages and the interface work with, made once for each web process."""
+"""What all web routes work with: settings, database, image store and query encoder."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from filter_service.storage import Storage
 
 @dataclass(frozen=True)
 class Service:
-    """Database, images, workers and a seeker."""
+    """Settings, database, image store, notification of workers, and query encoder."""
 
     settings: Settings
     sessions: Sessions

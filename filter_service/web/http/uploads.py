@@ -1,4 +1,4 @@
-"""The body of a request, streamed to one temporary file: its parts, or the whole of it.
+"""Streams the body of a request, or the parts of a form, to one temporary file.
 
 A thousand files cost one open file and no memory, whatever their sizes, and what is too much is
 refused as soon as it is too much.

@@ -1,4 +1,4 @@
-"""How the model came to a decision: what layers, heads and neurons did, where it rests."""
+"""Mechanistic analysis of a decision: layers, heads, neurons and causal tracing."""
 
 from filter_service.explain.study.inside.causal_tracing import (
     Patch,

@@ -1,4 +1,4 @@
-"""Which layer and place the answer rests on: states of a clean run, put into a corrupted one.
+"""Causal tracing by activation patching: which layer and place carry the decision.
 
 Causal tracing after Meng et al., "Locating and Editing Factual Associations in GPT" (NeurIPS 2022);
 the corrupted image lacks what the decision is about instead of being noisy. Attribution patching

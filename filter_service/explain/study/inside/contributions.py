@@ -1,4 +1,4 @@
-"""What every layer and head added to the score: an account that sums exactly.
+"""Direct contributions of every layer and head to the margin, which sum exactly.
 
 After Gandelsman et al., "Interpreting CLIP's Image Representation via Text-Based Decomposition"
 (ICLR 2024): the class token's last state is the sum of what every attention head and MLP wrote

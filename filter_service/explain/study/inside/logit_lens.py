@@ -1,4 +1,4 @@
-"""The margin after every layer, as if the model had stopped there.
+"""The logit lens: the margin after every layer, as if the model had stopped there.
 
 After nostalgebraist, "interpreting GPT: the logit lens" (2020): an intermediate state is read
 with the model's own final norm and projection. Early states were not made for that, so an early

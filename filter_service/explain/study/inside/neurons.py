@@ -1,4 +1,4 @@
-"""Which neurons spoke for the answer, each checked by taking it away.
+"""Finds the neurons with the largest direct effect, each checked by mean ablation.
 
 A neuron is a hidden unit of a block's MLP, after the activation, at the class token. Its direct
 effect is what it writes into the score beyond its mean, all else held constant: the direct path of

@@ -1,4 +1,4 @@
-"""A vision transformer as a stream that every block adds to: its states, seen or replaced.
+"""Reads and replaces the residual stream of a vision transformer in a forward pass.
 
 The score is `u . z`, with `u` the margin's gradient at the embedding that was served. From the
 class token's last state to the score everything is affine once the final norm's deviation and the

@@ -1,4 +1,4 @@
-"""An audit for people: one page that needs nothing beside it, or a text for a terminal."""
+"""The audit of a decision as a self-contained HTML page, or as text for a terminal."""
 
 from filter_service.explain.study.report.html import page
 from filter_service.explain.study.report.text import tell

@@ -1,4 +1,4 @@
-"""One HTML page of an audit: no script, no address outside it, every picture inside.
+"""Renders the audit of a decision as one self-contained HTML page.
 
 A picture that was flagged is blurred and grey until somebody points at it: who checks decisions
 all day chooses what to look at.

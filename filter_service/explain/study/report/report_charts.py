@@ -1,4 +1,4 @@
-"""Small drawings of numbers, as SVG or tiny pictures: warm is for the class, blue against it."""
+"""Charts for the audit of a decision, as SVG and small pictures."""
 
 import base64
 import io

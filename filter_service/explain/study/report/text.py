@@ -1,4 +1,4 @@
-"""An audit as a text for a terminal: the same in short, without the pictures."""
+"""Prints the audit of a decision as text for a terminal, without pictures."""
 
 from collections.abc import Iterable, Sequence
 
