@@ -52,3 +52,14 @@ def test_what_starts_often_loads_no_model(module: str) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_no_test_imports_from_a_file_of_tests() -> None:
+    tests = sorted((ROOT / "tests").rglob("*.py"))
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in tests
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and ".test_" in (node.module or "")
+    }
+    assert found == set()

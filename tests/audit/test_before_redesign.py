@@ -20,7 +20,7 @@ from filter_service.local.data_folder import DataFolder
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
-from tests.cli.test_backup import RESTORE, plain
+from tests.support.backups import RESTORE, plain
 from tests.support.precision import bundled
 from tests.support.web_clients import client_of, web_service
 

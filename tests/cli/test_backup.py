@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from sqlalchemy import make_url
 
 from filter_service.db.schema import upgrade
 from filter_service.db.session import Sessions, connect, sessions_of
@@ -18,14 +17,8 @@ from filter_service.local import services, stop
 from filter_service.local.data_folder import DataFolder
 from filter_service.settings import Settings
 from filter_service.storage import Storage
+from tests.support.backups import RESTORE, plain
 from tests.support.simple_classifier import POLICY
-
-RESTORE = ("--clean", "--if-exists", "--no-owner")  # as the document says
-
-
-def plain(url: str) -> str:
-    """What Postgres's own programs take."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 @pytest.fixture

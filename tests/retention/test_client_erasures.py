@@ -14,7 +14,7 @@ from filter_service.ledger.sealer import seal
 from filter_service.ledger.signers import signer_of
 from filter_service.ledger.verification import verify
 from filter_service.settings import Settings
-from tests.accounts.test_clients import World, items, picture, submit, world
+from tests.support.two_clients import World, items, picture, submit, world
 from tests.support.web_clients import client_of
 
 __all__ = ["world"]  # the fixture

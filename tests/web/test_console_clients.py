@@ -12,7 +12,7 @@ from filter_service.db.tables import Item, ReviewCase
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app
-from tests.accounts.test_clients import World, hook, items, picture, submit, world
+from tests.support.two_clients import World, hook, items, picture, submit, world
 from tests.support.web_clients import client_of, web_service
 
 __all__ = ["world"]  # the fixture
