@@ -13,7 +13,7 @@ from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.db.tables import IdempotencyKey, Login, LoginFailure
 from filter_service.errors import FilterServiceError, InvalidSettings
 from filter_service.intake.abandoned_batches import close_abandoned
-from filter_service.intake.fetching import fetch_due
+from filter_service.intake.fetch_queue import fetch_due
 from filter_service.ledger.publication import seal_and_publish
 from filter_service.retention import expire, sweep
 from filter_service.reviews.missing_cases import open_missing

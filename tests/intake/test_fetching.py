@@ -27,6 +27,7 @@ from filter_service import ledger, retention
 from filter_service.db.arrivals import enqueue
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Fetch, Item, LedgerEntry, QueueEntry, StoredImage
+from filter_service.egress.client import Internet
 from filter_service.errors import (
     AddressUnavailable,
     ImageTooLarge,
@@ -36,8 +37,8 @@ from filter_service.errors import (
 )
 from filter_service.images import digest
 from filter_service.intake import submissions
-from filter_service.intake.fetching import Internet, fetch_due, get
-from filter_service.intake.fetching.fetch_queue import ATTEMPTS
+from filter_service.intake.download import get
+from filter_service.intake.fetch_queue import ATTEMPTS, fetch_due
 from filter_service.intake.submissions import Submission
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.settings import Settings

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from filter_service.egress.client import is_public
+from filter_service.egress.client import Internet, is_public
+from filter_service.egress.uri_rules import AllowList, check
 from filter_service.errors import InvalidSettings, UnsafeAddress
-from filter_service.intake.fetching import AllowList, Internet, check, get
+from filter_service.intake.download import get
 from tests.support.foreign_servers import HERE, WIRE, Foreign, Names, body, redirect, serving
 
 # Their hosts, had they any, are all allowed, and every name is at 127.0.0.1, where a server waits.

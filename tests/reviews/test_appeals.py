@@ -35,21 +35,6 @@ PLATFORM = "key platform"
 CONFIRMED, OVERTURNED = Decision.CONFIRMED, Decision.OVERTURNED
 
 
-@pytest.fixture
-def ada(sessions: Sessions) -> Person:
-    return colleague(sessions, "ada")
-
-
-@pytest.fixture
-def ben(sessions: Sessions) -> Person:
-    return colleague(sessions, "ben")
-
-
-@pytest.fixture
-def sue(sessions: Sessions) -> Person:
-    return colleague(sessions, "sue", Role.SENIOR)
-
-
 def say(sessions: Sessions, person: Person, item: int, decision: Decision = CONFIRMED) -> None:
     """Claim, decide, and let it take effect."""
     claim(sessions, person, item, LEASE)

@@ -42,21 +42,6 @@ from tests.support.review_cases import (
 ANY = Filter()
 
 
-@pytest.fixture
-def ada(sessions: Sessions) -> Person:
-    return colleague(sessions, "ada")
-
-
-@pytest.fixture
-def ben(sessions: Sessions) -> Person:
-    return colleague(sessions, "ben")
-
-
-@pytest.fixture
-def sue(sessions: Sessions) -> Person:
-    return colleague(sessions, "sue", Role.SENIOR)
-
-
 def put_in(sessions: Sessions, item: int, stage: Stage) -> None:
     with sessions.begin() as session:
         free(session, [item], stage)

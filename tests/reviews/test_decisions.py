@@ -34,21 +34,6 @@ ANY = Filter()
 CONFIRMED, OVERTURNED = Decision.CONFIRMED, Decision.OVERTURNED
 
 
-@pytest.fixture
-def ada(sessions: Sessions) -> Person:
-    return colleague(sessions, "ada")
-
-
-@pytest.fixture
-def ben(sessions: Sessions) -> Person:
-    return colleague(sessions, "ben")
-
-
-@pytest.fixture
-def sue(sessions: Sessions) -> Person:
-    return colleague(sessions, "sue", Role.SENIOR)
-
-
 def second_looks(sessions: Sessions, class_name: str | None = None) -> None:
     add_rule(
         sessions,

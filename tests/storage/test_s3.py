@@ -10,7 +10,7 @@ from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
 from filter_service.errors import ImageTooLarge, StorageUnavailable, UnreadableImage
-from filter_service.intake.fetching.download import get
+from filter_service.intake.download import get
 from filter_service.storage import Storage
 
 DATA = b"some picture"

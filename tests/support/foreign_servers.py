@@ -11,7 +11,8 @@ from ipaddress import ip_network
 from typing import Any
 
 from filter_service.db.session import connect, sessions_of
-from filter_service.intake.fetching import Internet, fetch_due
+from filter_service.egress.client import Internet
+from filter_service.intake.fetch_queue import fetch_due
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 

@@ -16,9 +16,9 @@ from starlette.exceptions import HTTPException
 from filter_service import images, rollout
 from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
+from filter_service.egress.uri_rules import AllowList, shown
 from filter_service.errors import ImageError, InvalidPolicy, UnknownPolicy, UnsafeAddress
 from filter_service.intake import manifests
-from filter_service.intake.fetching import AllowList, shown
 from filter_service.intake.submissions import Submission
 from filter_service.policy import Policy, parse_policy
 from filter_service.policy.spelling import unknown

@@ -17,7 +17,7 @@ from filter_service.egress.client import Internet
 from filter_service.egress.uri_rules import shown
 from filter_service.errors import FilterServiceError, ImageError, UnsafeAddress, for_clients
 from filter_service.images import digest
-from filter_service.intake.fetching.download import get
+from filter_service.intake.download import get
 from filter_service.ledger import Entry, Event
 from filter_service.moderation.results import FailedItem, fail
 from filter_service.settings import Settings
