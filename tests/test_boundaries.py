@@ -63,3 +63,10 @@ def test_no_test_imports_from_a_file_of_tests() -> None:
         if isinstance(node, ast.ImportFrom) and ".test_" in (node.module or "")
     }
     assert found == set()
+
+
+def test_help_is_shown_before_settings_are_loaded() -> None:
+    code = "import sys, filter_service.cli; print({'pydantic', 'sqlalchemy'} & set(sys.modules))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
