@@ -18,10 +18,10 @@ from benchmarks.explaining import candidates, page
 from benchmarks.explaining.sanity import absent_share, sanity
 from benchmarks.explaining.study import FILLS, Figures, Study, grid_of, measure_all
 from benchmarks.explaining.trials import draw
+from benchmarks.explaining.unoffered import EVERY
 from benchmarks.explaining.wording import words
 from filter_service.demo.scenes import DEV_SEEDS, TEST_SEEDS
 from filter_service.encoder import load_encoder
-from filter_service.explain.study.methods import METHODS
 
 DOCS = Path(__file__).parent.parent / "docs"
 FROM_DEV, FROM_TEST = DEV_SEEDS + 40_000_000, TEST_SEEDS + 40_000_000
@@ -49,8 +49,8 @@ def run(model: str, name: str, images: int, quick: bool, pictures: Path | None) 
     print(f"{name}: test split", flush=True)
     test = Study(encoder, draw(encoder, FROM_TEST, images), grid)
     test.prepare(FILLS)
-    wanted = candidates.RIVALS if quick else METHODS
-    methods = {n: METHODS[n] for n in page.ONE_PASS}
+    wanted = candidates.RIVALS if quick else EVERY
+    methods = {n: EVERY[n] for n in page.ONE_PASS}
     methods |= {n: m for n, m in candidates.costly().items() if n in wanted}
     found = measure_all(test, methods, FILLS, said)
     for other, grids in candidates.baselines(encoder, test.trials, grid).items():
@@ -73,7 +73,7 @@ def run(model: str, name: str, images: int, quick: bool, pictures: Path | None) 
         dev={n: m.figures for n, m in tried.items()},
         test={n: m.figures for n, m in found.items()},
         gaps={n: test.gap(default, m) for n, m in found.items() if m is not default},
-        sanity=sanity(encoder, METHODS[page.DEFAULT], test.trials),
+        sanity=sanity(encoder, EVERY[page.DEFAULT], test.trials),
         words=words(encoder, draw(encoder, FROM_TEST, min(images, WORDED))),
         absent={n: absent_share(encoder, m, dev.trials) for n, m in candidates.damped().items()},
     )

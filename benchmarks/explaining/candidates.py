@@ -8,9 +8,10 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.explaining.trials import Array, Pair, Trials
+from benchmarks.explaining.unoffered import EVERY
 from filter_service.encoder import Encoder
 from filter_service.explain.relevance_rules import Kernel, alike, evenly
-from filter_service.explain.study.methods import METHODS, ByMasking, Method, OnePass
+from filter_service.explain.study.methods import ByMasking, Method, OnePass
 from filter_service.explain.study.perturbation import MaskedAnswers
 from filter_service.scoring import FloatArray
 
@@ -50,7 +51,7 @@ def cheap() -> dict[str, Method]:
     found["query-key kernel, last layer, positive"] = OnePass(Kernel("", 1, alike, 0.0))
     found["query-key kernel, all layers"] = OnePass(Kernel("", None, alike))
     for name in ("attention-gradient", "grad-eclip", "maskclip", "raw-attention"):
-        found[name] = METHODS[name]
+        found[name] = EVERY[name]
     return found
 
 
@@ -64,7 +65,7 @@ def costly() -> dict[str, Method]:
     """Maps that need more, for the audit and as rivals."""
     known: dict[bytes, MaskedAnswers] = {}
     found: dict[str, Method] = {}
-    for name, method in METHODS.items():
+    for name, method in EVERY.items():
         if isinstance(method, ByMasking):
             found[name] = Remembering(method.name, method.values, MASKED, known)
         elif not isinstance(method, OnePass):

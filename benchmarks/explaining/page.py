@@ -15,10 +15,11 @@ from benchmarks.explaining.candidates import RIVALS
 from benchmarks.explaining.sanity import Sanity
 from benchmarks.explaining.study import FILLS, Figures, Gap, Study
 from benchmarks.explaining.trials import DELTA
+from benchmarks.explaining.unoffered import EVERY
 from benchmarks.explaining.wording import Found
-from filter_service.explain.study.methods import METHODS, OnePass
+from filter_service.explain.study.methods import OnePass
 
-ONE_PASS = tuple(name for name, method in METHODS.items() if isinstance(method, OnePass))
+ONE_PASS = tuple(name for name, method in EVERY.items() if isinstance(method, OnePass))
 DEFAULT = "decomposition"
 SHOWN = (DEFAULT, "exact-decomposition", "chefer", "legrad", "ig-blur", "kernel-shap")
 SCENES = 5  # in the picture of maps
@@ -232,7 +233,7 @@ def draw_curves(rows: dict[str, Figures], path: Path) -> None:
 def draw_maps(study: Study, path: Path) -> None:
     """Scenes in rows, methods in columns, one scale of logits a method."""
     rows = study.first[:SCENES]
-    names = [n for n in (*SHOWN, "maskclip", "grad-cam") if n in METHODS]
+    names = [n for n in (*SHOWN, "maskclip", "grad-cam") if n in EVERY]
     grids = {n: _some(study, n, rows) for n in names}
     figure = Figure(
         figsize=(1.45 * (len(names) + 1), 1.6 * len(rows)), dpi=130, layout="constrained"
@@ -263,6 +264,6 @@ def _some(study: Study, name: str, rows: Iterable[int]) -> list[Any]:
     for row in rows:
         pair = study.trials.pairs[row]
         x, u = study.trials.pixels[pair.image][None], pair.direction[None, None]
-        method = candidates.costly().get(name, METHODS[name])
+        method = candidates.costly().get(name, EVERY[name])
         found.append(method(study.encoder, x, u)[0].grid[0])
     return found

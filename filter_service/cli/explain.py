@@ -136,15 +136,15 @@ class _Wanted:
 
 def _methods(names: Sequence[str] | None, whole: bool) -> "Mapping[str, Method]":
     """Those that are named; else all of them, or the default."""
-    from filter_service.explain.study.methods import OFFERED  # torch: only where a map is asked
+    from filter_service.explain.study.methods import METHODS  # torch: only where a map is asked
 
     if not names:
-        return OFFERED if whole else {DEFAULT: OFFERED[DEFAULT]}
-    if unknown := [name for name in names if name not in OFFERED]:
+        return METHODS if whole else {DEFAULT: METHODS[DEFAULT]}
+    if unknown := [name for name in names if name not in METHODS]:
         raise typer.BadParameter(
-            f"There is no method {', '.join(map(repr, unknown))}; there are {', '.join(OFFERED)}."
+            f"There is no method {', '.join(map(repr, unknown))}; there are {', '.join(METHODS)}."
         )
-    return {name: OFFERED[name] for name in names}
+    return {name: METHODS[name] for name in names}
 
 
 def _explain_file(

@@ -99,17 +99,6 @@ class ValueProjection:
         return Shares(torch.einsum("ncd,njd->ncj", u, dense).double() / values.shape[1])
 
 
-@dataclass(frozen=True)
-class RawAttention:
-    """Where the pooled token looks in the last layer, whatever the class: a baseline."""
-
-    name: str = "raw attention"
-
-    def shares(self, reading: Reading, g: Tensor, u: Tensor) -> Shares:
-        row = reading.sites[-1].row().mean(dim=1)  # (n, j)
-        return Shares(row[:, None].expand(-1, g.shape[1], -1).double())
-
-
 EXACT: RelevanceRule = Kernel("exact decomposition")
 """Linear in the direction, unlike the default, so that the maps of a prompt's words add up."""
 

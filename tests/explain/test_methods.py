@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.explaining.unoffered import EVERY
 from filter_service.demo.samples import as_submitted
 from filter_service.demo.scenes import DEV_SEEDS, mask, sample_scene
 from filter_service.encoder import Encoder
 from filter_service.errors import NotExplainable
 from filter_service.explain.relevance import RelevanceMap
-from filter_service.explain.study.methods import METHODS, OFFERED, ByMasking, Method
+from filter_service.explain.study.methods import METHODS, ByMasking, Method
 from filter_service.explain.study.perturbation import MaskedAnswers, fitted, kernel_shap, lime, rise
 from filter_service.scoring import FloatArray
 from tests.support.precision import bundled
@@ -28,7 +29,7 @@ FEW = 48  # masked images: enough for a contract
 
 
 def method(name: str) -> Method:
-    found = METHODS[name]
+    found = EVERY[name]
     return replace(found, count=FEW) if isinstance(found, ByMasking) else found
 
 
@@ -40,7 +41,7 @@ EVERYWHERE = ("decomposition", "grad-eclip", "maskclip", "grad-cam", "ig-black",
 CASES = [
     pytest.param(name, kind, id=f"{name}, {kind}")
     for kind in KINDS
-    for name in (METHODS if kind == "vit" else EVERYWHERE)
+    for name in (EVERY if kind == "vit" else EVERYWHERE)
 ]
 
 
@@ -155,7 +156,7 @@ class TestOnTheBundledModel:
         u = np.stack(
             [namer(s.objects[0].kind).direction(v) for s, v in zip(scenes, z, strict=True)]
         )
-        found = METHODS[name]
+        found = EVERY[name]
         found = replace(found, count=256) if isinstance(found, ByMasking) else found
         for scene, m in zip(scenes, found(encoder, x, u[:, None]), strict=True):
             cover = mask(scene, 0, 64).reshape(8, 8, 8, 8).mean(axis=(1, 3))
@@ -170,7 +171,7 @@ class TestOnTheBundledModel:
         assert -0.5 < found.r_squared < 1 and found.with_pairs > found.r_squared - 0.1
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_method_is_offered_exactly_if_it_beats_the_centre_and_the_edges(name: str) -> None:
     published = Path(__file__).parents[2] / "docs/explanations-benchmark/bundled.json"
     found = json.loads(published.read_text())["test"]
@@ -183,4 +184,4 @@ def test_a_method_is_offered_exactly_if_it_beats_the_centre_and_the_edges(name: 
     beats = all(
         ours > theirs for b in baselines for ours, theirs in zip(figures(name), b, strict=True)
     )
-    assert beats == (name in OFFERED)
+    assert beats == (name in METHODS)

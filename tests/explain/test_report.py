@@ -24,7 +24,7 @@ from filter_service.demo.scenes import DEV_SEEDS, mask, sample_scene
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.explain.memory import ArrayMemory
 from filter_service.explain.study.decision_study import PARTS, Audit, audit
-from filter_service.explain.study.methods import OFFERED
+from filter_service.explain.study.methods import METHODS
 from filter_service.explain.study.report import page, report_charts, tell
 from filter_service.images import Image, decode
 from filter_service.policy import ForbiddenClass, Policy, read_policy
@@ -115,7 +115,7 @@ def small(encoder: Any, prompt: str, image: Image, whole: bool = False) -> Audit
     """An audit of a policy of one prompt, with the default map only."""
     asked = ForbiddenClass(name="asked", prompts=(prompt,), threshold=0.5)
     policy = Policy(name="asked", neutral=("a dog", "a house"), classes=(asked,))
-    methods = {name: OFFERED[name] for name in ("decomposition", "legrad", "rise")}
+    methods = {name: METHODS[name] for name in ("decomposition", "legrad", "rise")}
     vectors = encoder.vectors(policy)
     return audit(encoder, vectors, "asked", image, (), methods, whole, masks=FEW)
 
@@ -135,7 +135,7 @@ class TestAudit:
         assert found.agreement is not None and len(found.agreement.names) == 4
 
     def test_every_map_adds_up_to_the_margin(self, found: Audit) -> None:
-        assert [m.name for m in found.maps] == list(OFFERED)
+        assert [m.name for m in found.maps] == list(METHODS)
         for drawn in found.maps:
             assert drawn.map is not None
             total = drawn.map.total + drawn.map.remainder
@@ -209,7 +209,7 @@ class TestPage:
         figures = re.findall(r'<figure class="shown(| veiled)".*?</figure>', whole, re.DOTALL)
         assert found.flagged and found.record.images
         assert figures.count("") == len(found.record.images)
-        assert figures.count(" veiled") >= len(OFFERED) + 2
+        assert figures.count(" veiled") >= len(METHODS) + 2
 
     def test_a_picture_that_is_not_at_hand_is_missed(self, found: Audit, image: Image) -> None:
         assert "its picture is not at hand" in page(found, image.frames[0].picture, {})

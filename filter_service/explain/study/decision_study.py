@@ -26,7 +26,7 @@ from filter_service.explain.relevance import Capture, RelevanceMap, capture, rea
 from filter_service.explain.relevance_rules import EXACT
 from filter_service.explain.study import inside, perturbation
 from filter_service.explain.study.caption import Caption, caption
-from filter_service.explain.study.methods import OFFERED, ByMasking, Method
+from filter_service.explain.study.methods import METHODS, ByMasking, Method
 from filter_service.explain.study.perturbation import MaskedAnswers
 from filter_service.explain.study.phrases import PhraseDifference, difference
 from filter_service.explain.study.prompt_edits import PromptEdits, edits, vocabulary
@@ -158,7 +158,7 @@ def audit(
     class_name: str,
     image: Image,
     memories: Sequence[Memory] = (),
-    methods: Mapping[str, Method] = OFFERED,
+    methods: Mapping[str, Method] = METHODS,
     whole: bool = True,
     masks: int = perturbation.COUNT,
 ) -> Audit:

@@ -1,4 +1,4 @@
-"""Gradient-based maps: integrated gradients, Grad-CAM and gradient-weighted attention.
+"""Gradient-based maps: integrated gradients and gradient-weighted attention.
 
 The forward pass is the served one, with gradients switched on for a copy of the pixels.
 """
@@ -69,7 +69,7 @@ def integrated(
     """
 
     def score(x: Tensor, u: Tensor) -> Tensor:
-        return (_encode(encoder, x) * u).sum(dim=-1)  # (n,)
+        return (encode_with_graph(encoder, x) * u).sum(dim=-1)  # (n,)
 
     method = IntegratedGradients(score, multiply_by_inputs=True)
     start = baseline(encoder, pixels)  # (n, 3, h, w)
@@ -80,26 +80,7 @@ def integrated(
         for u in directions.unbind(dim=1)
     ]
     with torch.no_grad():
-        return torch.stack(columns, dim=1).detach(), _encode(encoder, pixels)
-
-
-def grad_cam(encoder: "Encoder", pixels: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Grad-CAM (Selvaraju et al. 2017) at the last spatial features, signed.
-
-    Per token, (n, c, j), and the embeddings (n, d). By hand: captum's takes the second dimension
-    for channels, which holds for convolutions only.
-    """
-    layer, keep = _last_features(encoder.model.visual)
-    with torch.enable_grad(), ActivationTape({layer: keep}, graph=True) as tape:
-        z = _encode(encoder, pixels.clone().requires_grad_())  # (n, d)
-        features = tape.kept()[layer]  # (n, j, e), or (n, e, h, w)
-        gradients = [
-            torch.autograd.grad((z * u).sum(), features, retain_graph=True)[0]
-            for u in directions.unbind(dim=1)
-        ]
-    tokens = _as_tokens(features.detach())  # (n, j, e)
-    columns = [torch.einsum("nje,ne->nj", tokens, _as_tokens(g).mean(dim=1)) for g in gradients]
-    return torch.stack(columns, dim=1), z.detach()
+        return torch.stack(columns, dim=1).detach(), encode_with_graph(encoder, pixels)
 
 
 def rolled_out(encoder: "Encoder", pixels: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,7 +92,7 @@ def rolled_out(encoder: "Encoder", pixels: Tensor, directions: Tensor) -> tuple[
     """
     blocks = _blocks(encoder.model.visual)
     with torch.enable_grad(), ActivationTape(_watched(blocks), graph=True) as tape:
-        z = _encode(encoder, pixels.clone().requires_grad_())  # (n, d)
+        z = encode_with_graph(encoder, pixels.clone().requires_grad_())  # (n, d)
         kept = tape.kept()
         written = [kept[block.attn] for block in blocks]
         gradients = [
@@ -134,7 +115,7 @@ def layer_by_layer(encoder: "Encoder", pixels: Tensor, directions: Tensor) -> tu
     blocks = _blocks(tower)
     watched = _watched(blocks) | {block: lambda _, out: out[:, 0] for block in blocks}  # (n, e)
     with torch.enable_grad(), ActivationTape(watched, graph=True) as tape:
-        z = _encode(encoder, pixels.clone().requires_grad_())  # (n, d)
+        z = encode_with_graph(encoder, pixels.clone().requires_grad_())  # (n, d)
         kept = tape.kept()
         answers = [
             F.normalize(tower.ln_post(kept[block]) @ tower.proj, dim=-1) for block in blocks
@@ -202,28 +183,10 @@ def _watched(blocks: Sequence[Any]) -> dict[nn.Module, Keep]:
     return watched
 
 
-def _encode(encoder: "Encoder", pixels: Tensor) -> Tensor:
+def encode_with_graph(encoder: "Encoder", pixels: Tensor) -> Tensor:
     """As `encoder.encode`, but with its graph."""
     z: Tensor = encoder.model.encode_image(pixels, normalize=True)  # type: ignore[operator]
     return z
-
-
-def _as_tokens(x: Tensor) -> Tensor:
-    return x.flatten(2).transpose(1, 2) if x.ndim == 4 else x  # (n, j, e)
-
-
-def _last_features(tower: Any) -> tuple[nn.Module, Keep]:  # noqa: ANN401  (towers carry no types)
-    """The last features that still have places: a module, and which of its tensors they are."""
-    if hasattr(tower, "layer4"):  # ResNet: the feature map
-        return tower.layer4, lambda _, out: out
-    if hasattr(tower, "transformer"):  # open_clip's transformer: what enters the last block
-        return tower.transformer.resblocks[-1], lambda given, _: given[0]
-    blocks = getattr(getattr(tower, "trunk", None), "blocks", None)
-    if blocks is None:
-        raise NotExplainable(
-            f"{type(tower).__name__} has no last block that Grad-CAM could look into."
-        )
-    return blocks[-1], lambda given, _: given[0]
 
 
 def _blocks(tower: Any) -> Sequence[Any]:  # noqa: ANN401

@@ -18,7 +18,6 @@ from filter_service.explain.relevance import RelevanceMap, capture, checked_scor
 from filter_service.explain.relevance_rules import (
     DEFAULT,
     Kernel,
-    RawAttention,
     RelevanceRule,
     ValueProjection,
     alike,
@@ -80,7 +79,7 @@ class ByGradient:
             places = values[..., values.shape[-1] - shape.grid[0] * shape.grid[1] :]
             grids = places.unflatten(-1, shape.grid)
         scores = checked_scores(self.name, encoder, pixels, directions, z.cpu().numpy())
-        return _maps(self.name, grids.cpu().numpy(), scores)
+        return remainder_maps(self.name, grids.cpu().numpy(), scores)
 
 
 @dataclass(frozen=True)
@@ -99,30 +98,13 @@ class ByMasking:
         rows = [[self.values(a, u) for u in us] for a, us in zip(answers, directions, strict=True)]
         z = np.stack([a.full for a in answers])  # (n, d)
         scores = checked_scores(self.name, encoder, pixels, directions, z)
-        return _maps(self.name, np.reshape(rows, (*directions.shape[:2], *shape.grid)), scores)
+        return remainder_maps(
+            self.name, np.reshape(rows, (*directions.shape[:2], *shape.grid)), scores
+        )
 
     def answers(self, encoder: "Encoder", x: Tensor, grid: tuple[int, int]) -> MaskedAnswers:
         """One image's, (3, h, w)."""
         return MaskedAnswers.of(encoder, x, grid, self.count)
-
-
-@dataclass(frozen=True)
-class Occlusion:
-    """From filling one place after another."""
-
-    name: str = "occlusion"
-
-    def __call__(
-        self, encoder: "Encoder", pixels: Tensor, directions: FloatArray
-    ) -> list[RelevanceMap]:
-        shape = read_one(encoder, pixels)
-        rows = [
-            perturbation.occlusion(encoder, x, shape.grid, us)
-            for x, us in zip(pixels, directions, strict=True)
-        ]
-        z = encoder.encode(pixels)
-        scores = checked_scores(self.name, encoder, pixels, directions, z)
-        return _maps(self.name, np.reshape(rows, (*directions.shape[:2], *shape.grid)), scores)
 
 
 METHODS: dict[str, Method] = {
@@ -133,30 +115,23 @@ METHODS: dict[str, Method] = {
     "attention-gradient": OnePass(Kernel("gradient by attention, last layer", 1, evenly)),
     "grad-eclip": OnePass(Kernel("query-key kernel, last layer", 1, alike)),
     "maskclip": OnePass(ValueProjection()),
-    "raw-attention": OnePass(RawAttention()),
     "chefer": ByGradient("gradient times attention, all layers", gradients.rolled_out),
     "legrad": ByGradient("attention gradients layer by layer", gradients.layer_by_layer),
-    "grad-cam": ByGradient("Grad-CAM", gradients.grad_cam),
     **{
         f"ig-{name.replace(' ', '-')}": ByGradient(
             f"integrated gradients from {name}", partial(gradients.integrated, baseline=baseline)
         )
         for name, baseline in BASELINES.items()
     },
-    "occlusion": Occlusion(),
     "rise": ByMasking("RISE", perturbation.rise),
     "kernel-shap": ByMasking("kernel SHAP", perturbation.kernel_shap),
     "lime": ByMasking("LIME", perturbation.lime),
 }
-"""The default first; what nobody should trust among them, too, so that it is measured."""
-
-_BEATEN = ("grad-cam", "occlusion", "raw-attention")
-OFFERED = {name: method for name, method in METHODS.items() if name not in _BEATEN}
-"""What a person may ask for: those that beat a map of the centre and one of the edges, in causal
-agreement and in deletion (docs/explanations-benchmark.md)."""
+"""What a person may ask for, the default first: those that beat a map of the centre and one of the
+edges, in causal agreement and in deletion (docs/explanations-benchmark.md)."""
 
 
-def _maps(name: str, grids: np.ndarray, scores: np.ndarray) -> list[RelevanceMap]:
+def remainder_maps(name: str, grids: np.ndarray, scores: np.ndarray) -> list[RelevanceMap]:
     """(n, c, h, w) and (n, c): what the grid leaves of the score is the remainder."""
     return [
         RelevanceMap(

@@ -1,4 +1,4 @@
-"""Perturbation-based maps from masked images: RISE, Kernel SHAP, LIME and occlusion.
+"""Perturbation-based maps from masked images: RISE, Kernel SHAP and LIME.
 
 One set of masked embeddings, drawn once per image, serves every class and every regression on it.
 For the audit, since it costs hundreds of forward passes.
@@ -47,7 +47,7 @@ class MaskedAnswers:
         places = grid[0] * grid[1]
         present = _coalitions(places, count)
         ends = np.stack([np.ones(places, dtype=bool), np.zeros(places, dtype=bool)])
-        z = _masked(encoder, pixels, np.concatenate([ends, present]), grid)
+        z = encode_masked(encoder, pixels, np.concatenate([ends, present]), grid)
         return cls(present, z[2:], z[0], z[1])
 
     def scores(self, u: FloatArray) -> tuple[Array, float, float]:
@@ -117,14 +117,6 @@ def fitted(answers: MaskedAnswers, u: FloatArray) -> Fit:
     )
 
 
-def occlusion(encoder: "Encoder", pixels: Tensor, grid: tuple[int, int], u: FloatArray) -> Array:
-    """Score lost when one place alone is filled (Zeiler and Fergus 2014): (c, d) -> (c, places)."""
-    places = grid[0] * grid[1]
-    present = np.concatenate([np.ones((1, places), dtype=bool), ~np.eye(places, dtype=bool)])
-    scores = _masked(encoder, pixels, present, grid) @ u.astype(np.float64).T  # (1 + places, c)
-    return np.asarray(scores[0] - scores[1:]).T
-
-
 def _coalitions(places: int, count: int) -> npt.NDArray[np.bool_]:
     """Sizes by the Shapley kernel, members at random; every second the complement: (m, places)."""
     rng = np.random.default_rng(SEED)
@@ -136,7 +128,7 @@ def _coalitions(places: int, count: int) -> npt.NDArray[np.bool_]:
     return np.stack([first, ~first], axis=1).reshape(-1, places)
 
 
-def _masked(
+def encode_masked(
     encoder: "Encoder", pixels: Tensor, present: npt.NDArray[np.bool_], grid: tuple[int, int]
 ) -> FloatArray:
     """(3, h, w), (m, places) -> (m, d)."""
