@@ -1,21 +1,17 @@
-"""Ledger entries and their erasable payloads: kinds of event, appending, encoding."""
+"""Ledger entries: what can happen, and how it is appended with its erasable payload."""
 
-import secrets
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum
-from hashlib import sha256
+from secrets import token_bytes
 from typing import Any
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from filter_service.canonical import canonical
 from filter_service.db.tables import LedgerEntry
-
-SALT = 32  # bytes: as many as the digest, so that nobody can guess what was erased
+from filter_service.ledger.codec import SALT, Payload
 
 
 class Event(StrEnum):
@@ -109,19 +105,17 @@ def append(session: Session, entries: Iterable[Entry]) -> None:
     given = list(entries)
     if not given:
         return
-    salts = [secrets.token_bytes(SALT) for _ in given]
-    details = [canonical(e.details) for e in given]
-    rows = zip(salts, given, details, strict=True)
+    payloads = [Payload.of(e.actor, e.details, token_bytes(SALT)) for e in given]
     session.execute(
         _APPEND,
         {
             "events": [e.event.value for e in given],
             "items": [e.item_id for e in given],
             "batches": [e.batch_id for e in given],
-            "commitments": [commitment(salt, payload(e.actor, told)) for salt, e, told in rows],
-            "salts": salts,
-            "actors": [e.actor for e in given],
-            "details": details,
+            "commitments": [p.commitment for p in payloads],
+            "salts": [p.salt for p in payloads],
+            "actors": [p.actor for p in payloads],
+            "details": [p.details for p in payloads],
         },
     )
 
@@ -130,39 +124,3 @@ def of_item(session: Session, item_id: int) -> list[LedgerEntry]:
     """Everything that happened to one item, oldest first."""
     entries = select(LedgerEntry).where(LedgerEntry.item_id == item_id).order_by(LedgerEntry.id)
     return list(session.scalars(entries))
-
-
-def payload(actor: str, details: str) -> bytes:
-    """What an entry commits to: who did it, and the details as the database holds them."""
-    return f'{{"actor":{canonical(actor)},"details":{details}}}'.encode()
-
-
-def commitment(salt: bytes, payload: bytes) -> bytes:
-    """SHA-256 over salt and payload: once both are erased it says nothing about either."""
-    return sha256(salt + payload).digest()
-
-
-def leaf(
-    entry_id: int,
-    at: datetime,
-    event: str,
-    item_id: int | None,
-    batch_id: uuid.UUID | None,
-    commitment: bytes,
-) -> bytes:
-    """The bytes of an entry that the tree is built over: canonical JSON of every column."""
-    return canonical(
-        {
-            "at": stamp(at),
-            "batch": batch_id and str(batch_id),
-            "commitment": commitment.hex(),
-            "event": event,
-            "id": entry_id,
-            "item": item_id,
-        }
-    ).encode()
-
-
-def stamp(at: datetime) -> str:
-    """A moment to the microsecond, in UTC, always as long: 2026-01-31T23:59:59.000000Z."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

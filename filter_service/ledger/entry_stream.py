@@ -1,18 +1,16 @@
 """Streams ledger entries in the order of the tree, a million of them in a few seconds.
 
-It goes past SQLAlchemy to the driver, and makes a leaf's bytes without a dictionary on the way.
+It goes past SQLAlchemy to the driver.
 """
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import psycopg
 from sqlalchemy.orm import Session
 
-from filter_service.canonical import canonical
+from filter_service.ledger.codec import EPOCH, Payload, document, leaf
 
 CHUNK = 64 * 256  # entries at once: whole tiles, some MB
 
@@ -38,7 +36,6 @@ _OF_ITEM = f"""
     SELECT s.position, {_COLUMNS} FROM (SELECT id AS entry_id FROM ledger WHERE item_id = %s) chosen
     {_JOINED} LEFT JOIN ledger_sealed s ON s.entry_id = chosen.entry_id ORDER BY chosen.entry_id
 """
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # Postgres counts its microseconds from here
 
 
 class StoredEntry(NamedTuple):
@@ -56,16 +53,20 @@ class StoredEntry(NamedTuple):
     details: str
 
     @property
-    def entry(self) -> Any:  # noqa: ANN401  (what JSON holds)
-        """The columns that the tree is built over."""
-        return json.loads(leaf_of(*self[1:7]))
+    def leaf(self) -> bytes:
+        """What the tree is built over."""
+        at = int.from_bytes(self.at, signed=True)
+        return leaf(self.entry_id, at, self.event, self.item_id, self.batch, self.commitment)
 
     @property
-    def payload(self) -> dict[str, str] | None:
-        """What the commitment is of, to be written down elsewhere."""
-        if self.salt is None:
-            return None
-        return {"actor": self.actor, "details": self.details, "salt": self.salt.hex()}
+    def payload(self) -> Payload | None:
+        """What the commitment is of; None once it is erased."""
+        return None if self.salt is None else Payload(self.actor, self.details, self.salt)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Both, to be written down elsewhere."""
+        return document(self.leaf, self.payload)
 
     def __str__(self) -> str:
         """As reports name it."""
@@ -103,54 +104,12 @@ def stream(session: Session, sql: str, *parameters: object) -> Iterator[tuple[An
     yield from _cursor(session).stream(sql, parameters)
 
 
-def leaf_of(
-    entry_id: int,
-    at: bytes,
-    event: str | None,
-    item_id: int | None,
-    batch: str | None,
-    commitment: bytes,
-) -> bytes:
-    """The same bytes as `entries.leaf` makes, of what the driver gives."""
-    return (
-        f'{{"at":"{_moment(at)}","batch":{_quoted(batch)},"commitment":"{commitment.hex()}",'
-        f'"event":{_name(event)},"id":{entry_id},"item":{"null" if item_id is None else item_id}}}'
-    ).encode()
-
-
-def payload_of(actor: str, details: str) -> bytes:
-    """The same bytes as `entries.payload` makes."""
-    return f'{{"actor":{_name(actor)},"details":{details}}}'.encode()
-
-
 def moment(at: bytes) -> datetime:
     """A moment that the driver gave as it came; the last one there is, for what is beyond."""
     try:
-        return _EPOCH + timedelta(microseconds=int.from_bytes(at, signed=True))
+        return EPOCH + timedelta(microseconds=int.from_bytes(at, signed=True))
     except OverflowError:
         return datetime.max.replace(tzinfo=UTC)
-
-
-def _moment(at: bytes) -> str:
-    seconds, rest = divmod(int.from_bytes(at, signed=True), 1_000_000)
-    return f"{_second(seconds)}.{rest:06d}Z"
-
-
-@lru_cache(1024)
-def _second(seconds: int) -> str:
-    try:
-        return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
-    except OverflowError:  # 'infinity', say: nothing that was ever sealed
-        return f"{seconds} seconds after 2000"
-
-
-def _quoted(batch: str | None) -> str:
-    return "null" if batch is None else f'"{batch}"'
-
-
-@lru_cache(4096)
-def _name(text: str | None) -> str:
-    return canonical(text)
 
 
 def _rows(session: Session, sql: str, *parameters: object) -> list[StoredEntry]:

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from filter_service.canonical import canonical
 from filter_service.db.session import Sessions
 from filter_service.errors import BrokenLedger
-from filter_service.ledger.entry_stream import CHUNK, StoredEntry, between, leaf_of, query, waiting
+from filter_service.ledger.entry_stream import CHUNK, StoredEntry, between, query, waiting
 from filter_service.ledger.merkle import leaf_hash
 from filter_service.ledger.notes import VerifyingKey
 
@@ -65,17 +65,13 @@ def _lines(session: Session, tell: Callable[[int, int], object]) -> Iterator[dic
         if len(entries) < stop - start:
             raise _broken(f"Only {len(entries)} entries are at the positions {start} to {stop - 1}")
         for end, written in enumerate(entries, start + 1):
-            hashed = leaf_hash(leaf_of(*_present(written)[1:7])).hex()
-            yield {**_told(written), "hash": hashed, "position": written.position}
+            hashed = leaf_hash(_present(written).leaf).hex()
+            yield {**written.document, "hash": hashed, "position": written.position}
             if end in notes:
                 yield {"checkpoint": notes[end]}
         tell(stop, size)
     for some in waiting(session):
-        yield from (_told(_present(written)) for written in some)
-
-
-def _told(written: StoredEntry) -> dict[str, Any]:
-    return {"entry": written.entry, "payload": written.payload}
+        yield from (_present(written).document for written in some)
 
 
 def _present(written: StoredEntry) -> StoredEntry:

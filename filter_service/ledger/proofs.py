@@ -3,22 +3,19 @@
 A proof is a document of JSON that a person can read and any program can check, without a database.
 """
 
-import json
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from filter_service.canonical import canonical
 from filter_service.db.session import Sessions
 from filter_service.db.tables import SealedEntry, StoredCheckpoint
 from filter_service.errors import BrokenLedger, InvalidRequest, UnknownItem
 from filter_service.ledger.checkpoints import Checkpoint, open_checkpoint
-from filter_service.ledger.entries import SALT, payload
+from filter_service.ledger.codec import Payload, leaf_of
 from filter_service.ledger.entry_stream import StoredEntry, history
 from filter_service.ledger.merkle import (
     consistency_proof,
@@ -99,7 +96,7 @@ def prove(sessions: Sessions, item_id: int) -> dict[str, Any]:
         "item": item_id,
         "checkpoint": note,
         "entries": [_proven(w, proofs[w.entry_id]) for w in found if w.entry_id in proofs],
-        "waiting": [_told(w) for w in found if w.entry_id not in proofs],
+        "waiting": [w.document for w in found if w.entry_id not in proofs],
     }
 
 
@@ -155,13 +152,9 @@ def opened_with(vkeys: Sequence[str], note: str) -> tuple[Checkpoint, VerifiedNo
     return open_checkpoint(note, vkeys)
 
 
-def _told(written: StoredEntry) -> dict[str, Any]:
-    return {"entry": written.entry, "payload": written.payload}
-
-
 def _proven(written: StoredEntry, inclusion: Inclusion) -> dict[str, Any]:
     proof = [b64encode(hashed).decode() for hashed in inclusion.proof]
-    return {**_told(written), "position": inclusion.position, "proof": proof}
+    return {**written.document, "position": inclusion.position, "proof": proof}
 
 
 def _check(document: Mapping[str, Any], vkeys: Sequence[str]) -> Proven:
@@ -171,7 +164,7 @@ def _check(document: Mapping[str, Any], vkeys: Sequence[str]) -> Proven:
         raise BrokenLedger("Nothing was sealed when this was made: ask for it again later.")
     checkpoint, opened = opened_with(vkeys, document["checkpoint"])
     for proven in document["entries"]:
-        hashed = leaf_hash(canonical(proven["entry"]).encode())
+        hashed = leaf_hash(leaf_of(proven["entry"]))
         proof = [b64decode(beside, validate=True) for beside in proven["proof"]]
         verify_inclusion(hashed, proven["position"], checkpoint.size, checkpoint.root, proof)
     told = [*document["entries"], *document["waiting"]]
@@ -196,10 +189,10 @@ def _check_payload(told: Mapping[str, Any], item: int) -> None:
         raise BrokenLedger(f"Entry {entry['id']} is of item {entry['item']} and not of {item}.")
     if given is None:
         return
-    salt, actor, details = bytes.fromhex(given["salt"]), given["actor"], given["details"]
-    if len(salt) != SALT or not isinstance(actor, str) or not isinstance(json.loads(details), dict):
-        raise ValueError(f"the payload of entry {entry['id']} is none")  # it could mean two things
-    if sha256(salt + payload(actor, details)).hexdigest() != entry["commitment"]:
+    payload = Payload.decode(given)
+    if not payload.is_unambiguous:
+        raise ValueError(f"the payload of entry {entry['id']} is none")
+    if not payload.opens(entry["commitment"]):
         raise BrokenLedger(
             f"The payload of entry {entry['id']} ({entry['event']}, item {item}) is not what it "
             "committed to: its salt, actor or details were changed."

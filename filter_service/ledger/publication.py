@@ -20,7 +20,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import StoredCheckpoint, StoredSigner
 from filter_service.errors import BrokenLedger, StorageUnavailable
 from filter_service.ledger.checkpoints import Checkpoint, open_checkpoint
-from filter_service.ledger.entries import leaf
+from filter_service.ledger.codec import leaf
 from filter_service.ledger.merkle import EMPTY, consistency_proof, leaf_hash, verify_consistency
 from filter_service.ledger.notes import split as split_note
 from filter_service.ledger.published_store import Outside

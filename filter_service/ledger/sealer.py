@@ -10,12 +10,12 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from filter_service.canonical import canonical
 from filter_service.db.session import Sessions
 from filter_service.db.tables import SealedEntry, StoredCheckpoint
 from filter_service.errors import BrokenLedger
 from filter_service.ledger.checkpoints import Checkpoint, open_checkpoint
-from filter_service.ledger.entries import SALT, Event, commitment, leaf, payload
+from filter_service.ledger.codec import Payload, leaf
+from filter_service.ledger.entries import Event
 from filter_service.ledger.merkle import Frontier, leaf_hash
 from filter_service.ledger.signers import LedgerSigner, known, who_signs
 from filter_service.ledger.tiles import extend, stored
@@ -115,10 +115,9 @@ def _refuse_strangers(session: Session, signer: LedgerSigner, ids: Sequence[int]
     """
     at_hand = {key.vkey for key in (*signer.before, signer.key)}
     for entry in session.execute(_HAND_OVERS, {"ids": ids}) if ids else ():
-        told = payload("service", canonical({"before": entry.before, "vkey": entry.vkey}))
-        salt = entry.salt or b""
-        fits = len(salt) == SALT and commitment(salt, told) == entry.commitment
-        if entry.vkey not in at_hand or not fits:
+        details = {"before": entry.before, "vkey": entry.vkey}
+        told = Payload.of("service", details, entry.salt or b"")
+        if entry.vkey not in at_hand or not told.opens(entry.commitment.hex()):
             raise BrokenLedger(
                 f"Entry {entry.id} says that another key signs from now on, but it is not one that "
                 "is kept here: nothing was signed. Unless the key was changed just now, somebody "

@@ -4,7 +4,6 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import ARRAY, cast, delete, func, insert, select, text, update
@@ -12,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from filter_service import ledger
-from filter_service.canonical import canonical
+from filter_service.canonical import canonical, text_digest
 from filter_service.db.embeddings import keep_vectors, known_vectors
 from filter_service.db.policies import KnownPolicy
 from filter_service.db.tables import (
@@ -323,6 +322,6 @@ def _entries(judged: JudgedItem, source: ClassifierIdentity, encoder: str) -> It
             "class": explanation.class_name,
             "encoder": encoder,
             "faithful": explanation.faithful,
-            "record": sha256(record.encode()).hexdigest(),
+            "record": text_digest(record),
         }
         yield Entry(Event.EXPLAINED, *about, explained)

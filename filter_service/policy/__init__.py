@@ -1,6 +1,5 @@
 """Policies: immutable versions named by their digest, read from YAML and validated."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
@@ -11,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from filter_service.canonical import canonical
+from filter_service.canonical import canonical, text_digest
 from filter_service.errors import InvalidPolicy
 from filter_service.policy.coverage import Coverage
 from filter_service.policy.statement_grounds import Ground
@@ -145,7 +144,7 @@ class Policy(Strict):
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the canonical content: two policies that read the same are the same."""
-        return hashlib.sha256(canonical(self.model_dump(mode="json")).encode()).hexdigest()
+        return text_digest(canonical(self.model_dump(mode="json")))
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with other fields has another digest."""

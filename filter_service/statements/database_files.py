@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from sqlalchemy import Select, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
-from filter_service.canonical import canonical
+from filter_service.canonical import canonical, text_digest
 from filter_service.db.session import Sessions
 from filter_service.db.tables import StoredStatement
 from filter_service.errors import InvalidStatement
@@ -105,7 +104,7 @@ def _write(
         "format": "json",
         "rows": len(found),
         "file": path.name,
-        "digest": sha256(text.encode()).hexdigest(),
+        "digest": text_digest(text),
     }
     ledger.append(session, [Entry(Event.EXPORTED, actor, details=details)])
     return StatementFile(path, len(found))

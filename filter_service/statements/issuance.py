@@ -4,14 +4,13 @@ import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
-from filter_service.canonical import canonical
+from filter_service.canonical import canonical, text_digest
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, StatementDue, StoredStatement
 from filter_service.errors import DatabaseUnavailable, InvalidStatement, UnknownItem
@@ -158,8 +157,8 @@ def _issue(session: Session, item_id: int) -> IssuanceResult:
         "policy": reasons.policy.digest,
         "class": reasons.forbidden.name,
         "review": reasons.review_id,
-        "document": sha256(canonical(said).encode()).hexdigest(),
-        "notice": sha256(told.encode()).hexdigest(),
+        "document": text_digest(canonical(said)),
+        "notice": text_digest(told),
     }
     entry = Entry(Event.STATED, ACTOR, item_id, reasons.batch_id, details)
     ledger.append(session, [entry])

@@ -13,7 +13,7 @@ from filter_service.cli import app
 from filter_service.errors import BrokenLedger, FilterServiceError, InvalidRequest, UnknownItem
 from filter_service.ledger import Entry, Event, append, proofs
 from filter_service.ledger.checkpoints import parse
-from filter_service.ledger.entries import payload
+from filter_service.ledger.codec import Payload
 from filter_service.ledger.notes import WITNESS, SigningKey, cosign
 from tests.support.sealed_ledger import Ledger
 from tests.support.served import environment
@@ -178,9 +178,9 @@ def test_a_payload_can_be_read_one_way_only(line: Line, sealed: Ledger, tmp_path
     sealed.seal()
     document = proofs.prove(sealed.sessions, 3)
     told = document["entries"][-1]["payload"]
-    before, _, after = payload(told["actor"], told["details"]).rpartition(b'{"actor":')
-    salt = told["salt"] + before.hex()
-    details = after.removeprefix(b'"person eve","details":').removesuffix(b"}").decode()
+    before, _, after = Payload.decode(told).text.rpartition('{"actor":')
+    salt = told["salt"] + before.encode().hex()
+    details = after.removeprefix('"person eve","details":').removesuffix("}")
     told.update(salt=salt, actor="person eve", details=details)
     file = tmp_path / "proof.json"
     file.write_text(json.dumps(document))

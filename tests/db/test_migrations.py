@@ -17,7 +17,7 @@ from filter_service.db.scope import DEFAULT, only
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.db.tables import LedgerPayload, LedgerRow, Table, UnsealedEntry
 from filter_service.errors import DatabaseOutdated, DatabaseUnavailable
-from filter_service.ledger.entries import commitment, payload
+from filter_service.ledger.codec import Payload
 from filter_service.reviews import case_claims
 from filter_service.reviews.case_claims import Filter, QueuedCase
 from filter_service.rollout import stored_vectors
@@ -116,7 +116,7 @@ def test_entries_of_before_commit_to_what_they_said(empty_database_url: str) -> 
         ).one()
         waiting = session.scalars(select(UnsealedEntry.entry_id)).all()
     engine.dispose()
-    assert bytes.fromhex(row[0]) == commitment(row[1], payload(row[2], row[3]))
+    assert bytes.fromhex(row[0]) == Payload(row[2], row[3], salt=row[1]).commitment
     assert json.loads(row[3]) == details
     assert len(waiting) == 1
 

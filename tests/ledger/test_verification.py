@@ -2,55 +2,20 @@
 
 import shutil
 import threading
-import uuid
-from datetime import UTC, datetime
 from typing import Any
-
-from hypothesis import given
-from hypothesis import strategies as st
 
 from filter_service import ledger
 from filter_service.db.session import Sessions
 from filter_service.db.tables import LedgerEntry
 from filter_service.ledger import Entry, Event
-from filter_service.ledger.entries import leaf, payload
-from filter_service.ledger.entry_stream import between, leaf_of, payload_of, waiting
+from filter_service.ledger.entry_stream import between, waiting
 from filter_service.ledger.verification import verify
+from tests.support.ledger_entries import leaf_of_columns
 from tests.support.sealed_ledger import ERASED, Ledger
 
 pytest_plugins = ["tests.support.ledger_fixtures"]
 
-EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 STRANGE: list[Any] = [[], "x", {"vkey": "x"}, {"policy": []}, {"class": {}}]
-TEXT = st.text(st.characters(exclude_categories=["Cs"]))
-
-
-@given(
-    st.integers(1, 2**63 - 1),
-    st.datetimes(min_value=datetime(1000, 1, 1), timezones=st.just(UTC)),
-    TEXT,
-    st.none() | st.integers(-(2**63), 2**63 - 1),
-    st.none() | st.uuids(),
-    st.binary(min_size=32, max_size=32),
-)
-def test_the_quick_way_makes_the_same_leaf(
-    entry_id: int,
-    at: datetime,
-    event: str,
-    item: int | None,
-    batch: uuid.UUID | None,
-    commitment: bytes,
-) -> None:
-    since = at - EPOCH
-    micros = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-    moment, named = micros.to_bytes(8, signed=True), str(batch) if batch else None
-    quick = leaf_of(entry_id, moment, event, item, named, commitment)
-    assert quick == leaf(entry_id, at, event, item, batch, commitment)
-
-
-@given(TEXT, TEXT)
-def test_the_quick_way_makes_the_same_payload(actor: str, details: str) -> None:
-    assert payload_of(actor, details) == payload(actor, details)
 
 
 def test_the_database_gives_the_same_leaves(sealed: Ledger) -> None:
@@ -60,8 +25,8 @@ def test_the_database_gives_the_same_leaves(sealed: Ledger) -> None:
         for written in found:
             e = session.get_one(LedgerEntry, written.entry_id)
             commitment = bytes.fromhex(e.commitment)
-            same = leaf(e.id, e.at, e.event, e.item_id, e.batch_id, commitment)
-            assert leaf_of(*written[1:7]) == same
+            same = leaf_of_columns(e.id, e.at, e.event, e.item_id, e.batch_id, commitment)
+            assert written.leaf == same
     assert len(found) == 593
 
 

@@ -1,15 +1,17 @@
 """Ledger entries for tests, and a slow reference implementation of the tree's root."""
 
+from datetime import UTC, datetime
 from hashlib import sha256
+from uuid import UUID
 
 from sqlalchemy import select
 
 from filter_service import ledger
+from filter_service.canonical import canonical
 from filter_service.db.session import Sessions
 from filter_service.db.tables import LedgerRow, SealedEntry, StoredCheckpoint, Tile, UnsealedEntry
 from filter_service.ledger import Entry, Event
 from filter_service.ledger.checkpoints import open_checkpoint
-from filter_service.ledger.entries import leaf
 from filter_service.ledger.signers import known, who_signs
 
 
@@ -17,6 +19,22 @@ def append(sessions: Sessions, n: int = 1, event: Event = Event.JUDGED) -> None:
     """Some entries that happened to nothing in particular."""
     with sessions.begin() as session:
         ledger.append(session, [Entry(event, "worker", item_id=i) for i in range(n)])
+
+
+def leaf_of_columns(
+    entry_id: int, at: datetime, event: str, item: int | None, batch: UUID | None, commitment: bytes
+) -> bytes:
+    """A leaf as the documents define it: canonical JSON of every column."""
+    moment = at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    columns = {
+        "at": moment,
+        "batch": batch and str(batch),
+        "commitment": commitment.hex(),
+        "event": event,
+        "id": entry_id,
+        "item": item,
+    }
+    return canonical(columns).encode()
 
 
 def root_over(leaves: list[bytes]) -> bytes:
@@ -40,7 +58,7 @@ def sealed_leaves(sessions: Sessions) -> list[bytes]:
         rows = session.execute(statement.order_by(SealedEntry.position)).all()
     assert [position for position, *_ in rows] == list(range(len(rows)))
     return [
-        leaf(entry_id, at, event, item, batch, bytes.fromhex(commitment))
+        leaf_of_columns(entry_id, at, event, item, batch, bytes.fromhex(commitment))
         for _, entry_id, at, event, item, batch, commitment in rows
     ]
 

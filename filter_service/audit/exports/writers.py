@@ -15,7 +15,7 @@ from typing import Any
 
 from filter_service.audit.exports import arrow
 from filter_service.audit.exports.export_columns import COLUMNS, ColumnType, Row
-from filter_service.ledger.entries import stamp
+from filter_service.canonical import stamp
 
 GROUP = 20_000  # rows that Parquet keeps together
 FORMULA = "=+-@\t\r\n＝＋－＠"  # a spreadsheet may compute what begins like this

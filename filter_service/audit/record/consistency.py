@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 from filter_service.audit.record.event_descriptions import RecordChapter
@@ -14,6 +13,7 @@ from filter_service.audit.record.stored_sections import (
     ReviewSection,
     StatementSection,
 )
+from filter_service.canonical import text_digest
 from filter_service.db.tables import Appeal, LedgerEntry
 from filter_service.ledger import Event
 from filter_service.verdicts import Verdict, threshold_margin
@@ -270,7 +270,7 @@ def _statements(life: ItemHistory) -> Iterator[Check]:
 
 
 def _stated(row: StatementSection, said: dict[str, Any]) -> tuple[str, str, bool]:
-    notice = sha256(row.statement.notice.encode()).hexdigest()
+    notice = text_digest(row.statement.notice)
     withdrawn = row.statement.withdrawn_at is not None
     return digest_of(row.text, said.get("document")), notice, withdrawn
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy import Text, cast, select
 from sqlalchemy.orm import Session
@@ -9,23 +10,10 @@ from sqlalchemy.orm import Session
 from filter_service.db.tables import LedgerPayload, LedgerRow, StoredCheckpoint
 from filter_service.errors import BrokenLedger
 from filter_service.ledger.checkpoints import Checkpoint, parse
-from filter_service.ledger.entries import commitment, leaf, payload
+from filter_service.ledger.codec import Payload, document, leaf
 from filter_service.ledger.merkle import leaf_hash, verify_inclusion
 from filter_service.ledger.notes import split
 from filter_service.ledger.proofs import Inclusion, inclusion_of
-
-
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """What an entry says, as the exact text that it committed to."""
-
-    actor: str
-    details: str
-    salt: bytes
-
-    @property
-    def text(self) -> str:
-        return payload(self.actor, self.details).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +37,11 @@ class LogPosition:
     @property
     def leaf_hash(self) -> str:
         return leaf_hash(self.leaf).hex()
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """To be written down elsewhere."""
+        return document(self.leaf, self.payload)
 
     @property
     def steps(self) -> list[Step]:
@@ -93,7 +86,7 @@ def _place(
     committed = bytes.fromhex(row.commitment)
     data = leaf(row.id, row.at, row.event, row.item_id, row.batch_id, committed)
     broken = None
-    if said is not None and commitment(said.salt, said.text.encode()) != committed:
+    if said is not None and not said.opens(row.commitment):
         broken = "What it says is not what it committed to."
     elif inclusion is not None and signed is not None:
         broken = _misplaced(data, inclusion, signed)

@@ -77,7 +77,7 @@ def proofs_of(life: ItemHistory) -> dict[str, Any]:
         "item": life.item.id,
         "checkpoint": life.checkpoint and life.checkpoint.note,
         "entries": [_proven(place, place.inclusion) for place in placed if place.inclusion],
-        "waiting": [_told(place) for place in placed if place.inclusion is None],
+        "waiting": [place.document for place in placed if place.inclusion is None],
     }
 
 
@@ -91,15 +91,9 @@ def proofs_in(html: str) -> str:
     return found["json"]
 
 
-def _told(place: LogPosition) -> dict[str, Any]:
-    said = place.payload
-    told = said and {"actor": said.actor, "details": said.details, "salt": said.salt.hex()}
-    return {"entry": json.loads(place.leaf), "payload": told}
-
-
 def _proven(place: LogPosition, inclusion: Inclusion) -> dict[str, Any]:
     proof = [b64encode(beside).decode() for beside in inclusion.proof]
-    return {**_told(place), "position": inclusion.position, "proof": proof}
+    return {**place.document, "position": inclusion.position, "proof": proof}
 
 
 def _inside_script(value: dict[str, Any]) -> str:

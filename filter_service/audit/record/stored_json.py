@@ -2,9 +2,8 @@
 
 import json
 import re
-from hashlib import sha256
 
-from filter_service.canonical import is_digest_of
+from filter_service.canonical import is_digest_of, text_digest
 from filter_service.policy import Policy
 from filter_service.verdicts.explanation import Explanation
 
@@ -38,4 +37,4 @@ def policy_in(document: object) -> Policy | None:
 
 def digest_of(text: str, told: object) -> str:
     """SHA-256 of a text, to be compared with the one that the ledger tells."""
-    return str(told) if is_digest_of(told, text) else sha256(text.encode()).hexdigest()
+    return str(told) if is_digest_of(told, text) else text_digest(text)

@@ -7,22 +7,15 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from hashlib import sha256
 from math import inf
 from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
 from filter_service.canonical import is_digest_of
-from filter_service.ledger.entries import SALT, Event
-from filter_service.ledger.entry_stream import (
-    StoredEntry,
-    leaf_of,
-    moment,
-    payload_of,
-    query,
-    stream,
-)
+from filter_service.ledger.entries import Event
+from filter_service.ledger.entry_stream import StoredEntry, moment, query, stream
+from filter_service.ledger.merkle import leaf_hash
 from filter_service.ledger.verification.entry_details import at, place, read_details
 from filter_service.ledger.verification.statements import Statements
 from filter_service.ledger.verification.verification_report import KEPT, Faults
@@ -97,26 +90,20 @@ class Contents:
         """Hash entries, and check what they commit to and speak of."""
         seen, missing, explained, stated = [], [], [], []
         for written in entries:
-            _, entry_id, at, event, item_id, batch, commitment, salt, actor, details = written
+            event, payload = written.event, written.payload
             if event is None:
                 seen.append(EntryContents(written, None, True))
                 continue
-            leaf = leaf_of(entry_id, at, event, item_id, batch, commitment)
-            fits = True
-            if salt is None:
+            fits = payload is None or payload.opens(written.commitment.hex())
+            if payload is None:
                 missing.append(written)
-            elif (
-                sha256(salt + payload_of(actor, details)).digest() != commitment
-                or len(salt) != SALT  # else a part of the payload could pass for salt
-            ):
-                fits = False
-            elif event == Event.EXPLAINED:
+            elif fits and event == Event.EXPLAINED:
                 explained.append(written)
-            elif event in _STATED:
+            elif fits and event in _STATED:
                 stated.append(written)
-            elif event in _NOTED:
+            elif fits and event in _NOTED:
                 self._note(written)
-            seen.append(EntryContents(written, sha256(b"\0" + leaf).digest(), fits))
+            seen.append(EntryContents(written, leaf_hash(written.leaf), fits))
         self._check_missing(missing)
         self._check_explained(explained)
         self._statements.check(stated)

@@ -8,7 +8,8 @@ from typing import Any
 
 from filter_service.canonical import canonical
 from filter_service.errors import BrokenLedger, InvalidRequest
-from filter_service.ledger.entries import SALT, Event, payload
+from filter_service.ledger.codec import Payload, leaf_of
+from filter_service.ledger.entries import Event
 from filter_service.ledger.export import FORMAT
 from filter_service.ledger.merkle import Frontier, leaf_hash
 from filter_service.ledger.verification.erased_payloads import Erasures
@@ -146,7 +147,7 @@ class _Look:
         self._keys = Keys(next(iter(keys), None), self._given, self._witnesses)
 
     def _read_sealed(self, told: dict[str, Any]) -> None:
-        hashed = leaf_hash(canonical(told["entry"]).encode())
+        hashed = leaf_hash(leaf_of(told["entry"]))
         if told["position"] != self._sealed or self._waiting:
             if not self._lost:
                 self._name(
@@ -172,14 +173,13 @@ class _Look:
                 )
             self._erasures.missing(entry, self.number, _named(told))
             return
-        salt = bytes.fromhex(given["salt"])
-        salted = salt + payload(given["actor"], given["details"])
-        if len(salt) != SALT or sha256(salted).hexdigest() != entry["commitment"]:
+        payload = Payload.decode(given)
+        if not payload.opens(entry["commitment"]):
             raise BrokenLedger(
                 f"the payload of {_named(told)} is not what it committed to: its salt, actor or "
                 "details were changed."
             )
-        details = json.loads(given["details"])
+        details = json.loads(payload.details)
         if entry["event"] == Event.SIGNER_ADDED and "position" in told:
             self._keys.learn(details["vkey"], told["position"])
 
