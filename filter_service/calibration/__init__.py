@@ -1,0 +1,1 @@
+"""What reviews teach: labels, calibration, thresholds, heads, estimates and drift."""
