@@ -268,10 +268,23 @@ def test_every_fault_of_a_file_is_said(content: object, said: str) -> None:
         ("number 123-45-6789", "a number that names somebody"),
         ("number 12345678901", "a number that names somebody"),
         ("passport C01X00T47", "a number that names somebody"),
+        ("paid to IBAN GB82 WEST 1234 5698 7654 32", "an account number"),
+        ("paid by 4111 1111 1111 1111", "a card number"),
+        ("paid by CARD 378282 246310 005 ON", "a card number"),
+        ("born as 85.07.30-033.28", "a number that names somebody"),
+        ("born as 2 95 10 99 126 111 93", "a number that names somebody"),
+        ("born as 131052-308T", "a number that names somebody"),
+        ("born as RSS MRA 85T10 A562S", "a number that names somebody"),
+        ("born as 710319/2745", "a number that names somebody"),
+        ("in section 7 that of 811228-9874", "a number that names somebody"),
+        ("NIF 12345678Z", "a number that names somebody"),
+        ("call 912 34 56 78", "a telephone number"),
+        ("call 22 12 34 56", "a telephone number"),
+        ("call 601 123 456", "a telephone number"),
     ],
 )
 def test_personal_data_is_found(text: str, what: str) -> None:
-    assert [f.split(" (")[0] for f in personal_data.found(text)] == [what]
+    assert [f.split(" (")[0] for f in personal_data.find_personal_data(text)] == [what]
 
 
 @pytest.mark.parametrize(
@@ -283,10 +296,14 @@ def test_personal_data_is_found(text: str, what: str) -> None:
         "Weapons Act (Waffengesetz), section 42a (1) no. 3, in force since 2003",
         "At 12:30, in 1,234 of 5,000 pictures: 2 were wrong; Regulation (EU) 2022/2065.",
         "The order DE89370400440532013001 has the check digits of no account.",
+        "NIF 12345678A, 811228-9875 and 710319/2746 have the check digits of nobody.",
+        "The card 4111 1111 1111 1112 is none, and ISBN 978-3-16-148410-0 is a book.",
+        "On 21.11.2026 there were 10 000 000 pictures, in sections 12-13 and 2000-2010.",
+        "Directive 2001/29/EC, BGBl. I Nr. 137/1975, ECLI:EU:C:2014:317, EN 71-3:2019.",
     ],
 )
 def test_ordinary_sentences_name_nobody(text: str) -> None:
-    assert list(personal_data.found(text)) == []
+    assert list(personal_data.find_personal_data(text)) == []
 
 
 def test_names_are_found_unless_they_are_words_of_ours() -> None:
