@@ -24,7 +24,7 @@ def progress(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], ob
 
 
 def show(report: "VerificationReport") -> None:
-    """Keys, figures, faults, and the verdict in the last line."""
+    """Figures, the numbered checks, keys, faults, and the verdict in the last line."""
     from rich.console import Console
     from rich.table import Table
 
@@ -33,6 +33,9 @@ def show(report: "VerificationReport") -> None:
     for name, value in _figures(report):
         table.add_row(f"{value:,}", name)
     console.print(table)
+    for check in report.checks:
+        line = f"check {check.number:2}  {_outcome(check.broken):10}  {check.sentence}"
+        console.print(line, style="red" if check.broken else None)
     for vkey in report.keys:
         console.print(f"key {vkey}", markup=False)
     if not report.keys_given:
@@ -45,8 +48,9 @@ def show(report: "VerificationReport") -> None:
         console.print(f"witness {vkey} {seen}", markup=False)
     for warning in report.warnings:
         console.print(f"Warning: {warning}", markup=False, style="yellow")
+    numbers = {fault: check.number for check in report.checks for fault in check.faults}
     for fault in report.faults:
-        console.print(fault, markup=False, style="red")
+        console.print(f"Check {numbers[fault]}: {fault}", markup=False, style="red")
     if report.broken > len(report.faults):
         console.print(f"… and {report.broken - len(report.faults):,} more.")
     if report.whole:
@@ -57,6 +61,13 @@ def show(report: "VerificationReport") -> None:
             "database and what was published as they are, and compare with a backup.",
             style="bold red",
         )
+
+
+def _outcome(broken: int | None) -> str:
+    """What came of a check."""
+    if broken is None:
+        return "not made"
+    return f"{broken:,} BROKEN" if broken else "holds"
 
 
 def _figures(report: "VerificationReport") -> Iterator[tuple[str, int]]:

@@ -113,6 +113,7 @@ class Contents:
         """Look at what no entry leads to: stored explanations and policies."""
         for item, name in query(self._session, _UNTOLD):
             self._faults.add(
+                12,
                 inf,
                 f"Item {item} has an explanation for {name!r} of which no entry tells: it was put "
                 "there by hand, or should have been deleted.",
@@ -143,6 +144,7 @@ class Contents:
                 self.erased += excused.sealed
                 continue
             self._faults.add(
+                3,
                 place(written),
                 f"The payload of {written}{at(written)} is gone, and {why}: somebody deleted it.",
             )
@@ -164,6 +166,7 @@ class Contents:
                 same = told.get("faithful") == faithful
                 if not same or not is_digest_of(told.get("record"), record):
                     self._faults.add(
+                        12,
                         place(written),
                         f"The explanation of item {item} for {name!r} is not the one that {written}"
                         f"{at(written)} tells of: its text was changed.",
@@ -177,6 +180,7 @@ class Contents:
             if not self._excuse(written, excuses):
                 name = str(read_details(written.details).get("class"))
                 self._faults.add(
+                    3,
                     place(written),
                     f"The explanation of item {written.item_id} for {name!r}, of which {written}"
                     f"{at(written)} tells, is gone, and no entry says why: somebody deleted it.",
@@ -216,6 +220,7 @@ class Contents:
             self.policies += 1
             if not _is_policy(name, digest, document, classes):
                 self._faults.add(
+                    14,
                     inf,
                     f"The policy {name!r} is not the one of digest {digest}: its name, document or "
                     "classes were changed.",
@@ -223,6 +228,7 @@ class Contents:
         for digest, written in self._judged_by.items():
             if digest not in known:
                 self._faults.add(
+                    14,
                     place(written),
                     f"The policy of digest {digest}, by which {written}{at(written)} was judged, "
                     "is not there: it was deleted, or has another digest now.",

@@ -12,6 +12,7 @@ from filter_service.ledger.codec import Payload, leaf_of
 from filter_service.ledger.entries import Event
 from filter_service.ledger.export import FORMAT
 from filter_service.ledger.merkle import Frontier, leaf_hash
+from filter_service.ledger.verification.checks import IN_EXPORTS, given
 from filter_service.ledger.verification.erased_payloads import Erasures
 from filter_service.ledger.verification.keys import Keys
 from filter_service.ledger.verification.trusted_checkpoints import TrustedCheckpoints
@@ -74,10 +75,8 @@ class _Look:
         self.number += 1
         try:
             self._read(line)
-        except BrokenLedger as error:
-            self._name(str(error))
         except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-            self._name(f"it was changed, for it is not what an export has there ({error}).")
+            self._name(15, f"it was changed, for it is not what an export has there ({error}).")
             self._lost = True
         self._digest.update(line)
 
@@ -85,20 +84,28 @@ class _Look:
         """What was found, once every line was looked at."""
         self.number += 1
         if not self._ended:
-            self._name("there is no digest at the end: the file was cut off.")
+            self._name(15, "there is no digest at the end: the file was cut off.")
         if not self._lost and not self._sealed == self._signed == self._size:
             self._name(
+                7,
                 f"the header promises {self._size} entries, {self._sealed} are here, and the last "
-                f"checkpoint is over {self._signed}: lines were deleted or added."
+                f"checkpoint is over {self._signed}: lines were deleted or added.",
             )
         for number, name in self._erasures.unexplained:
             self._faults.add(
+                3,
                 number,
                 f"Line {number}: the payload of {name} is not there, and no entry says that its "
                 "item was erased.",
             )
-        for sentence in (*self._kept.beyond(self._tree.size), *self._keys.absent):
-            self._faults.add(self.number, sentence)
+        for sentence in self._kept.beyond(self._tree.size):
+            self._faults.add(9, self.number, sentence)
+        for sentence in self._keys.absent:
+            self._faults.add(10, self.number, sentence)
+        lost = {5, 6, 7} if self._lost else set()
+        made = given(
+            IN_EXPORTS, published=False, kept=self._kept.given, witnesses=bool(self._keys.seen)
+        )
         return VerificationReport(
             entries=self._sealed,
             waiting=self._waiting,
@@ -109,13 +116,14 @@ class _Look:
             witnesses=self._keys.seen,
             faults=self._faults.first,
             broken=self._faults.count,
+            checks=self._faults.results(made - lost),
             warnings=(unproven(self._erasures.unproven),) if self._erasures.unproven else (),
             unproven=self._erasures.unproven,
             kept=self._kept.agreeing,
         )
 
-    def _name(self, what: str) -> None:
-        self._faults.add(self.number, f"Line {self.number}: {what}")
+    def _name(self, check: int, what: str) -> None:
+        self._faults.add(check, self.number, f"Line {self.number}: {what}")
 
     def _read(self, line: bytes) -> None:
         told = json.loads(line)
@@ -151,14 +159,15 @@ class _Look:
         if told["position"] != self._sealed or self._waiting:
             if not self._lost:
                 self._name(
+                    1,
                     f"{_named(told)} is at position {told['position']} where {self._sealed} was to "
-                    "come: lines were deleted, added or swapped."
+                    "come: lines were deleted, added or swapped.",
                 )
             self._lost, self._sealed = True, int(told["position"])
         if hashed.hex() != told["hash"]:
-            self._name(f"{_named(told)} is not what was sealed: its hash is another.")
+            self._name(1, f"{_named(told)} is not what was sealed: its hash is another.")
         for _, sentence in self._kept.grow(self._tree, [bytes.fromhex(told["hash"])]):
-            self._name(sentence)
+            self._name(9, sentence)
         self._sealed += 1
         self._read_payload(told)
 
@@ -168,17 +177,18 @@ class _Look:
             self._erasures.erased(entry, sealed="position" in told)
         if given is None:
             if entry["event"] == Event.ERASED:
-                raise BrokenLedger(
-                    f"the payload of {_named(told)}, which no erasure takes, is gone."
-                )
-            self._erasures.missing(entry, self.number, _named(told))
+                self._name(3, f"the payload of {_named(told)}, which no erasure takes, is gone.")
+            else:
+                self._erasures.missing(entry, self.number, _named(told))
             return
         payload = Payload.decode(given)
         if not payload.opens(entry["commitment"]):
-            raise BrokenLedger(
+            self._name(
+                2,
                 f"the payload of {_named(told)} is not what it committed to: its salt, actor or "
-                "details were changed."
+                "details were changed.",
             )
+            return
         details = json.loads(payload.details)
         if entry["event"] == Event.SIGNER_ADDED and "position" in told:
             self._keys.learn(details["vkey"], told["position"])
@@ -188,18 +198,23 @@ class _Look:
         self._checkpoints += 1
         if self._lost:
             return
-        checkpoint = self._keys.open(note, before, self._sealed)
+        try:
+            checkpoint = self._keys.open(note, before, self._sealed)
+        except BrokenLedger as error:
+            self._name(6, str(error))
+            return
         if (checkpoint.size, checkpoint.root) != (self._sealed, self._tree.root()):
             self._lost = True
-            raise BrokenLedger(
+            self._name(
+                5,
                 f"what is at the positions {before} to {self._sealed - 1} is not what this "
-                f"checkpoint of size {checkpoint.size} was signed over."
+                f"checkpoint of size {checkpoint.size} was signed over.",
             )
 
     def _read_end(self, digest: str) -> None:
         self._ended = True
         if digest != self._digest.hexdigest():
-            raise BrokenLedger("the digest is not that of the lines before: some were changed.")
+            self._name(15, "the digest is not that of the lines before: some were changed.")
 
 
 def _named(told: dict[str, Any]) -> str:

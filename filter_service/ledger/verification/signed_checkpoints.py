@@ -83,15 +83,17 @@ class CheckpointVerifier:
         """Name sealed entries that no checkpoint is over, and what was never compared."""
         if self._tree.size != self._end:
             self._faults.add(
+                5,
                 inf,
                 f"Only {self._tree.size} of {self._end} entries could be compared with what was "
                 "signed.",
             )
         for sentence in self._kept.beyond(self._end):
-            self._faults.add(self._end, sentence)
+            self._faults.add(9, self._end, sentence)
         last = self._inside[-1] if self._inside else 0
         if last < self._end:
             self._faults.add(
+                7,
                 last,
                 f"The entries at the positions {last} to {self._end - 1} are in no checkpoint: "
                 "they were added behind the sealer's back, or the checkpoint was deleted.",
@@ -99,7 +101,7 @@ class CheckpointVerifier:
 
     def _grow(self, leaves: Sequence[bytes]) -> None:
         for size, sentence in self._kept.grow(self._tree, leaves):
-            self._faults.add(size - 1, sentence)
+            self._faults.add(9, size - 1, sentence)
         self._since += leaves
 
     def _check(self, size: int, before: int) -> None:
@@ -113,6 +115,7 @@ class CheckpointVerifier:
             else:
                 self._lost = True
                 self._faults.add(
+                    5,
                     self._good.size,
                     f"What is at the positions {self._good.size} to {size - 1} is not what "
                     f"{'the published' if outside else 'the'} checkpoint of size {size} was signed "
@@ -121,6 +124,7 @@ class CheckpointVerifier:
                 )
         if inside and outside and inside.root != outside.root:
             self._faults.add(
+                8,
                 size - 1,
                 f"The checkpoint of size {size} in the database has another root than the one that "
                 "was published: the tree was rewritten, or two were signed.",
@@ -130,6 +134,7 @@ class CheckpointVerifier:
         found = query(self._session, _CHECKPOINT, size)
         if not found:
             self._faults.add(
+                8,
                 size - 1,
                 f"The checkpoint of size {size} was published, but is not in the database: its row "
                 "was deleted.",
@@ -138,6 +143,7 @@ class CheckpointVerifier:
         root, note, published = found[0]
         if published and self._published and self._is_missing(size):
             self._faults.add(
+                8,
                 size - 1,
                 f"The checkpoint of size {size} was published at {self._published.url} and is not "
                 "there any more: it was deleted, or another place was named.",
@@ -145,6 +151,7 @@ class CheckpointVerifier:
         checkpoint = self._open(f"The checkpoint of size {size}", note, size, before)
         if checkpoint and checkpoint.root != root:
             self._faults.add(
+                5,
                 size - 1,
                 f"The root in the row of the checkpoint of size {size} is not the one that was "
                 "signed: it was changed.",
@@ -166,7 +173,7 @@ class CheckpointVerifier:
             newest = self._open("The newest published checkpoint", self._newest[1], size, before)
             if kept and newest and kept.root != newest.root:
                 self._faults.add(
-                    size - 1, f"Two different checkpoints of size {size} were published."
+                    8, size - 1, f"Two different checkpoints of size {size} were published."
                 )
             kept = kept or newest
         return kept
@@ -176,10 +183,10 @@ class CheckpointVerifier:
         try:
             checkpoint = self._keys.open(note, before, size)
         except BrokenLedger as error:
-            self._faults.add(size - 1, f"{what} does not hold: {str(error).rstrip('.')}.")
+            self._faults.add(6, size - 1, f"{what} does not hold: {str(error).rstrip('.')}.")
             return None
         if checkpoint.size != size:
-            self._faults.add(size - 1, f"{what} was signed for the size {checkpoint.size}.")
+            self._faults.add(5, size - 1, f"{what} was signed for the size {checkpoint.size}.")
             return None
         return checkpoint
 
@@ -197,7 +204,7 @@ class CheckpointVerifier:
             return False
         for position, pair in enumerate(zip(self._since, leaves, strict=True), start):
             if pair[0] != pair[1]:
-                self._faults.add(position, self._rewritten(position))
+                self._faults.add(1, position, self._rewritten(position))
         self._tree = tree
         return True
 
@@ -220,13 +227,14 @@ class CheckpointVerifier:
         try:
             return parse(split_note(note)[0]).size, note
         except BrokenLedger as error:
-            self._faults.add(inf, f"The newest published checkpoint cannot be read: {error}")
+            self._faults.add(8, inf, f"The newest published checkpoint cannot be read: {error}")
             return None
 
     def _name_what_is_cut_off(self, sizes: "array[int]") -> None:
         for size in sizes:
             done = "signed" if _has(self._inside, size) else "published"
             self._faults.add(
+                7,
                 self._end,
                 f"A checkpoint of size {size} was {done}, but {self._end} entries are sealed: the "
                 "end of the ledger was cut off.",

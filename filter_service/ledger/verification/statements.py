@@ -55,13 +55,16 @@ class Statements:
             where = f"{written}{at(written)}"
             if row is None:
                 self._faults.add(
-                    place(written), f"{what}, of which {where} tells, is gone: somebody deleted it."
+                    13,
+                    place(written),
+                    f"{what}, of which {where} tells, is gone: somebody deleted it.",
                 )
                 continue
             document, notice, review, withdrawn = row
             if written.event == Event.STATEMENT_WITHDRAWN:
                 if not withdrawn:
                     self._faults.add(
+                        13,
                         place(written),
                         f"{what} was withdrawn, as {where} tells, but stands: its row was changed.",
                     )
@@ -73,6 +76,7 @@ class Statements:
                 self.intact += 1
             else:
                 self._faults.add(
+                    13,
                     place(written),
                     f"{what} is not the one that {where} tells of: its document, its notice or "
                     "the decision that it is of was changed.",
@@ -83,6 +87,7 @@ class Statements:
         for item, puid, event in query(self._session, _UNTOLD):
             done = "issued" if event == Event.STATED else "withdrawn"
             self._faults.add(
+                13,
                 inf,
                 f"The statement of reasons {puid} of item {item} was {done}, and no entry tells "
                 "of that: somebody did it by hand.",

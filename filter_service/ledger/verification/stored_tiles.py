@@ -47,6 +47,7 @@ class Tiles:
             for position, seen in enumerate(part, number * WIDTH):
                 if seen is not None and not seen.fits and seen.leaf == hashes[position % WIDTH]:
                     self._faults.add(
+                        2,
                         position,
                         f"The payload of {seen.written} at position {position} is not what it "
                         "committed to: its salt, actor or details were changed.",
@@ -66,6 +67,7 @@ class Tiles:
         for level in sorted(there.keys() | due.keys()):
             if there.get(level) != due[level]:
                 self._faults.add(
+                    4,
                     inf,
                     f"Level {level} of the tree has {there.get(level, 0):,} tiles, but "
                     f"{due[level]:,} belong there.",
@@ -81,10 +83,11 @@ class Tiles:
             stored, published = _at(tile, place), _at(outside, place)
             truth = published or stored or leaf or EMPTY
             if leaf != truth:
-                self._faults.add(position, _broken(position, seen, outside or tile))
+                self._faults.add(1, position, _broken(position, seen, outside or tile))
             if stored != truth:
                 of = f", of {seen.written}" if seen else ""
                 self._faults.add(
+                    4,
                     position,
                     f"Tile {number} of level 0 does not have the hash that was sealed at position "
                     f"{position}{of}: it was changed."
@@ -95,6 +98,7 @@ class Tiles:
             yield truth
         if len(tile) > len(part) * HASH:
             self._faults.add(
+                4,
                 number * WIDTH + len(part),
                 f"Tile {number} of level 0 has {len(tile) // HASH} hashes, but only {len(part)} "
                 "entries are sealed there: the others were deleted.",
@@ -117,6 +121,7 @@ class Tiles:
             width = WIDTH**level
             start = number * WIDTH * width
             self._faults.add(
+                4,
                 start,
                 f"Tile {number} of level {level}, over the positions {start} to "
                 f"{start + len(hashes) * width - 1}, "

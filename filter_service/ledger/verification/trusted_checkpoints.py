@@ -15,6 +15,7 @@ class TrustedCheckpoints:
     def __init__(self, files: Sequence[Path]) -> None:
         """InvalidRequest when a file holds no checkpoint."""
         self._due = sorted(((_read(file), file) for file in files), key=lambda kept: kept[0].size)
+        self.given = bool(files)
         self.agreeing = 0  # checkpoints that the tree was seen to have
 
     def grow(self, tree: Frontier, leaves: Sequence[bytes]) -> list[tuple[int, str]]:

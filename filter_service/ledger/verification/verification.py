@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from filter_service.db.session import Sessions
 from filter_service.ledger.entry_stream import CHUNK, between, moment, query, waiting
+from filter_service.ledger.verification.checks import IN_DATABASES, given
 from filter_service.ledger.verification.contents import Contents, EntryContents
 from filter_service.ledger.verification.keys import Keys
 from filter_service.ledger.verification.published_log import PublishedLog
@@ -111,7 +112,7 @@ class _Look:
         self._name_what_is_astray()
         self._name_signers()
         for sentence in self._keys.absent:
-            self._faults.add(inf, sentence)
+            self._faults.add(10, inf, sentence)
         return VerificationReport(
             entries=self._end,
             waiting=waits,
@@ -128,7 +129,17 @@ class _Look:
             witnesses=self._keys.seen,
             faults=self._faults.first,
             broken=self._faults.count,
+            checks=self._faults.results(self._made()),
             warnings=tuple(self._warnings),
+        )
+
+    def _made(self) -> set[int]:
+        """The checks that could be made."""
+        return given(
+            IN_DATABASES,
+            published=bool(self._signed.published),
+            kept=self._kept.given,
+            witnesses=bool(self._keys.seen),
         )
 
     def _look(self, start: int, stop: int) -> None:
@@ -149,10 +160,11 @@ class _Look:
         for some in waiting(self._session):
             for seen in self._contents.read(some):
                 if seen.leaf is None:
-                    self._faults.add(inf, f"E{str(seen.written)[1:]} waits, but was deleted.")
+                    self._faults.add(11, inf, f"E{str(seen.written)[1:]} waits, but was deleted.")
                     continue
                 if not seen.fits:
                     self._faults.add(
+                        2,
                         inf,
                         f"The payload of {seen.written}, which waits, is not what it committed to: "
                         "it or the commitment was changed.",
@@ -169,7 +181,7 @@ class _Look:
             )
         if gone := self._contents.unproven:
             if late:
-                self._faults.add(inf, unproven(gone))
+                self._faults.add(3, inf, unproven(gone))
             else:
                 self._warnings.append(unproven(gone))
         return count
@@ -177,17 +189,21 @@ class _Look:
     def _name_what_is_astray(self) -> None:
         for position, entry_id in query(self._session, _ASTRAY, self._end):
             self._faults.add(
-                inf, f"Entry {entry_id} is sealed at position {position}, which the tree has not."
+                11,
+                inf,
+                f"Entry {entry_id} is sealed at position {position}, which the tree has not.",
             )
         for entry_id, event, item_id in query(self._session, _UNKNOWN):
             about = event if item_id is None else f"{event}, item {item_id}"
             self._faults.add(
+                11,
                 inf,
                 f"Entry {entry_id} ({about}) is neither sealed nor waits to be: it was put there "
                 "behind the sealer's back, or its place was deleted.",
             )
         for entry_id, position in query(self._session, _TWICE):
             self._faults.add(
+                11,
                 position,
                 f"Entry {entry_id} waits to be sealed, and is sealed at position {position} "
                 "already: somebody put it there again, and nothing more can be sealed.",
@@ -206,5 +222,5 @@ class _Look:
         for vkey in self._named:
             if vkey not in told:
                 self._faults.add(
-                    inf, f"The key {vkey} is among the signers, but no entry tells of it."
+                    6, inf, f"The key {vkey} is among the signers, but no entry tells of it."
                 )

@@ -1,10 +1,24 @@
 """The report of a verification: faults, warnings, and counts of what was checked."""
 
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from heapq import heappush, heappushpop
 
+from filter_service.ledger.verification.checks import CHECKS
+
 LISTED = 20  # faults that a report names; the others are counted
 KEPT = 1_000  # rows of one kind that are looked for, so as to be named
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What came of one of the numbered checks."""
+
+    number: int
+    sentence: str
+    broken: int | None  # places where it does not hold; None: nothing was there to check it with
+    faults: tuple[str, ...]  # those of the report that are of this check
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +34,7 @@ class VerificationReport:
     witnesses: dict[str, int]  # by key: the largest size that it has co-signed
     faults: tuple[str, ...]  # the first of them, each a sentence
     broken: int  # how many there are
+    checks: tuple[CheckResult, ...]
     warnings: tuple[str, ...] = ()
     published: int = 0  # checkpoints outside the database; an export knows none of these
     explanations: int = 0  # whose text is what was committed to
@@ -42,12 +57,14 @@ class Faults:
     """
 
     count: int = 0
-    _found: list[tuple[float, int, str]] = field(default_factory=list)  # the last place on top
+    _by_check: Counter[int] = field(default_factory=Counter)
+    _found: list[tuple[float, int, str, int]] = field(default_factory=list)  # the last place on top
 
-    def add(self, position: float, sentence: str) -> None:
-        """Note something that is wrong at a position, or after all of them (`inf`)."""
+    def add(self, check: int, position: float, sentence: str) -> None:
+        """Note where a check does not hold: at a position, or after all of them (`inf`)."""
         self.count += 1
-        fault = -position, -self.count, sentence
+        self._by_check[check] += 1
+        fault = -position, -self.count, sentence, check
         if len(self._found) < LISTED:
             heappush(self._found, fault)
         else:
@@ -56,7 +73,20 @@ class Faults:
     @property
     def first(self) -> tuple[str, ...]:
         """The first places."""
-        return tuple(sentence for *_, sentence in sorted(self._found, reverse=True))
+        return tuple(sentence for _, _, sentence, _ in sorted(self._found, reverse=True))
+
+    def results(self, made: Collection[int]) -> tuple[CheckResult, ...]:
+        """Of every check, also of those that were not made."""
+        said = sorted(self._found, reverse=True)
+        return tuple(
+            CheckResult(
+                number,
+                sentence,
+                self._by_check[number] if number in made or self._by_check[number] else None,
+                tuple(fault for _, _, fault, check in said if check == number),
+            )
+            for number, sentence in CHECKS.items()
+        )
 
 
 def unproven(count: int) -> str:
