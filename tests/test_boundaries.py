@@ -3,10 +3,14 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from filter_service.cli.command_table import COMMANDS
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(p for d in ("filter_service", "tasks") for p in (ROOT / d).rglob("*.py"))
 NAMELESS = {"utils", "helpers", "common", "manager", "base", "models"}
@@ -21,10 +25,22 @@ LIGHT = (
     "filter_service.web.app",
     "tasks.work",
 )
+LATE = (  # what may be imported inside a body, so that a process can do without it
+    "celery",
+    "kombu",
+    "tasks.celery",
+    "filter_service.audit.exports.parquet",  # pyarrow
+    "filter_service.audit.replay.replay",  # torch, as all that follow
+    "filter_service.audit.replay.replay_output",
+    "filter_service.encoder",
+    "filter_service.explain.relevance",
+    "filter_service.explain.study",
+    "filter_service.pipeline",
+)
 
 
 def room(path: Path) -> str:
-    return path.relative_to(ROOT / "filter_service").as_posix()
+    return path.relative_to(ROOT).as_posix().removeprefix("filter_service/")
 
 
 PRODUCT = [p for p in SOURCES if p.is_relative_to(ROOT / "filter_service")]
@@ -52,6 +68,35 @@ def test_what_starts_often_loads_no_model(module: str) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_no_command_loads_a_model_before_it_runs() -> None:
+    modules = sorted({f"filter_service.cli.{path.split('.')[0]}" for path in COMMANDS.values()})
+    loaded = "{'torch', 'open_clip', 'celery', 'pyarrow'} & set(sys.modules)"
+    code = f"import sys, {', '.join(modules)}; print({loaded})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
+def imports_in_bodies() -> Iterator[tuple[str, str]]:
+    """Each file with each module that it imports inside a function."""
+    for path in SOURCES:
+        bodies = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, FUNCTIONS))
+        inside = {node for body in bodies for node in ast.walk(body)}
+        for node in inside:
+            if isinstance(node, ast.Import):
+                yield from ((room(path), alias.name) for alias in node.names)
+            if isinstance(node, ast.ImportFrom):
+                yield from ((room(path), f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def test_imports_stand_at_the_top_unless_they_start_a_model_or_a_queue() -> None:
+    found = list(imports_in_bodies())
+    allowed = tuple(f"{name}." for name in LATE)
+    assert [pair for pair in found if not f"{pair[1]}.".startswith(allowed)] == []
+    assert len(found) <= 60
 
 
 def test_no_test_imports_from_a_file_of_tests() -> None:

@@ -1,53 +1,24 @@
-"""The command line `filter-service`: registers all commands, and reports their errors."""
+"""The command line `filter-service`: knows all commands, and reports their errors."""
 
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from filter_service.cli import (
-    accounts,
-    batches,
-    doctor,
-    explain,
-    exports,
-    ledger,
-    model_commands,
-    policy_versions,
-    record,
-    replay,
-    retention,
-    run_commands,
-    serve,
-    statements,
-)
-from filter_service.cli.context import Queue
+from filter_service.cli.command_table import COMMANDS, GROUPS
+from filter_service.cli.deferred_commands import application
 from filter_service.cli.interruption import interruptible
 from filter_service.errors import FilterServiceError, InvalidRequest
 
-app = typer.Typer(
-    name="filter-service",
-    help="Batch content-filtering moderation of images, with explanations that have been tested.",
-    no_args_is_help=True,
-    add_completion=False,
-)
-batches.add_to(app)
-model_commands.add_to(app)
-policy_versions.add_to(model_commands.policies)
-explain.add_to(app)
-run_commands.add_to(app)
-serve.add_to(app)
-doctor.add_to(app)
-accounts.add_to(app)
-ledger.add_to(app)
-retention.add_to(app)
-statements.add_to(app)
-exports.add_to(app)
-replay.add_to(ledger.audits)
-record.add_to(ledger.audits)
+if TYPE_CHECKING:
+    from filter_service.cli.context import Queue
+
+ABOUT = "Batch content-filtering moderation of images, with explanations that have been tested."
+
+app = application("filter-service", ABOUT, GROUPS, COMMANDS)
 
 
-def run(queue: Queue) -> None:
+def run(queue: "Queue") -> None:
     """Run one command; an error is a sentence on stderr and exit code 1, or 2 for a bad value."""
     try:
         with interruptible():

@@ -2,15 +2,18 @@
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
+from filter_service import accounts
+from filter_service.accounts import Role, passwords
+from filter_service.accounts import clients as platforms
 from filter_service.cli.context import workplace
 from filter_service.cli.parameters import LARGEST_SMALL_ID
-
-if TYPE_CHECKING:
-    from filter_service.accounts import Role
+from filter_service.cli.plain_cells import cells
 
 Login = Annotated[str, typer.Argument(help="The name that somebody signs in with.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -23,18 +26,7 @@ Generate = Annotated[
 ACTOR = "service"  # whoever can run commands on the machine is the service itself
 ROWS = 500  # asked for at once
 
-users = typer.Typer(help="People who work here.", no_args_is_help=True)
-keys = typer.Typer(help="API keys of platforms.", no_args_is_help=True)
-clients = typer.Typer(help="Clients, whose keys see nothing of each other.", no_args_is_help=True)
 
-
-def add_to(app: typer.Typer) -> None:
-    app.add_typer(users, name="user")
-    app.add_typer(keys, name="key")
-    app.add_typer(clients, name="client")
-
-
-@users.command("add")
 def add_user(  # noqa: PLR0913  (each is an option)
     context: typer.Context,
     login: Login,
@@ -60,7 +52,6 @@ def add_user(  # noqa: PLR0913  (each is an option)
     ] = False,
 ) -> None:
     """Add somebody who works here; asks for their password unless told where it comes from."""
-    from filter_service import accounts
 
     names = tuple(n.strip() for n in classes.split(",") if n.strip())
     profile = accounts.Profile(_role(role), name, names or None, cap, subject)
@@ -72,10 +63,8 @@ def add_user(  # noqa: PLR0913  (each is an option)
         typer.echo(password)
 
 
-@users.command("list")
 def list_users(context: typer.Context, json_: Json = False) -> None:
     """List everybody, disabled people too, by log-in name."""
-    from filter_service import accounts
 
     rows: list[dict[str, Any]] = []
     with workplace(context.obj) as place:
@@ -98,27 +87,22 @@ def list_users(context: typer.Context, json_: Json = False) -> None:
     print_rows(rows, json_)
 
 
-@users.command("disable")
 def disable_user(context: typer.Context, login: Login) -> None:
     """Let somebody in no more, and end their open sessions."""
-    from filter_service import accounts
 
     with workplace(context.obj) as place:
         accounts.disable_person(place.sessions, login, ACTOR)
     typer.echo(f"{login} is disabled")
 
 
-@users.command("enable")
 def enable_user(context: typer.Context, login: Login) -> None:
     """Let somebody in again who was disabled."""
-    from filter_service import accounts
 
     with workplace(context.obj) as place:
         accounts.enable_person(place.sessions, login, ACTOR)
     typer.echo(f"{login} is enabled")
 
 
-@users.command("password")
 def change_password(
     context: typer.Context,
     login: Login,
@@ -126,7 +110,6 @@ def change_password(
     generate: Generate = False,
 ) -> None:
     """Give somebody another password, and end their open sessions."""
-    from filter_service import accounts
 
     password = _password(password_stdin, generate)
     with workplace(context.obj) as place:
@@ -136,7 +119,6 @@ def change_password(
         typer.echo(password)
 
 
-@keys.command("add")
 def add_key(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="By which the ledger calls the platform.")],
@@ -149,16 +131,13 @@ def add_key(
     ] = False,
 ) -> None:
     """Make a key and print it, this once."""
-    from filter_service import accounts
 
     with workplace(context.obj) as place:
         typer.echo(accounts.add_key(place.sessions, name, ACTOR, client, all_clients=all_clients))
 
 
-@keys.command("list")
 def list_keys(context: typer.Context, json_: Json = False) -> None:
     """List the keys, revoked ones too, in the order in which they were made."""
-    from filter_service import accounts
 
     rows: list[dict[str, Any]] = []
     with workplace(context.obj) as place:
@@ -181,7 +160,6 @@ def list_keys(context: typer.Context, json_: Json = False) -> None:
     print_rows(rows, json_)
 
 
-@keys.command("revoke")
 def revoke_key(
     context: typer.Context,
     key: Annotated[
@@ -189,35 +167,30 @@ def revoke_key(
     ],
 ) -> None:
     """Make a key open nothing any more."""
-    from filter_service import accounts
 
     with workplace(context.obj) as place:
         revoked = accounts.revoke_key(place.sessions, key, ACTOR)
     typer.echo(f"{revoked.name} ({revoked.prefix}…) is revoked")
 
 
-@clients.command("add")
 def add_client(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="By which `key add --client` knows it.")],
 ) -> None:
     """Make a client that has no key yet."""
-    from filter_service.accounts.clients import add_client
 
     with workplace(context.obj) as place:
-        added = add_client(place.sessions, name, ACTOR)
+        added = platforms.add_client(place.sessions, name, ACTOR)
     typer.echo(f"{added.name} is a client")
 
 
-@clients.command("list")
 def list_clients(context: typer.Context, json_: Json = False) -> None:
     """List the clients, in the order in which they were made."""
-    from filter_service.accounts.clients import clients
 
     rows: list[dict[str, Any]] = []
     with workplace(context.obj) as place:
         last = 0
-        while found := clients(place.sessions, last, ROWS):
+        while found := platforms.clients(place.sessions, last, ROWS):
             last = found[-1].id
             rows += (
                 {
@@ -231,8 +204,7 @@ def list_clients(context: typer.Context, json_: Json = False) -> None:
     print_rows(rows, json_)
 
 
-def _role(name: str) -> "Role":
-    from filter_service.accounts import Role
+def _role(name: str) -> Role:
 
     known = [role for role in Role if role is not Role.SERVICE]
     if name not in known:
@@ -242,7 +214,6 @@ def _role(name: str) -> "Role":
 
 def _password(from_stdin: bool, generate: bool) -> str:
     """From one place: typed twice without echo unless told otherwise."""
-    from filter_service.accounts import passwords
 
     if from_stdin and generate:
         raise typer.BadParameter("Give --password-stdin or --generate, not both.")
@@ -260,11 +231,6 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
         for row in rows:
             typer.echo(json.dumps(row))
     elif rows:
-        from rich.console import Console
-        from rich.table import Table
-
-        from filter_service.cli.plain_cells import cells
-
         table = Table(*rows[0])
         for row in rows:
             table.add_row(*cells(*map(_cell, row.values())))

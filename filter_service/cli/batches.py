@@ -6,16 +6,26 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
 
+from filter_service.accounts.clients import client_named
 from filter_service.cli.context import Workplace, workplace
 from filter_service.cli.parameters import LARGEST_ID, LARGEST_PAGE, LONGEST_LABEL, URGENT, shown
-
-if TYPE_CHECKING:
-    from filter_service.db.scope import Scope
-    from filter_service.intake.submissions import Status, Submission
+from filter_service.cli.plain_cells import cells
+from filter_service.db.scope import OPERATOR, Scope, only
+from filter_service.db.unjudged import reasons
+from filter_service.errors import ImageError
+from filter_service.images import Limits, read
+from filter_service.images.views import is_partial
+from filter_service.intake import submissions
+from filter_service.intake.submissions import Status, Submission
+from filter_service.policy import read_policy
+from filter_service.verdicts import Verdict
 
 ALWAYS = ("clear", "flagged", "undetermined", "waiting")  # said of a batch
 STATES = (*ALWAYS, "cancelled", "erased", "stranded")  # the last ones only if there are any
@@ -42,8 +52,6 @@ def submit(
     Where no path holds a file nothing is submitted. Where some do, the others are named, and a
     file that is not there is submitted as one that could not be read.
     """
-    from filter_service.intake import submissions
-    from filter_service.policy import read_policy
 
     if len(label) > LONGEST_LABEL:
         raise typer.BadParameter(f"The label has {len(label):,} letters: give {LONGEST_LABEL}.")
@@ -68,10 +76,8 @@ def submit(
     typer.echo(json.dumps({"batch": str(batch)}) if json_ else batch)
 
 
-def _scope(place: Workplace, client: str | None) -> "Scope":
+def _scope(place: Workplace, client: str | None) -> Scope:
     """As the operator, unless told to submit for a client."""
-    from filter_service.accounts.clients import client_named
-    from filter_service.db.scope import OPERATOR, only
 
     return OPERATOR if client is None else only(client_named(place.sessions, client).id)
 
@@ -83,7 +89,6 @@ def status(
     json_: Json = False,
 ) -> None:
     """How far a batch has come."""
-    from filter_service.intake import submissions
 
     with workplace(context.obj) as place:
         found = watched(place, batch) if watch else submissions.status(place.sessions, batch)
@@ -97,11 +102,8 @@ def status(
 
 def watched(
     place: Workplace, batch: uuid.UUID, look: Callable[[], object] = lambda: None
-) -> "Status":
+) -> Status:
     """Show a progress bar until the batch is finished, with a look at the processes meanwhile."""
-    from rich.progress import Progress
-
-    from filter_service.intake import submissions
 
     with Progress() as progress:
         task = progress.add_task("judged", total=None)
@@ -124,10 +126,6 @@ def items(
     json_: Json = False,
 ) -> None:
     """List items with their verdicts, in the order of their ids."""
-    from filter_service.db.unjudged import reasons
-    from filter_service.images.views import is_partial
-    from filter_service.intake import submissions
-    from filter_service.verdicts import Verdict
 
     if verdict is not None and verdict not in list(Verdict):
         raise typer.BadParameter(f"{verdict!r} is none of {', '.join(Verdict)}.")
@@ -161,7 +159,6 @@ def items(
 
 def cancel(context: typer.Context, batch: BatchId) -> None:
     """Take back the items of a batch that have no verdict yet."""
-    from filter_service.intake import submissions
 
     with workplace(context.obj) as place:
         typer.echo(f"{submissions.cancel(place.sessions, batch)} items cancelled")
@@ -169,23 +166,14 @@ def cancel(context: typer.Context, batch: BatchId) -> None:
 
 def retry(context: typer.Context, batch: BatchId) -> None:
     """Queue the undetermined items of a batch again."""
-    from filter_service.intake import submissions
 
     with workplace(context.obj) as place:
         again = submissions.retry(place.sessions, place.notify_workers, batch)
     typer.echo(f"{again} items queued again")
 
 
-def add_to(app: typer.Typer) -> None:
-    for command in (submit, status, items, cancel, retry):
-        app.command()(command)
-
-
-def _files(place: Workplace, paths: Iterable[Path]) -> Iterator["Submission"]:
+def _files(place: Workplace, paths: Iterable[Path]) -> Iterator[Submission]:
     """Every file, read when it is its turn; one that cannot be read is submitted as such."""
-    from filter_service.errors import ImageError
-    from filter_service.images import Limits, read
-    from filter_service.intake.submissions import Submission
 
     limits = Limits.of(place.settings)
     for path in paths:
@@ -222,10 +210,6 @@ def _below(path: Path) -> list[Path]:
 
 
 def _print_items(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from filter_service.cli.plain_cells import cells
 
     table = Table("item", "file", "verdict", "class", "probability", "reason")
     for row in rows:

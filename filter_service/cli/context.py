@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from filter_service.db.session import Sessions
-    from filter_service.settings import Settings
-    from filter_service.storage import Storage
+from filter_service.db.schema import upgrade
+from filter_service.db.session import Sessions, connect, sessions_of
+from filter_service.local import kept_up, services
+from filter_service.settings import Settings
+from filter_service.storage import Storage
 
 
 class Queue(Protocol):
@@ -22,16 +23,16 @@ class Queue(Protocol):
     def workers(self, broker_url: str) -> int:
         """How many workers answer; BrokerUnavailable when the broker does not."""
 
-    def worker(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
+    def worker(self, settings: Settings, log: Path | None = None) -> "Popen[bytes]":
         """Start a worker process; the settings name database and broker."""
 
-    def chores(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
+    def chores(self, settings: Settings, log: Path | None = None) -> "Popen[bytes]":
         """Start the process for everything but judging, which needs no model."""
 
-    def web(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
+    def web(self, settings: Settings, log: Path | None = None) -> "Popen[bytes]":
         """Start the web process; it prints its address."""
 
-    def schedule(self, settings: "Settings", log: Path | None = None) -> "Popen[bytes]":
+    def schedule(self, settings: Settings, log: Path | None = None) -> "Popen[bytes]":
         """Start the process that sweeps for items left behind."""
 
 
@@ -39,9 +40,9 @@ class Queue(Protocol):
 class Workplace:
     """An open database and image store."""
 
-    settings: "Settings"  # with the addresses of the services in use
-    sessions: "Sessions"
-    storage: "Storage"
+    settings: Settings  # with the addresses of the services in use
+    sessions: Sessions
+    storage: Storage
     queue: Queue
 
     def notify_workers(self) -> None:
@@ -53,16 +54,10 @@ class Workplace:
 def workplace(queue: Queue) -> Iterator[Workplace]:
     """Services up (embedded ones if none are named), the schema current, sessions and storage."""
     # sqlalchemy and pydantic take a second: not for --help
-    from filter_service.db.session import connect, sessions_of
-    from filter_service.local import services
-    from filter_service.settings import Settings
-    from filter_service.storage import Storage
 
     settings = Settings.load()
     with services(settings) as found:
         if settings.database_url is None:
-            from filter_service.db.schema import upgrade  # alembic takes 10 MB
-
             upgrade(found.database_url)  # embedded: nobody else looks after it
         located = settings.model_copy(
             update={"database_url": found.database_url, "broker_url": found.broker_url}
@@ -77,8 +72,6 @@ def workplace(queue: Queue) -> Iterator[Workplace]:
 @contextmanager
 def lasting(queue: Queue) -> Iterator[Workplace]:
     """The same for a command that stays: an embedded server that ends is started again."""
-    from filter_service.local import kept_up
-    from filter_service.settings import Settings
 
     with workplace(queue) as place, kept_up(Settings.load()):
         yield place

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import PIL.Image
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
@@ -52,8 +53,9 @@ class Flag:
         return f"{Path(self.source).stem}-{self.record.class_name}.webp"
 
 
-def show(queue: Queue) -> None:
-    """Submit, wait with a progress bar, print and draw; what was started is stopped."""
+def demo(context: typer.Context) -> None:
+    """Judge the bundled sample images with a real worker, and show what was flagged."""
+    queue: Queue = context.obj
     files = sorted(SAMPLES.glob("*.jpg"))
     policy = read_policy(POLICY)
     console = Console()

@@ -29,13 +29,11 @@ PEOPLE = (("demo", Role.ADMIN), ("moderator", Role.MODERATOR))
 PATIENCE = 60.0  # seconds for the web page to answer
 
 
-def console(queue: Queue) -> None:
-    """Start everything, see that the samples are judged, say where to go; stay until Ctrl-C.
-
-    Raises InvalidSettings for a database of one's own: people with known passwords are added.
-    """
+def console(context: typer.Context) -> None:
+    """The demo's flagged samples in the moderators' console, with everything that it needs."""
+    queue: Queue = context.obj
     if Settings.load().database_url is not None:
-        raise InvalidSettings(
+        raise InvalidSettings(  # people whose passwords are printed are added
             "FILTER_SERVICE_DATABASE_URL is set, and the demo would add people to that database: "
             "unset it, or use `filter-service up` and `filter-service user add`."
         )

@@ -9,17 +9,22 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import text
 
 from filter_service.cli.batches import Json
 from filter_service.cli.context import Queue
+from filter_service.db.schema import require_current, upgrade
+from filter_service.db.session import connect
 from filter_service.errors import FilterServiceError
-
-if TYPE_CHECKING:
-    from filter_service.local import Services
-    from filter_service.settings import Settings
+from filter_service.images import digest
+from filter_service.local import Services, services
+from filter_service.settings import Settings
+from filter_service.storage import Storage
 
 ROOM = 2.0  # GB that a data folder should have left
 PACKAGES = ("torch", "open_clip_torch", "sqlalchemy", "psycopg", "pgvector", "celery", "pillow")
@@ -47,8 +52,8 @@ class Patient:
     """What checks share: the job queue, and what earlier checks have found."""
 
     queue: Queue
-    settings: "Settings"
-    found: "Services"
+    settings: Settings
+    found: Services
 
 
 def doctor(context: typer.Context, json_: Json = False) -> None:
@@ -67,8 +72,6 @@ def examine(queue: Queue) -> Iterator[Finding]:
 
     Embedded services are started for as long as it takes, if nobody runs them.
     """
-    from filter_service.local import services
-    from filter_service.settings import Settings
 
     yield _attempt("packages", _packages)
     try:
@@ -91,10 +94,6 @@ def examine(queue: Queue) -> Iterator[Finding]:
         yield _attempt("broker", lambda: _broker(patient))
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command()(doctor)
-
-
 def _attempt(part: str, check: Callable[[], Finding]) -> Finding:
     """A check's finding under its name; whatever it raises is a finding, too."""
     try:
@@ -114,7 +113,7 @@ def _packages() -> Finding:
     return _fine(f"Python {platform.python_version()}, {', '.join(versions)}")
 
 
-def _data_folder(settings: "Settings") -> Finding:
+def _data_folder(settings: Settings) -> Finding:
     folder = settings.data_dir.expanduser().absolute()
     above = next(p for p in (folder, *folder.parents) if p.exists())
     if not os.access(above, os.W_OK):
@@ -127,9 +126,7 @@ def _data_folder(settings: "Settings") -> Finding:
     return _fine(f"{folder}, {free:.0f} GB free")
 
 
-def _images(settings: "Settings") -> Finding:
-    from filter_service.images import digest
-    from filter_service.storage import Storage
+def _images(settings: Settings) -> Finding:
 
     data = os.urandom(64)
     storage, name = Storage(settings.images_at), digest(data)
@@ -142,7 +139,7 @@ def _images(settings: "Settings") -> Finding:
     return _fine(f"{settings.images_at} keeps, returns and deletes bytes")
 
 
-def _model(settings: "Settings") -> Finding:
+def _model(settings: Settings) -> Finding:
     from filter_service.encoder import encoder_of  # torch: only where a model is asked
     from filter_service.explain.relevance import explainer_of
 
@@ -160,10 +157,6 @@ def _model(settings: "Settings") -> Finding:
 
 
 def _database(patient: Patient) -> Finding:
-    from sqlalchemy import text
-
-    from filter_service.db.schema import require_current, upgrade
-    from filter_service.db.session import connect
 
     if patient.settings.database_url is None:
         upgrade(patient.found.database_url)  # the embedded one is looked after by every command
@@ -193,9 +186,6 @@ def _broker(patient: Patient) -> Finding:
 
 
 def _print(findings: list[Finding]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     colours = {CheckState.OK: "green", CheckState.DOUBTFUL: "yellow", CheckState.WRONG: "bold red"}
     table = Table(show_header=False, box=None, pad_edge=False)

@@ -8,23 +8,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
+from pydantic import ValidationError
+from rich.console import Console
+from sqlalchemy import select
 
+from filter_service.audit.replay.item_on_record import decoder_of, require_same
 from filter_service.cli import unflagged
 from filter_service.cli.batches import Json
 from filter_service.cli.context import Workplace, workplace
 from filter_service.cli.model_commands import served_encoder
 from filter_service.cli.parameters import LARGEST_ID, shown
+from filter_service.db.policies import load_policy
+from filter_service.db.tables import (
+    Batch,
+    Item,
+    PolicyClass,
+    StoredEncoder,
+    StoredExplanation,
+    StoredImage,
+)
+from filter_service.db.unjudged import reasons
+from filter_service.db.vectors import StoredMemory
+from filter_service.errors import FilterServiceError, NotExplainable, UnknownItem
+from filter_service.explain.memory import ArrayMemory
+from filter_service.images import Image, Limits, decode, read
+from filter_service.policy import ForbiddenClass, Policy, read_policy
 from filter_service.rendering.plain_names import plain
+from filter_service.retention import RetainedPart, require_here
+from filter_service.reviews.restricted import require_open
+from filter_service.settings import Settings
+from filter_service.verdicts.explanation import Explanation
+from filter_service.verdicts.proven_claims import necessary, tested
 
 if TYPE_CHECKING:
     import PIL.Image
 
     from filter_service.explain.study.decision_study import Audit
     from filter_service.explain.study.methods import Method
-    from filter_service.images import Image
-    from filter_service.policy import Policy
-    from filter_service.verdicts.explanation import Explanation
 
 PRODUCT = Path(__file__).parent.parent
 POLICIES = {"bundled": PRODUCT / "demo" / "policy.yaml"}  # by model: what is ordinary for it
@@ -81,10 +103,6 @@ def explain(  # noqa: PLR0913, PLR0917  (an option is a parameter)
             _print_stored(place, number, json_)
 
 
-def add_to(app: typer.Typer) -> None:
-    app.command()(explain)
-
-
 def _number(item: str) -> int | None:
     """An item's number; None for what is none, BadParameter for one that no item can have."""
     digits = item.removeprefix("-")
@@ -112,11 +130,8 @@ class _Wanted:
             raise typer.BadParameter(f"There is no folder {out.parent} to write {out.name} to.")
         return cls(_methods(names, whole), whole, out, json_)
 
-    def show(
-        self, audit: "Audit", image: "Image", pictures: "Mapping[str, PIL.Image.Image]"
-    ) -> None:
+    def show(self, audit: "Audit", image: Image, pictures: "Mapping[str, PIL.Image.Image]") -> None:
         """As a page, as JSON, or as a text."""
-        from rich.console import Console
 
         from filter_service.explain.study.report import page, tell
 
@@ -155,13 +170,9 @@ def _explain_file(
         raise typer.BadParameter(f"{shown(path)!r} is neither the number of an item nor a file.")
     if not prompts:
         raise typer.BadParameter('Say what to look for in a file: --prompt "a gun".')
-    import numpy as np
 
     from filter_service.encoder import phrases
-    from filter_service.explain.memory import ArrayMemory
     from filter_service.explain.study.decision_study import audit
-    from filter_service.images import Limits, decode, read
-    from filter_service.settings import Settings
 
     settings = Settings.load()
     policy = _policy(prompts, neutral, settings.model)
@@ -182,11 +193,8 @@ def _explain_file(
     wanted.show(found, image, {})
 
 
-def _policy(prompts: Sequence[str], neutral: Sequence[str], model: str) -> "Policy":
+def _policy(prompts: Sequence[str], neutral: Sequence[str], model: str) -> Policy:
     """The prompts as one class; what is ordinary is that of the policy that ships for a model."""
-    from pydantic import ValidationError
-
-    from filter_service.policy import ForbiddenClass, Policy, read_policy
 
     shipped = read_policy(POLICIES.get(model, PHOTOGRAPHS))
     ordinary = neutral or [text for text in shipped.neutral if text not in prompts]
@@ -212,10 +220,7 @@ def _policy(prompts: Sequence[str], neutral: Sequence[str], model: str) -> "Poli
 
 def _explain_item(place: Workplace, number: int, class_name: str | None, wanted: _Wanted) -> None:
     """An item's image by the policy and the encoder that judged it."""
-    from filter_service.audit.replay.item_on_record import require_same
-    from filter_service.db.vectors import StoredMemory
     from filter_service.explain.study.decision_study import audit
-    from filter_service.images import Limits, decode
 
     judged = _judged(place, number, class_name)
     encoder = served_encoder()
@@ -241,7 +246,7 @@ class _Judged:
 
     number: int
     digest: str
-    policy: "Policy"
+    policy: Policy
     class_name: str
     encoder_id: int
     encoder: str
@@ -250,12 +255,6 @@ class _Judged:
 
 
 def _judged(place: Workplace, number: int, class_name: str | None) -> _Judged:
-    from filter_service.audit.replay.item_on_record import decoder_of
-    from filter_service.db.policies import load_policy
-    from filter_service.db.tables import Batch, Item, PolicyClass, StoredEncoder, StoredImage
-    from filter_service.errors import NotExplainable
-    from filter_service.retention import require_here
-    from filter_service.reviews.restricted import require_open
 
     with place.sessions.begin() as session:
         item = session.get(Item, number)
@@ -291,8 +290,6 @@ def _judged(place: Workplace, number: int, class_name: str | None) -> _Judged:
 
 def _pictures(place: Workplace, audit: "Audit") -> "dict[str, PIL.Image.Image]":
     """The counterfactual images that are at hand, by digest."""
-    from filter_service.errors import FilterServiceError
-    from filter_service.images import decode
 
     found = {}
     for image in audit.record.images:
@@ -305,12 +302,6 @@ def _pictures(place: Workplace, audit: "Audit") -> "dict[str, PIL.Image.Image]":
 
 def _print_stored(place: Workplace, number: int, json_: bool) -> None:
     """The records as they were written when the item was judged."""
-    from sqlalchemy import select
-
-    from filter_service.db.tables import Item, StoredExplanation
-    from filter_service.db.unjudged import reasons
-    from filter_service.retention import RetainedPart, require_here
-    from filter_service.verdicts.explanation import Explanation
 
     with place.sessions.begin() as session:
         found = session.get(Item, number)
@@ -333,14 +324,12 @@ def _print_stored(place: Workplace, number: int, json_: bool) -> None:
 
 
 def _unknown(number: int) -> Exception:
-    from filter_service.errors import UnknownItem
 
     return UnknownItem(f"There is no item {number}; `filter-service items` lists them.")
 
 
-def _sentences(record: "Explanation") -> str:
+def _sentences(record: Explanation) -> str:
     """What a record says, for a terminal."""
-    from filter_service.verdicts.proven_claims import necessary, tested
 
     words = [w for prompt in record.words for w in prompt.words]
     lines = [

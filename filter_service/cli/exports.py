@@ -5,16 +5,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
+from filter_service.audit import transparency
+from filter_service.audit.exports import Export, ExportFilter, Format, begin, moment
+from filter_service.audit.transparency import Figure, TransparencyReport
 from filter_service.cli.context import workplace
+from filter_service.cli.plain_cells import cells
 from filter_service.storage import durable
-
-if TYPE_CHECKING:
-    from filter_service.audit.exports import Export
-    from filter_service.audit.transparency import Figure, TransparencyReport
 
 ACTOR = "service"  # whoever can run commands on the machine is the service itself
 
@@ -37,7 +41,6 @@ def export(  # noqa: PLR0913  (each is an option)
     batch: Annotated[str, typer.Option(help="Of this batch only.")] = "",
 ) -> None:
     """Write a row for every item: verdict, decisions, appeal. It is noted in the ledger."""
-    from filter_service.audit.exports import ExportFilter, Format, begin
 
     if form not in list(Format):
         raise typer.BadParameter(f"{form!r} is none of {', '.join(Format)}.")
@@ -77,8 +80,6 @@ def figures(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Print the transparency figures of a period, the last 30 days unless told otherwise."""
-    from filter_service.audit import transparency
-    from filter_service.audit.exports import moment
 
     start = moment(since) if since else None
     end = moment(until, end=True) if until else None
@@ -88,11 +89,6 @@ def figures(
         typer.echo(json.dumps(report.document(), indent=2, ensure_ascii=False))
     else:
         _print(report)
-
-
-def add_to(app: typer.Typer) -> None:
-    for command in (export, figures):
-        app.command()(command)
 
 
 @contextmanager
@@ -105,10 +101,8 @@ def _opened(out: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _shown(export: "Export") -> Iterator[bytes]:
+def _shown(export: Export) -> Iterator[bytes]:
     """The pieces, with a bar on a terminal that says how far it is."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
@@ -121,13 +115,8 @@ def _shown(export: "Export") -> Iterator[bytes]:
             progress.update(task, completed=export.rows.reached - first, description=told)
 
 
-def _print(report: "TransparencyReport") -> None:
+def _print(report: TransparencyReport) -> None:
     """A table for each section; the definitions are on the page and in the JSON."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from filter_service.cli.plain_cells import cells
 
     console = Console()
     period = report.period
@@ -139,7 +128,7 @@ def _print(report: "TransparencyReport") -> None:
         console.print(table)
 
 
-def _told(figure: "Figure") -> tuple[str, str]:
+def _told(figure: Figure) -> tuple[str, str]:
     """Its value and its interval."""
     write = {"share": _percent, "items": "{:,.0f}".format, "seconds": "{:,.1f} s".format}
     text = write[figure.unit]

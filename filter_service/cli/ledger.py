@@ -1,22 +1,30 @@
 """Commands that verify, prove, export and seal the ledger, and manage its keys."""
 
 import json
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from sqlalchemy import select
 
+from filter_service.audit.record.record_file import proofs_in
 from filter_service.cli.batches import Json
 from filter_service.cli.context import workplace
 from filter_service.cli.parameters import ItemId
 from filter_service.cli.verification_output import progress, show
+from filter_service.db.session import Sessions
+from filter_service.db.tables import StoredSigner
+from filter_service.errors import InvalidRequest
+from filter_service.ledger import proofs, publication, signers
+from filter_service.ledger.checkpoints import Checkpoint
+from filter_service.ledger.export import write_export
+from filter_service.ledger.notes import VerifyingKey
+from filter_service.ledger.proofs import opened_with
+from filter_service.ledger.verification import verify, verify_export
 from filter_service.storage.durable import written
-
-if TYPE_CHECKING:
-    from filter_service.db.session import Sessions
-    from filter_service.ledger.checkpoints import Checkpoint
 
 Keys = Annotated[
     list[str],
@@ -26,10 +34,7 @@ KeyFile = Annotated[
     Path | None, typer.Option("--key-file", help="A file with such keys, one a line.")
 ]
 
-audits = typer.Typer(help="Check the record of what was decided.", no_args_is_help=True)
 
-
-@audits.command("verify")
 def verify_(
     context: typer.Context,
     export: Annotated[
@@ -47,7 +52,6 @@ def verify_(
     json_: Json = False,
 ) -> None:
     """Is everything as it was sealed? Looks at all of it and writes nothing; exits 1 if not."""
-    from filter_service.ledger.verification import verify, verify_export
 
     known = _keys(key, key_file)
     with progress("Verifying", quiet=json_) as tell:
@@ -66,14 +70,12 @@ def verify_(
         raise typer.Exit(1)
 
 
-@audits.command()
 def prove(
     context: typer.Context,
     item: ItemId,
     out: Annotated[Path | None, typer.Option(help="Write to this file instead.")] = None,
 ) -> None:
     """Print everything that happened to an item, with the proofs that it was sealed."""
-    from filter_service.ledger import proofs
 
     with workplace(context.obj) as place:
         document = proofs.prove(place.sessions, item)
@@ -91,16 +93,12 @@ def prove(
         )
 
 
-@audits.command()
 def check(
     file: Annotated[Path, typer.Argument(help="What `audit prove` or `audit record` wrote.")],
     key: Keys = [],  # noqa: B006  (typer reads it)
     key_file: KeyFile = None,
 ) -> None:
     """Check the proofs in a file, with a key and no database; exits 1 if one does not hold."""
-    from filter_service.audit.record.record_file import proofs_in
-    from filter_service.errors import InvalidRequest
-    from filter_service.ledger import proofs
 
     known = _keys(key, key_file)
     if not known:
@@ -132,7 +130,6 @@ def check(
     )
 
 
-@audits.command()
 def consistency(
     context: typer.Context,
     old: Annotated[str, typer.Argument(help="A size, or a file with a checkpoint that you kept.")],
@@ -141,9 +138,6 @@ def consistency(
     key_file: KeyFile = None,
 ) -> None:
     """Prove that the newer tree only added to the older one: nothing before was rewritten."""
-    from base64 import b64encode
-
-    from filter_service.ledger import proofs
 
     known = _keys(key, key_file)
     with workplace(context.obj) as place:
@@ -163,38 +157,32 @@ def consistency(
         typer.echo(f"proof {b64encode(hashed).decode()}")
 
 
-@audits.command("export")
 def export_(
     context: typer.Context, file: Annotated[Path, typer.Argument(help="To write to.")]
 ) -> None:
     """Write the whole ledger to a file that `audit verify --export` checks anywhere."""
-    from filter_service.ledger.export import write_export
 
     with workplace(context.obj) as place, progress("Exporting") as tell, written(file) as out:
         count = write_export(place.sessions, out, tell)
     typer.echo(f"{count:,} entries are in {file}; `filter-service audit verify --export` checks it")
 
 
-@audits.command()
 def seal(context: typer.Context) -> None:
     """Seal and publish what waits, now."""
-    from filter_service.ledger.publication import publish, seal_next
 
     sealed = 0
     with workplace(context.obj) as place:
-        published = publish(place.sessions, place.settings.ledger_at)
-        while seal_next(place.sessions, place.settings):
+        published = publication.publish(place.sessions, place.settings.ledger_at)
+        while publication.seal_next(place.sessions, place.settings):
             sealed += 1
-            published += publish(place.sessions, place.settings.ledger_at)
+            published += publication.publish(place.sessions, place.settings.ledger_at)
     typer.echo(
         f"{sealed} checkpoints were signed, {published} published at {place.settings.ledger_at}"
     )
 
 
-@audits.command()
 def key(context: typer.Context) -> None:
     """Print the keys that auditors need, the newest last."""
-    from filter_service.ledger import signers
 
     with workplace(context.obj) as place:
         signers.signer_of(place.sessions, place.settings)
@@ -202,24 +190,16 @@ def key(context: typer.Context) -> None:
             typer.echo(vkey)
 
 
-@audits.command()
 def rotate(context: typer.Context) -> None:
     """Let a new key sign from now on; the old one signs that it may."""
-    from filter_service.ledger import signers
 
     with workplace(context.obj) as place:
         signer = signers.rotate(place.sessions, place.settings)
     typer.echo(f"{signer.vkey} signs from the next checkpoint on; tell your auditors.")
 
 
-def add_to(app: typer.Typer) -> None:
-    app.add_typer(audits, name="audit")
-
-
 def _keys(given: Sequence[str], file: Path | None) -> list[str]:
     """Keys from the command line and from a file; each is looked at before anything is done."""
-    from filter_service.errors import InvalidRequest
-    from filter_service.ledger.notes import VerifyingKey
 
     keys = list(given)
     if file is not None:
@@ -231,20 +211,15 @@ def _keys(given: Sequence[str], file: Path | None) -> list[str]:
     return [VerifyingKey.of(vkey).vkey for vkey in keys]
 
 
-def _named_keys(sessions: "Sessions") -> list[str]:
+def _named_keys(sessions: Sessions) -> list[str]:
     """The keys that the database names."""
-    from sqlalchemy import select
-
-    from filter_service.db.tables import StoredSigner
 
     with sessions() as session:
         return list(session.scalars(select(StoredSigner.vkey).order_by(StoredSigner.id)))
 
 
-def _checkpoint(given: str, keys: Sequence[str]) -> "int | Checkpoint":
+def _checkpoint(given: str, keys: Sequence[str]) -> int | Checkpoint:
     """A size, or the checkpoint in a file, which one of the keys signed."""
-    from filter_service.errors import InvalidRequest
-    from filter_service.ledger.proofs import opened_with
 
     if given.isdecimal() and len(given) < 19:  # no tree has more leaves than a bigint counts
         return int(given)

@@ -6,27 +6,33 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
+from filter_service import query_encoder
 from filter_service.cli.batches import Json
 from filter_service.cli.context import workplace
 from filter_service.cli.parameters import MOST_FOUND, shown, words
+from filter_service.db.vectors import StoredMemory, VectorHit
+from filter_service.errors import ImageError, InvalidPolicy, ModelUnavailable, UnknownModel
+from filter_service.images import Limits, read
+from filter_service.intake.submissions import newest_items
+from filter_service.policy import Policy, json_schema, place_of, read_policy
+from filter_service.query_encoder import LazyQueryEncoder, vector_of
+from filter_service.rollout import soundness
+from filter_service.rollout.soundness import Remark
+from filter_service.scoring import FloatArray
+from filter_service.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from filter_service.db.vectors import VectorHit
     from filter_service.encoder import Encoder
-    from filter_service.policy import Policy
-    from filter_service.rollout.soundness import Remark
-    from filter_service.scoring import FloatArray
 
 # A path, or one word that ends as files do: "photo.jpg", not "a red car. No people".
 _LIKE_A_FILE = re.compile(
     r"^\.{0,2}/|^~/|^\S+\.[A-Za-z][A-Za-z0-9]{1,4}$|\.(jpe?g|png|gif|webp)$", re.I
 )
-
-policies = typer.Typer(help="Policies and their versions.", no_args_is_help=True)
 
 
 def classify(
@@ -38,7 +44,6 @@ def classify(
 
     A file that cannot be read is named, the others are classified, and the exit code is 1.
     """
-    from filter_service.errors import ImageError
 
     names = _labels(labels)
     encoder = served_encoder()
@@ -67,10 +72,6 @@ def search(
     json_: Json = False,
 ) -> None:
     """The stored images nearest to a text or to an image, with the items that hold them."""
-    from filter_service.db.vectors import StoredMemory
-    from filter_service.images import read
-    from filter_service.intake.submissions import newest_items
-    from filter_service.query_encoder import LazyQueryEncoder
 
     file = _file(what)
     with workplace(context.obj) as place:
@@ -93,7 +94,6 @@ def search(
         typer.echo("No stored image has been seen by this model yet.", err=True)
 
 
-@policies.command()
 def check(file: Annotated[Path, typer.Argument(help="Policy file (YAML).")]) -> None:
     """Say whether a policy file is sound, or name file, line and field of every fault.
 
@@ -101,8 +101,6 @@ def check(file: Annotated[Path, typer.Argument(help="Policy file (YAML).")]) -> 
     or whose threshold nothing reaches, is a fault. What is said twice, or is too long for the
     model, is a warning.
     """
-    from filter_service.errors import InvalidPolicy
-    from filter_service.policy import place_of, read_policy
 
     policy = read_policy(file)
     text = file.read_text(encoding="utf-8")
@@ -118,18 +116,14 @@ def check(file: Annotated[Path, typer.Argument(help="Policy file (YAML).")]) -> 
     typer.echo(f"{policy.name}: {len(policy.classes)} classes, digest {policy.digest}")
 
 
-@policies.command()
 def schema() -> None:
     """Print the JSON Schema of policy files, for editors."""
-    from filter_service.policy import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))
 
 
-def _remarks(policy: "Policy") -> "Iterator[Remark]":
+def _remarks(policy: Policy) -> "Iterator[Remark]":
     """What a policy's author should know, as far as there is a model to ask."""
-    from filter_service.errors import ModelUnavailable, UnknownModel
-    from filter_service.rollout import soundness
 
     try:
         encoder = served_encoder()
@@ -151,12 +145,8 @@ def _labels(given: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _shares(encoder: "Encoder", texts: "FloatArray", path: Path) -> list[float]:
+def _shares(encoder: "Encoder", texts: FloatArray, path: Path) -> list[float]:
     """How well each label, (labels, d), fits a file, together 1; raises ImageError."""
-    import numpy as np
-
-    from filter_service.images import Limits, read
-    from filter_service.query_encoder import vector_of
 
     logits = encoder.head.scale * (texts @ vector_of(encoder, read(path), Limits()))  # (labels,)
     shares = np.exp(logits - logits.max())
@@ -177,21 +167,13 @@ def _file(what: str) -> Path | None:
     return None
 
 
-def _told(hit: "VectorHit", items: list[int]) -> str:
+def _told(hit: VectorHit, items: list[int]) -> str:
     frame = f", frame {hit.view.frame}" if hit.view.frame else ""
     numbers = ", ".join(map(str, items)) or "none any more"
     return f"{hit.similarity:.3f}  {hit.digest}{frame}  items {numbers}"
 
 
-def add_to(app: typer.Typer) -> None:
-    for command in (classify, search):
-        app.command()(command)
-    app.add_typer(policies, name="policy")
-
-
 def served_encoder() -> "Encoder":
     """The encoder that the settings name."""
-    from filter_service.query_encoder import load
-    from filter_service.settings import Settings
 
-    return load(Settings.load())
+    return query_encoder.load(Settings.load())

@@ -1,18 +1,23 @@
 """Commands about versions of policies: propose, activate, withdraw, history, compare."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from filter_service import rollout
 from filter_service.cli.batches import Json
 from filter_service.cli.context import Workplace, workplace
 from filter_service.cli.parameters import LARGEST_PAGE, MOST_VECTORS
-
-if TYPE_CHECKING:
-    from filter_service.db.tables import Activation
-    from filter_service.policy import Policy
+from filter_service.db.tables import Activation
+from filter_service.errors import Conflict, UnknownEntry
+from filter_service.policy import Policy, read_policy
+from filter_service.query_encoder import LazyQueryEncoder
+from filter_service.rollout.stored_vectors import ComparisonScope
+from filter_service.rollout.stored_vectors import compare as compared
+from filter_service.web.api.submission_requests import policy_for
 
 ACTOR = "service"  # whoever can run commands on the machine is the service itself
 SHORT = 12  # digits of a digest that people read
@@ -30,8 +35,6 @@ def propose(
     reason: Annotated[str, typer.Option(help="Why, for those who read the history.")],
 ) -> None:
     """Store a version and propose it; without four eyes it is active at once."""
-    from filter_service import rollout
-    from filter_service.policy import read_policy
 
     if flags not in list(rollout.Flags):
         raise typer.BadParameter(f"{flags!r} is none of {', '.join(rollout.Flags)}.")
@@ -51,7 +54,6 @@ def propose(
 
 def activate(context: typer.Context, name: Name, digest: Digest) -> None:
     """Activate what is proposed for a name."""
-    from filter_service import rollout
 
     with workplace(context.obj) as place:
         four_eyes = place.settings.four_eyes
@@ -62,7 +64,6 @@ def activate(context: typer.Context, name: Name, digest: Digest) -> None:
 
 def withdraw(context: typer.Context, name: Name, digest: Digest) -> None:
     """Take back what is proposed for a name."""
-    from filter_service import rollout
 
     with workplace(context.obj) as place:
         rollout.withdraw(place.sessions, name, ACTOR, _proposal(place, name, digest))
@@ -78,7 +79,6 @@ def history(
     json_: Json = False,
 ) -> None:
     """Every version of a policy, the newest first, and who made it active when and why."""
-    from filter_service import rollout
 
     with workplace(context.obj) as place:
         found = rollout.history(place.sessions, name, limit=limit)
@@ -110,11 +110,6 @@ def compare(
     json_: Json = False,
 ) -> None:
     """What would change for the stored images if one version took the place of another."""
-    from dataclasses import asdict
-
-    from filter_service.query_encoder import LazyQueryEncoder
-    from filter_service.rollout.stored_vectors import ComparisonScope
-    from filter_service.rollout.stored_vectors import compare as compared
 
     with workplace(context.obj) as place:
         before, after = _policy(place, old), _policy(place, new)
@@ -135,15 +130,8 @@ def compare(
         )
 
 
-def add_to(policies: typer.Typer) -> None:
-    for command in (propose, activate, withdraw, history, compare):
-        policies.command()(command)
-
-
 def _proposal(place: Workplace, name: str, digest: str) -> int:
     """The id of what is proposed, if it is this version; raises Conflict and UnknownEntry."""
-    from filter_service import rollout
-    from filter_service.errors import Conflict, UnknownEntry
 
     waiting = rollout.waiting_of(place.sessions, name)
     if waiting is None:
@@ -157,7 +145,7 @@ def _proposal(place: Workplace, name: str, digest: str) -> int:
     return activation.id
 
 
-def _told(activation: "Activation") -> dict[str, Any]:
+def _told(activation: Activation) -> dict[str, Any]:
     a = activation
     return {
         "proposed by": a.proposed_by,
@@ -171,10 +159,8 @@ def _told(activation: "Activation") -> dict[str, Any]:
     }
 
 
-def _policy(place: Workplace, what: str) -> "Policy":
+def _policy(place: Workplace, what: str) -> Policy:
     """A file if there is one of this name, else what is stored."""
-    from filter_service.policy import read_policy
-    from filter_service.web.api.submission_requests import policy_for
 
     file = Path(what)
     return read_policy(file) if file.is_file() else policy_for(place.sessions, what)

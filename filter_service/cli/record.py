@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
+from filter_service.accounts import Role
+from filter_service.audit import record as records
+from filter_service.audit.record.record_file import shown_beside, written_down
+from filter_service.cli.context import workplace
 from filter_service.cli.parameters import ItemId
+from filter_service.images import Limits
+from filter_service.web.http.access import Caller
+from filter_service.web.http.pages import style
+from filter_service.web.http.row_access import item_for, visible
 
 
 def record(
@@ -14,14 +22,6 @@ def record(
     out: Annotated[Path, typer.Option(help="The file to write.")],
 ) -> None:
     """Write an item's whole life into one file of HTML that asks for nothing else."""
-    from filter_service.accounts import Role
-    from filter_service.audit import record as records
-    from filter_service.audit.record.record_file import shown_beside, written_down
-    from filter_service.cli.context import workplace
-    from filter_service.images import Limits
-    from filter_service.web.http.access import Caller
-    from filter_service.web.http.pages import style
-    from filter_service.web.http.row_access import item_for, visible
 
     whoever = Caller("service", Role.AUDITOR, None)
     with workplace(context.obj) as place:
@@ -37,7 +37,3 @@ def record(
         limits = Limits.of(place.settings)
         out.write_text(written_down(place.storage, limits, life, others, style()), encoding="utf-8")
     typer.echo(out)
-
-
-def add_to(audits: typer.Typer) -> None:
-    audits.command()(record)

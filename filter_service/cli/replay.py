@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from filter_service.audit.replay.item_on_record import Apart
+from filter_service.audit.replay.sampling import ReplaySample, chosen, share_of
 from filter_service.cli.batches import Json
 from filter_service.cli.context import Workplace, workplace
 from filter_service.cli.model_commands import served_encoder
 from filter_service.cli.parameters import LARGEST_ID
+from filter_service.errors import AnotherEncoder
+from filter_service.images import Limits
 
 if TYPE_CHECKING:
     from filter_service.audit.replay.replay import Replay, Total
-    from filter_service.audit.replay.sampling import ReplaySample
 
 Emit = Callable[[dict[str, Any], "Iterator[str]"], None]
 
@@ -50,7 +53,6 @@ def replay(
     """
     if (item is not None) + (sample is not None) + everything != 1:
         raise typer.BadParameter("Name one item, or give --sample 1%, or --all.")
-    from filter_service.audit.replay.sampling import ReplaySample, share_of
 
     drawn = secrets.randbelow(2**31) if seed is None else seed
     share = 1.0 if sample is None else share_of(sample)
@@ -59,25 +61,17 @@ def replay(
     raise typer.Exit(1 if total.differs else 0)
 
 
-def add_to(audits: typer.Typer) -> None:
-    audits.command()(replay)
-
-
 def _ready(place: Workplace) -> "Replay":
     from filter_service.audit.replay.replay import Replay
-    from filter_service.images import Limits
 
     limits = Limits.of(place.settings)
     return Replay(place.sessions, place.storage, served_encoder(), limits)
 
 
-def _replayed(replay: "Replay", item: int | None, sample: "ReplaySample", emit: Emit) -> "Total":
+def _replayed(replay: "Replay", item: int | None, sample: ReplaySample, emit: Emit) -> "Total":
     """All of them, told one by one and together; AnotherEncoder if it refused every one."""
     from filter_service.audit.replay import replay_output
-    from filter_service.audit.replay.item_on_record import Apart
     from filter_service.audit.replay.replay import Total
-    from filter_service.audit.replay.sampling import chosen
-    from filter_service.errors import AnotherEncoder
 
     total, refusal = Total(), ""
     items = iter([replay.one(item)]) if item else replay.many(chosen(replay.sessions, sample))

@@ -3,19 +3,19 @@
 import json
 import sys
 import uuid
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from filter_service import retention
 from filter_service.cli.accounts import ACTOR, print_rows
 from filter_service.cli.batches import Json
 from filter_service.cli.context import workplace
 from filter_service.cli.parameters import LARGEST_SMALL_ID, LONGEST_RULE, ItemId
+from filter_service.errors import InvalidRequest
 from filter_service.rendering.plain_names import plain
-
-if TYPE_CHECKING:
-    from filter_service.retention import Receipt, RetentionTerms
-    from filter_service.retention.preview import WouldErase, WouldExpire
+from filter_service.retention import ItemOutcome, Receipt, RetainedPart, RetentionTerms, as_text
+from filter_service.retention.preview import WouldErase, WouldExpire
 
 ROWS = 500  # asked for at once
 SHOWN = 20  # other items of an image that is to be erased
@@ -23,22 +23,11 @@ SHOWN = 20  # other items of an image that is to be erased
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask: it is known what will go.")]
 Reason = Annotated[str, typer.Option(help="Why; it is kept for good, so name nobody in it.")]
 
-kept = typer.Typer(help="Rules for how long what is kept.", no_args_is_help=True)
-held = typer.Typer(help="Legal holds: what may not be deleted.", no_args_is_help=True)
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(erase)
-    app.command()(receipt)
-    app.add_typer(held, name="hold")
-    app.add_typer(kept, name="retention")
-
 
 def erase(
     context: typer.Context, item: ItemId, *, reason: Reason, yes: Yes = False, json_: Json = False
 ) -> None:
     """Erase an item's image in all its items, for good, and print the receipt."""
-    from filter_service import retention
 
     with workplace(context.obj) as place:
         _confirm(_erased(retention.would_erase(place.sessions, item), item), yes)
@@ -52,37 +41,30 @@ def receipt(
     json_: Json = False,
 ) -> None:
     """Print the receipt of an erasure: what was removed, what stays and why."""
-    from filter_service import retention
 
     with workplace(context.obj) as place:
         found = retention.receipt(place.sessions, erasure)
     _show(found, json_)
 
 
-@held.command("add")
 def hold(context: typer.Context, item: ItemId, *, reason: Reason) -> None:
     """Keep an item's image, in all its items, until the hold is released."""
-    from filter_service import retention
 
     with workplace(context.obj) as place:
         retention.hold(place.sessions, item, reason, ACTOR)
     typer.echo(f"item {item} is held")
 
 
-@held.command("release")
 def release(context: typer.Context, item: ItemId, *, reason: Reason) -> None:
     """Let rules and requests see to an item's image again."""
-    from filter_service import retention
 
     with workplace(context.obj) as place:
         retention.release(place.sessions, item, reason, ACTOR)
     typer.echo(f"item {item} is no longer held")
 
 
-@held.command("list")
 def list_holds(context: typer.Context, json_: Json = False) -> None:
     """List the holds that stand, newest first."""
-    from filter_service import retention
 
     rows: list[dict[str, Any]] = []
     with workplace(context.obj) as place:
@@ -101,7 +83,6 @@ def list_holds(context: typer.Context, json_: Json = False) -> None:
     print_rows(rows, json_)
 
 
-@kept.command("add")
 def add_rule(
     context: typer.Context,
     days: Annotated[
@@ -121,7 +102,6 @@ def add_rule(
     yes: Yes = False,
 ) -> None:
     """Delete parts of such items when their time is over; everything, if no part is named."""
-    from filter_service import retention
 
     terms = _terms(days, part, outcome, class_)
     if terms.warning:
@@ -132,7 +112,6 @@ def add_rule(
     typer.echo(f"rule {added.id} holds from now on")
 
 
-@kept.command("remove")
 def remove_rule(
     context: typer.Context,
     rule: Annotated[
@@ -140,17 +119,14 @@ def remove_rule(
     ],
 ) -> None:
     """Delete nothing more under a rule."""
-    from filter_service import retention
 
     with workplace(context.obj) as place:
         retention.remove_rule(place.sessions, rule, ACTOR)
     typer.echo(f"rule {rule} is removed")
 
 
-@kept.command("list")
 def list_rules(context: typer.Context, json_: Json = False) -> None:
     """List the rules that hold, oldest first."""
-    from filter_service import retention
 
     with workplace(context.obj) as place:
         found = retention.rules(place.sessions)
@@ -171,8 +147,7 @@ def list_rules(context: typer.Context, json_: Json = False) -> None:
 
 def _terms(
     days: int, parts: list[str] | None, outcome: str | None, class_name: str | None
-) -> "RetentionTerms":
-    from filter_service.retention import ItemOutcome, RetainedPart, RetentionTerms
+) -> RetentionTerms:
 
     if outcome is not None and outcome not in list(ItemOutcome):
         raise typer.BadParameter(f"{outcome!r} is none of {', '.join(ItemOutcome)}.")
@@ -188,7 +163,6 @@ def _terms(
 
 def _confirm(will_go: str, yes: bool) -> None:
     """Say what goes for good, and ask; with nobody there to ask, only --yes will do."""
-    from filter_service.errors import InvalidRequest
 
     typer.echo(will_go, err=True)
     if yes:
@@ -201,7 +175,7 @@ def _confirm(will_go: str, yes: bool) -> None:
     typer.confirm("Go on?", abort=True, err=True)
 
 
-def _erased(found: "WouldErase", asked: int) -> str:
+def _erased(found: WouldErase, asked: int) -> str:
     """What an erasure takes with it, first of all the other items of the same image."""
     lines = [f"This erases item {asked} for good, with {found.size:,} bytes of its image."]
     others = [item for item in found.items if item.id != asked]
@@ -213,7 +187,7 @@ def _erased(found: "WouldErase", asked: int) -> str:
     return "\n".join(lines)
 
 
-def _expired(found: "WouldExpire", terms: "RetentionTerms") -> str:
+def _expired(found: WouldExpire, terms: RetentionTerms) -> str:
     least = "at least " if found.more else ""
     return (
         f"From now on {', '.join(terms.parts)} are deleted for good after {terms.days} days. At "
@@ -222,7 +196,6 @@ def _expired(found: "WouldExpire", terms: "RetentionTerms") -> str:
     )
 
 
-def _show(found: "Receipt", json_: bool) -> None:
-    from filter_service.retention import as_text
+def _show(found: Receipt, json_: bool) -> None:
 
     typer.echo(json.dumps(found.json) if json_ else as_text(found))

@@ -1,36 +1,18 @@
-"""Commands of the operator: demo, console, worker, chores, up, db."""
+"""Commands that run processes until they are interrupted: worker, chores, up; and db upgrade."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from subprocess import Popen
+from typing import Annotated
 
 import typer
 
 from filter_service.cli.context import Queue, lasting, workplace
 from filter_service.cli.parameters import MOST_WORKERS
 from filter_service.cli.supervision import everything, supervised
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from subprocess import Popen
-
-    from filter_service.settings import Settings
-
-database = typer.Typer(help="Look after the database.", no_args_is_help=True)
-
-
-def demo(context: typer.Context) -> None:
-    """Judge the bundled sample images with a real worker, and show what was flagged."""
-    from filter_service.cli.demo import show
-
-    show(context.obj)
-
-
-def console(context: typer.Context) -> None:
-    """The demo's flagged samples in the moderators' console, with everything that it needs."""
-    from filter_service.cli.demo_console import console
-
-    console(context.obj)
+from filter_service.db import schema
+from filter_service.settings import Settings
 
 
 def worker(context: typer.Context) -> None:
@@ -54,10 +36,8 @@ def up(
             parts.stay()
 
 
-@database.command()
 def upgrade(context: typer.Context) -> None:
     """Bring the database's tables up to this version."""
-    from filter_service.db import schema
 
     with workplace(context.obj) as place:
         assert place.settings.database_url is not None
@@ -65,13 +45,7 @@ def upgrade(context: typer.Context) -> None:
     typer.echo(f"The database is at {schema.head()}.")
 
 
-def add_to(app: typer.Typer) -> None:
-    for command in (demo, console, worker, chores, up):
-        app.command()(command)
-    app.add_typer(database, name="db")
-
-
-def _stay_with(name: str, start: "Callable[[Settings], Popen[bytes]]", queue: Queue) -> None:
+def _stay_with(name: str, start: Callable[[Settings], Popen[bytes]], queue: Queue) -> None:
     """Run one process until somebody interrupts."""
     with suppress(KeyboardInterrupt), lasting(queue) as place:
         started = {name: partial(start, place.settings)}

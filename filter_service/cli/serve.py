@@ -2,15 +2,17 @@
 
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+import uvicorn
+from fastapi import FastAPI
 
 from filter_service.cli.context import Workplace, lasting
 from filter_service.errors import InvalidRequest
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
+from filter_service.query_encoder import LazyQueryEncoder
+from filter_service.web.app import create_app
+from filter_service.web.http.service import Service
 
 GRACE = 20  # seconds for requests at hand when it is asked to stop
 
@@ -26,8 +28,6 @@ def serve(
     ] = None,
 ) -> None:
     """The moderators' console and the platform's HTTP interface, until it is interrupted."""
-    import uvicorn
-
     with suppress(KeyboardInterrupt), lasting(context.obj) as place:
         config = uvicorn.Config(
             web_app(place),
@@ -59,16 +59,8 @@ def _of_this_machine(host: str) -> str:
     return host
 
 
-def web_app(place: Workplace) -> "FastAPI":
+def web_app(place: Workplace) -> FastAPI:
     """The pages and the interface over an open database and image store."""
-    from filter_service.query_encoder import LazyQueryEncoder
-    from filter_service.web.app import create_app
-    from filter_service.web.http.service import Service
-
     seeker = LazyQueryEncoder(place.settings, place.sessions)
     service = Service(place.settings, place.sessions, place.storage, place.notify_workers, seeker)
     return create_app(service)
-
-
-def add_to(app: typer.Typer) -> None:
-    app.command()(serve)

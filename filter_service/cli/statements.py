@@ -3,25 +3,20 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from filter_service.cli.context import workplace
 from filter_service.cli.parameters import LARGEST_ID, ItemId
-
-if TYPE_CHECKING:
-    from filter_service.db.tables import StoredStatement
-    from filter_service.statements.issuance import IssuanceResult
+from filter_service.db.tables import StoredStatement
+from filter_service.policy.strict import each_once
+from filter_service.statements import database_files, issuance, validation, wording
+from filter_service.statements.issuance import IssuanceResult
 
 Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day, in UTC.")]
 
-statements = typer.Typer(
-    help="Tell users why their pictures are restricted (DSA, article 17).", no_args_is_help=True
-)
 
-
-@statements.command()
 def issue(
     context: typer.Context,
     items: Annotated[
@@ -30,7 +25,6 @@ def issue(
     ] = None,
 ) -> None:
     """Issue what decisions ask for; for items named, also what could not be issued before."""
-    from filter_service.statements import issuance
 
     with workplace(context.obj) as place:
         for item in items or ():
@@ -43,7 +37,6 @@ def issue(
             typer.echo(f"item {item}: {problem}", err=True)
 
 
-@statements.command()
 def export(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
@@ -51,7 +44,6 @@ def export(
     until: Day = None,
 ) -> None:
     """Write files for the Transparency Database: what is new, or what was issued in a period."""
-    from filter_service.statements import database_files
 
     begin, end = (day and day.replace(tzinfo=UTC) for day in (since, until))
     count = 0
@@ -62,7 +54,6 @@ def export(
     typer.echo(f"{count} statements", err=True)
 
 
-@statements.command()
 def show(
     context: typer.Context,
     item: ItemId,
@@ -72,7 +63,6 @@ def show(
     ] = False,
 ) -> None:
     """Print what the user of an item is told, as a text unless told otherwise."""
-    from filter_service.statements import issuance, wording
 
     with workplace(context.obj) as place:
         found = issuance.statements_of(place.sessions, item)
@@ -88,13 +78,10 @@ def show(
         typer.echo(_head(statement) + statement.notice)
 
 
-@statements.command()
 def check(
     file: Annotated[Path, typer.Argument(help='A file {"statements": […]}, or one statement.')],
 ) -> None:
     """Check a file against the Transparency Database's rules; exit code 1 if one is broken."""
-    from filter_service.policy.strict import each_once
-    from filter_service.statements import validation
 
     try:
         content = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=each_once)
@@ -109,17 +96,13 @@ def check(
     typer.echo(f"{len(content['statements']) if whole else 1} statements keep every rule")
 
 
-def add_to(app: typer.Typer) -> None:
-    app.add_typer(statements, name="statements")
-
-
-def _head(statement: "StoredStatement") -> str:
+def _head(statement: StoredStatement) -> str:
     if statement.withdrawn_at is None:
         return ""
     return f"(Withdrawn on {statement.withdrawn_at:%Y-%m-%d}: the restriction was lifted.)\n\n"
 
 
-def _said(issued: "IssuanceResult") -> str:
+def _said(issued: IssuanceResult) -> str:
     if issued.withdrawn:
         return "its statement is withdrawn"
     if issued.puid is None:

@@ -10,16 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from subprocess import Popen
-from typing import TYPE_CHECKING
 
 import typer
 
 from filter_service.cli.context import Queue
 from filter_service.cli.interruption import hurried
 from filter_service.errors import ProcessFailed
-
-if TYPE_CHECKING:
-    from filter_service.settings import Settings
+from filter_service.settings import Settings
 
 TIMES, WITHIN = 3, 60.0  # a process that ends so often in so many seconds will not stay
 POLL = 0.1  # seconds
@@ -116,7 +113,7 @@ def _how(code: int) -> str:
 
 
 def everything(
-    queue: Queue, settings: "Settings", workers: int = 1, log: Path | None = None
+    queue: Queue, settings: Settings, workers: int = 1, log: Path | None = None
 ) -> dict[str, Start]:
     """How to start each process of a whole service, by name."""
     numbered = ["worker"] if workers == 1 else [f"worker {i}" for i in range(1, workers + 1)]

@@ -1,12 +1,12 @@
 """Why an item was not flagged: its margin for every class, and what can be done about it."""
 
-from typing import TYPE_CHECKING
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from filter_service.db.tables import Item
-    from filter_service.policy import ForbiddenClass
+from filter_service.db.policies import load_policy
+from filter_service.db.tables import Batch, Item, StoredScore
+from filter_service.policy import ForbiddenClass
+from filter_service.verdicts import Verdict, probability, threshold_margin
 
 MORE = (
     "  see where it comes nearest: `filter-service explain {item} --all --out report.html`; "
@@ -14,9 +14,8 @@ MORE = (
 )
 
 
-def why(session: "Session", item: "Item") -> str:
+def why(session: Session, item: Item) -> str:
     """What an item without explanations has for a reason, in lines for a terminal."""
-    from filter_service.verdicts import Verdict
 
     if item.verdict is Verdict.CLEAR:
         lines = _margins(session, item)
@@ -31,7 +30,7 @@ def why(session: "Session", item: "Item") -> str:
     return f"  see how its batch fares: `filter-service status {item.batch_id}`"
 
 
-def _headline(item: "Item", lines: list[str]) -> str:
+def _headline(item: Item, lines: list[str]) -> str:
     if item.list_entry_id is not None:
         return "  a list of what is allowed decided, whatever the model measured:"
     if not lines:
@@ -39,16 +38,14 @@ def _headline(item: "Item", lines: list[str]) -> str:
     return "  every class is under its threshold:"
 
 
-def _margins(session: "Session", item: "Item") -> list[str]:
+def _margins(session: Session, item: Item) -> list[str]:
     """A line for each class, the nearest to its threshold first."""
-    from filter_service.verdicts import threshold_margin
 
     found = [(m - threshold_margin(c), c, m) for c, m in _measured(session, item)]
     return [_line(c, m) for _, c, m in sorted(found, key=lambda row: -row[0])]
 
 
-def _line(forbidden: "ForbiddenClass", margin: float) -> str:
-    from filter_service.verdicts import probability, threshold_margin
+def _line(forbidden: ForbiddenClass, margin: float) -> str:
 
     return (
         f"  {forbidden.name}: margin {margin:.2f} logits, {threshold_margin(forbidden):.2f} would "
@@ -57,12 +54,8 @@ def _line(forbidden: "ForbiddenClass", margin: float) -> str:
     )
 
 
-def _measured(session: "Session", item: "Item") -> list[tuple["ForbiddenClass", float]]:
+def _measured(session: Session, item: Item) -> list[tuple[ForbiddenClass, float]]:
     """Every class of the item's policy with its largest margin, in logits, over the frames."""
-    from sqlalchemy import func, select
-
-    from filter_service.db.policies import load_policy
-    from filter_service.db.tables import Batch, StoredScore
 
     known = load_policy(session, session.get_one(Batch, item.batch_id).policy_id)
     largest = (

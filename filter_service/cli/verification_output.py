@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from filter_service.ledger.verification import VerificationReport
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from filter_service.ledger.verification import VerificationReport
 
 
 @contextmanager
 def progress(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], object]]:
     """A bar on a terminal, gone when all is done."""
-    from rich.console import Console
-    from rich.progress import Progress
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
@@ -23,11 +23,8 @@ def progress(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], ob
         yield lambda done, all_: bar.update(task, completed=done, total=all_)
 
 
-def show(report: "VerificationReport") -> None:
+def show(report: VerificationReport) -> None:
     """Figures, the numbered checks, keys, faults, and the verdict in the last line."""
-    from rich.console import Console
-    from rich.table import Table
-
     console = Console(soft_wrap=True, highlight=False)
     table = Table.grid(padding=(0, 2))
     for name, value in _figures(report):
@@ -70,7 +67,7 @@ def _outcome(broken: int | None) -> str:
     return f"{broken:,} BROKEN" if broken else "holds"
 
 
-def _figures(report: "VerificationReport") -> Iterator[tuple[str, int]]:
+def _figures(report: VerificationReport) -> Iterator[tuple[str, int]]:
     """What was looked at, and how much of it."""
     yield "entries in the tree", report.entries
     yield "checkpoints", report.checkpoints

@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import resvg_py
 from PIL import Image, ImageDraw, ImageFont
 
 from filter_service.demo.kinds import ALL
@@ -63,8 +64,6 @@ def build(draw: Draw) -> Image.Image:
 
 
 def _rasterise(svg: str) -> Image.Image:
-    import resvg_py  # only this script needs it
-
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=256, height=256))
     return Image.open(io.BytesIO(png)).convert("RGBA")
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from filter_service.demo.kinds import KINDS
-from filter_service.demo.scenes import a, captions, render, sample_scene
+from filter_service.demo.scenes import DEV_SEEDS, a, captions, render, sample_scene
 
 SIDE = 64  # pixels
 VISION = {"image_size": SIDE, "patch_size": 8, "width": 128, "layers": 6, "head_width": 64}
@@ -180,8 +180,6 @@ def train(options: argparse.Namespace) -> CLIP:
 @torch.inference_mode()
 def quick_check(model: CLIP, n: int = 200) -> str:
     """Top-1 on single objects and both among the top three on pairs, on development seeds."""
-    from filter_service.demo.scenes import DEV_SEEDS
-
     model.eval()
     device = model.logit_scale.device
     t = model.encode_text(tokens([a(k) for k in KINDS]).to(device), normalize=True)

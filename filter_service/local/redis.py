@@ -6,6 +6,8 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import redis
+
 from filter_service.errors import BrokerUnavailable, InvalidSettings
 from filter_service.local.data_folder import DataFolder
 from filter_service.local.processes import brokers_at_work, end, until
@@ -89,8 +91,6 @@ def _address(port: int, password: str) -> str:
 
 def _answers(url: str) -> bool:
     """Whether our server answers there: nobody else's takes our password."""
-    import redis  # 20 MB, which whoever only asks a database can do without
-
     try:
         with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as client:
             return bool(client.ping())

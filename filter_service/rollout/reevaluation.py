@@ -30,6 +30,7 @@ from filter_service.db.tables import (
     StoredImage,
 )
 from filter_service.policy import Policy
+from filter_service.query_encoder import LazyQueryEncoder
 from filter_service.reviews.decisions import Decision
 from filter_service.rollout.activation import Flags
 from filter_service.rollout.requeue import Old, Sides, VersionAnswer, judge_anew, reopen
@@ -78,10 +79,6 @@ class Loading:
 
     @cached_property
     def _seeker(self) -> PolicyEncoder:
-        from filter_service.query_encoder import (
-            LazyQueryEncoder,  # the web: only where a model is asked
-        )
-
         return LazyQueryEncoder(self.settings, self.sessions)
 
 

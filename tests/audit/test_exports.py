@@ -24,8 +24,8 @@ from filter_service.audit.exports import (
     ExportFilter,
     Format,
     moment,
+    parquet,
     rows,
-    writers,
 )
 from filter_service.cli import app as commands
 from filter_service.db.session import Sessions
@@ -255,7 +255,7 @@ def test_the_three_formats_hold_the_same(
 ) -> None:
     random_world(sessions, 50)
     monkeypatch.setattr(rows, "CHUNK", 8)
-    monkeypatch.setattr(writers, "GROUP", 20)
+    monkeypatch.setattr(parquet, "GROUP", 20)
     expected = lines(exported(sessions))
     cells = csv.reader(io.StringIO(exported(sessions, Format.CSV).decode(), newline=""))
     assert next(cells) == [c.name for c in COLUMNS]

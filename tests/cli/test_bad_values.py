@@ -11,7 +11,7 @@ from sqlalchemy import select
 from typer.models import ArgumentInfo
 
 from filter_service import query_encoder
-from filter_service.cli import app, run
+from filter_service.cli import run
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch
 from filter_service.demo import POLICY, SAMPLES
@@ -32,7 +32,7 @@ CLOSED = {"verdict", "role", "form", "by", "decision", "flags", "outcome", "part
 
 
 KEY = SigningKey.new("log.example").vkey
-COMMANDS = [c for c in registered(app) if c.parameters]
+COMMANDS = [c for c in registered() if c.parameters]
 
 
 @dataclass(frozen=True)

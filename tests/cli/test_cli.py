@@ -41,7 +41,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run_with
 
 
-COMMANDS = list(registered(app))
+COMMANDS = list(registered())
 
 
 def test_commands_of_groups_are_among_those_that_are_asked() -> None:

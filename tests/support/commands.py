@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import typer
 from typer.models import ArgumentInfo, ParameterInfo
+
+from filter_service.cli.command_table import COMMANDS
+from filter_service.cli.deferred_commands import function_at
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,15 @@ class Parameter:
     def words(self, value: str) -> list[str]:
         if isinstance(self.info, ArgumentInfo):
             return [value]
+        return [f"{self.options[0]}={value}"]
+
+    @property
+    def options(self) -> list[str]:
+        """By which it is given, where it is no argument."""
+        if isinstance(self.info, ArgumentInfo):
+            return []
         long = [d for d in self.info.param_decls or () if d.startswith("--")]
-        return [f"{long[0] if long else '--' + self.name.replace('_', '-').strip('-')}={value}"]
+        return long or [f"--{self.name.replace('_', '-').strip('-')}"]
 
 
 @dataclass(frozen=True)
@@ -34,15 +43,10 @@ class Command:
     parameters: tuple[Parameter, ...]
 
 
-def registered(node: typer.Typer, *path: str) -> Iterator[Command]:
+def registered() -> Iterator[Command]:
     """Every command of the program."""
-    for found in node.registered_commands:
-        assert found.callback is not None
-        name = found.name or found.callback.__name__.replace("_", "-")
-        yield Command((*path, name), tuple(parameters(found.callback)))
-    for group in node.registered_groups:
-        assert group.typer_instance is not None
-        yield from registered(group.typer_instance, *path, str(group.name))
+    for words, path in COMMANDS.items():
+        yield Command(tuple(words.split()), tuple(parameters(function_at(path))))
 
 
 def parameters(callback: Callable[..., Any]) -> Iterator[Parameter]:

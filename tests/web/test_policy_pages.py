@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page
@@ -16,7 +15,7 @@ from typer.testing import CliRunner
 
 from filter_service import rollout
 from filter_service.accounts import Role
-from filter_service.cli import policy_versions as commands
+from filter_service.cli import app
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Activation, StoredPolicy
 from filter_service.demo import POLICY
@@ -248,24 +247,22 @@ def test_the_command_line_does_the_same(
     monkeypatch.setenv("FILTER_SERVICE_DATABASE_URL", database_url)
     monkeypatch.setenv("FILTER_SERVICE_BROKER_URL", servers.broker_url)
     monkeypatch.setenv("FILTER_SERVICE_DATA_DIR", str(tmp_path))
-    app = typer.Typer()
-    commands.add_to(app)
     run = CliRunner().invoke
     for number, policy in enumerate((STRICT, MILD)):
         file = tmp_path / f"{number}.yaml"
         file.write_text(text_of(policy))
         options = ["--flags", "keep", "--reason", "as we said"]
-        done = run(app, ["propose", str(file), *options])
+        done = run(app, ["policy", "propose", str(file), *options])
         assert "is active" in done.output
-    told = run(app, ["history", "shop"]).output
+    told = run(app, ["policy", "history", "shop"]).output
     assert told.index(MILD.digest[:12]) < told.index(STRICT.digest[:12])
     assert "proposed by service" in told
     with sessions.begin() as session:
         assert len(session.scalars(select(StoredPolicy)).all()) == 2
     for command in ("activate", "withdraw"):
-        assert run(app, [command, "shop", MILD.digest]).exit_code == 1
+        assert run(app, ["policy", command, "shop", MILD.digest]).exit_code == 1
     rollout.propose(sessions, STRICT, Flags.KEEP, "as we said", "person ada", four_eyes=True)
     for command in ("activate", "withdraw"):  # not what is proposed
-        assert run(app, [command, "shop", MILD.digest]).exit_code == 1
-    done = run(app, ["activate", "shop", STRICT.digest[:12]])
+        assert run(app, ["policy", command, "shop", MILD.digest]).exit_code == 1
+    done = run(app, ["policy", "activate", "shop", STRICT.digest[:12]])
     assert "the proposed version is active" in done.output

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from filter_service.audit.exports.export_columns import COLUMNS, ColumnType
 
@@ -18,8 +19,6 @@ MICROSECOND = timedelta(microseconds=1)
 
 def schema() -> Any:  # noqa: ANN401  (pyarrow has no types)
     """The types of a file's columns, with what each means."""
-    import pyarrow as pa
-
     kinds = {
         ColumnType.TEXT: pa.string(),
         ColumnType.NAME: pa.dictionary(pa.int32(), pa.string()),
@@ -36,8 +35,6 @@ def schema() -> Any:  # noqa: ANN401  (pyarrow has no types)
 
 def array(values: Sequence[Any], kind: ColumnType, type: Any) -> Any:  # noqa: ANN401
     """One column, of a type of the schema; None is null."""
-    import pyarrow as pa
-
     if kind is ColumnType.NAME:
         names = sorted({v for v in values if v is not None})
         places = {name: n for n, name in enumerate(names)}

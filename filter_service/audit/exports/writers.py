@@ -13,11 +13,9 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
-from filter_service.audit.exports import arrow
 from filter_service.audit.exports.export_columns import COLUMNS, ColumnType, Row
 from filter_service.canonical import stamp
 
-GROUP = 20_000  # rows that Parquet keeps together
 FORMULA = "=+-@\t\r\n＝＋－＠"  # a spreadsheet may compute what begins like this
 _GUARDED = tuple("'" + FORMULA)
 
@@ -74,45 +72,9 @@ def _csv(chunks: Chunks) -> Iterator[bytes]:
 
 
 def _parquet(chunks: Chunks) -> Iterator[bytes]:
-    import pyarrow as pa  # 40 MB, which the other formats can do without
-    from pyarrow import parquet as pq
+    from filter_service.audit.exports import parquet  # pyarrow: 57 MB, for this format alone
 
-    schema, sink = arrow.schema(), _Sink()
-    names = [c.name for c in COLUMNS if c.kind is ColumnType.NAME]
-    waiting: list[Any] = []
-    with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=names) as writer:
-        for rows in chunks:
-            if rows:
-                columns = zip(zip(*rows, strict=True), COLUMNS, schema, strict=True)
-                made = [arrow.array(values, c.kind, field.type) for values, c, field in columns]
-                waiting.append(pa.RecordBatch.from_arrays(made, schema=schema))
-            if sum(batch.num_rows for batch in waiting) >= GROUP:
-                writer.write_table(pa.Table.from_batches(waiting), GROUP)
-                waiting.clear()
-                yield sink.taken()
-        if waiting:
-            writer.write_table(pa.Table.from_batches(waiting), GROUP)
-    yield sink.taken()
-
-
-class _Sink(io.RawIOBase):
-    """Takes what is written until it is fetched; nobody can go back in it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._parts: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:  # noqa: ANN401  (whatever has bytes)
-        self._parts.append(bytes(data))
-        return len(self._parts[-1])
-
-    def taken(self) -> bytes:
-        found = b"".join(self._parts)
-        self._parts.clear()
-        return found
+    return parquet.written(chunks)
 
 
 def _text(value: object) -> str:
