@@ -12,7 +12,7 @@ from filter_service.explain.question import Question, boundary, degrees
 from filter_service.explain.relevance import capture
 from filter_service.explain.relevance_rules import EXACT
 from filter_service.explain.words import Words
-from filter_service.pipeline import Subject, prepare
+from filter_service.pipeline.subject import Subject, prepare
 from filter_service.policy import Policy, read_policy
 from filter_service.verdicts import KnownVectors, threshold_margin
 from filter_service.verdicts.explanation import Explanation

@@ -28,7 +28,7 @@ from filter_service.images.views import View
 from filter_service.intake import submissions
 from filter_service.intake.submissions import Submission
 from filter_service.policy import read_policy
-from filter_service.rendering.overlay import card
+from filter_service.rendering.summary_card import card
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.verdicts.explanation import Explanation

@@ -45,7 +45,7 @@ from filter_service.verdicts.proven_claims import necessary, tested
 if TYPE_CHECKING:
     import PIL.Image
 
-    from filter_service.explain.study.decision_study import Audit
+    from filter_service.explain.study.decision_audit import Audit
     from filter_service.explain.study.methods import Method
 
 PRODUCT = Path(__file__).parent.parent

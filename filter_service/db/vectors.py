@@ -17,6 +17,17 @@ from filter_service.db.embeddings import unit
 from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Float16s, Float32s, PolicyClass, StoredPolicy
+from filter_service.db.vector_queries import (
+    AMONG_QUERY,
+    EACH_QUERY,
+    FEW_QUERY,
+    MANY_QUERY,
+    NEAR_QUERY,
+    OWN_ONLY,
+    PHRASES_QUERY,
+    PLAN,
+    SEARCH_QUERY,
+)
 from filter_service.images.views import View
 from filter_service.policy import Policy
 from filter_service.scoring import FloatArray
@@ -26,112 +37,6 @@ from filter_service.verdicts.neighbours import Neighbour, Phrase
 FEW = 10_000  # images of one side that are read one by one
 OWN = 50_000  # images of one client, the newest, that are where walking meets too few of them
 RERANKED = 20  # nearest by float16 that compete for the first place in float32
-
-# Every query below has one good plan, which is to follow an index; without these the planner may
-# take a rough estimate for a reason to sort the whole table.
-_PLAN = text("""
-    SELECT set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true),
-           set_config('hnsw.iterative_scan', 'strict_order', true),
-           set_config('hnsw.ef_search', '200', true),
-           set_config('hnsw.max_scan_tuples', '20000', true)
-""")
-
-# What moderators said of a neighbour for this class; lists that decide do not speak here.
-_DECISION = """
-    (SELECT CASE WHEN NOT sampled THEN decision
-                 WHEN decision = 'confirmed' THEN 'rightly clear' ELSE 'missed' END
-     FROM review_outcomes
-     WHERE image_id = nearest.image_id AND class_name = :class_name AND review_id IS NOT NULL
-     ORDER BY at DESC LIMIT 1)
-"""
-
-# What is locked away may be kept, under a legal hold: nothing is found near it.
-_OPEN = """
-    WHERE NOT EXISTS (SELECT FROM sealed_items WHERE sealed_items.image_id = nearest.image_id)
-"""
-
-_FEW = f"""
-    WITH side AS MATERIALIZED (
-        SELECT image_id, frame, view, margin FROM scores
-        WHERE encoder_id = {{encoder}} AND class_id = {{class_id}} AND margin {{compared}} :bound
-        ORDER BY margin {{order}} LIMIT {{few}}
-    )
-    SELECT images.digest, halfvec_send(vector), vector_send(exact_vector), margin, {_DECISION}
-    FROM (
-        SELECT side.image_id, margin, vector, exact_vector
-        FROM side CROSS JOIN LATERAL (
-            SELECT vector, exact_vector FROM embeddings
-            WHERE encoder_id = {{encoder}} AND image_id = side.image_id
-              AND frame = side.frame AND view = side.view
-            LIMIT 1
-        ) AS embedding
-        ORDER BY vector <=> :z LIMIT :limit
-    ) AS nearest JOIN images ON images.id = image_id {_OPEN}
-"""
-
-_WALK = """
-    SELECT image_id, frame, view, vector, exact_vector, vector::halfvec({dim}) <=> :z AS distance
-    FROM embeddings WHERE encoder_id = {encoder} {among}
-    ORDER BY vector::halfvec({dim}) <=> :z
-"""
-
-_MANY = f"""
-    SELECT images.digest, halfvec_send(vector), vector_send(exact_vector), margin, {_DECISION}
-    FROM (
-        SELECT walk.image_id, margin, vector, exact_vector
-        FROM ({_WALK}) AS walk CROSS JOIN LATERAL (
-            SELECT margin FROM scores
-            WHERE encoder_id = {{encoder}} AND class_id = {{class_id}}
-              AND image_id = walk.image_id AND frame = walk.frame
-              AND view = walk.view AND margin {{compared}} :bound
-            LIMIT 1
-        ) AS score
-        ORDER BY distance LIMIT :limit
-    ) AS nearest JOIN images ON images.id = image_id {_OPEN}
-"""
-
-_SHOWN = """
-    SELECT images.digest, frame, view, 1 - distance, open
-    FROM (
-        SELECT *, NOT EXISTS (
-            SELECT FROM sealed_items WHERE sealed_items.image_id = met.image_id
-        ) AS open
-        FROM ({met}) AS met
-    ) AS nearest JOIN images ON images.id = image_id
-"""
-_SEARCH = _SHOWN.replace("{met}", f"{_WALK} LIMIT :limit")
-
-# Of a client's own images: walked past those of others, or read one by one where they are rare.
-_OWN = """
-    AND EXISTS (
-        SELECT FROM items WHERE client_id = :client AND items.image_id = embeddings.image_id
-    )
-"""
-_READ = """
-    SELECT image_id, frame, view, vector::halfvec({dim}) <=> :z AS distance
-    FROM (
-        SELECT DISTINCT image_id FROM items
-        WHERE client_id = :client AND image_id IS NOT NULL ORDER BY image_id DESC LIMIT :own
-    ) AS own JOIN embeddings USING (image_id)
-    WHERE encoder_id = {encoder} ORDER BY distance LIMIT :limit
-"""
-_EACH = _SHOWN.replace("{met}", _READ)
-
-_NEAR = f"""
-    SELECT image_id, 1 - min(distance) FROM ({_WALK} LIMIT :limit) AS nearest {_OPEN}
-    GROUP BY image_id
-"""
-
-_AMONG = f"""
-    SELECT image_id, 1 - min(vector <=> :z) FROM embeddings AS nearest {_OPEN}
-    AND encoder_id = {{encoder}} AND image_id = ANY(:images) GROUP BY image_id
-"""
-
-_PHRASES = """
-    SELECT text, vector_send(vector) FROM phrases
-    WHERE encoder_id = :encoder AND :scale * -(vector <#> :z) {compared} :level
-    ORDER BY vector <=> :near LIMIT :limit
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,12 +107,12 @@ class StoredMemory:
             if class_id is None:
                 return []
             asked = _Side(self._encoder, class_id, class_name, side, bound)
-            session.execute(_PLAN)
+            session.execute(PLAN)
             found: list[Neighbour] = []
             if self._has_many(session, asked):
-                found = self._nearest(session, _MANY, asked, z, limit)
+                found = self._nearest(session, MANY_QUERY, asked, z, limit)
             if len(found) < limit:  # few, or all far from z: those nearest to the boundary
-                found = self._nearest(session, _FEW, asked, z, limit)
+                found = self._nearest(session, FEW_QUERY, asked, z, limit)
         return found
 
     def phrases(
@@ -216,7 +121,7 @@ class StoredMemory:
         """Wordings nearest to `near`, (d,) unit, whose logit with z lies on a side of `level`."""
         with self._sessions.begin() as session:
             rows = session.execute(
-                text(_PHRASES.format(compared=_compared(side))),
+                text(PHRASES_QUERY.format(compared=_compared(side))),
                 {
                     "encoder": self._encoder,
                     "scale": self._scale,
@@ -248,13 +153,13 @@ class StoredMemory:
         asked = {"z": HalfVector(z), "limit": limit}
         own = {**asked, "client": scope.client_id}
         with self._sessions.begin() as session:
-            session.execute(_PLAN)
+            session.execute(PLAN)
             if scope.everyone:
-                met = self._met(session, _SEARCH, asked)
+                met = self._met(session, SEARCH_QUERY, asked)
             else:
-                met = self._met(session, _SEARCH, own, among=_OWN)
+                met = self._met(session, SEARCH_QUERY, own, among=OWN_ONLY)
                 if len(met) < limit:
-                    met = self._met(session, _EACH, {**own, "own": OWN})
+                    met = self._met(session, EACH_QUERY, {**own, "own": OWN})
         hits = [
             VectorHit(bytes(d).hex(), View.parse(f, v), float(s))
             for d, f, v, s, open_ in met
@@ -314,8 +219,8 @@ def near(
     session: Session, encoder_id: int, dim: int, z: FloatArray, limit: int
 ) -> dict[int, float]:
     """Images nearest to z, (d,) unit, by id, with their cosines; of `limit` views at most."""
-    session.execute(_PLAN)
-    query = _NEAR.format(encoder=encoder_id, dim=dim, among="")
+    session.execute(PLAN)
+    query = NEAR_QUERY.format(encoder=encoder_id, dim=dim, among="")
     return _cosines(session, query, {"z": HalfVector(z), "limit": limit})
 
 
@@ -323,7 +228,7 @@ def among(
     session: Session, encoder_id: int, z: FloatArray, images: Collection[int]
 ) -> dict[int, float]:
     """The cosines of these images with z, (d,) unit, by id; each is read."""
-    query = _AMONG.format(encoder=encoder_id)
+    query = AMONG_QUERY.format(encoder=encoder_id)
     return _cosines(session, query, {"z": HalfVector(z), "images": list(images)})
 
 

@@ -22,7 +22,7 @@ from filter_service.settings import Settings
 from filter_service.storage import Storage
 
 if TYPE_CHECKING:
-    from filter_service.pipeline import Subject
+    from filter_service.pipeline.subject import Subject
 
 
 class Worker:
@@ -53,7 +53,7 @@ class Worker:
         # torch: not before there is work
         from filter_service.encoder import encoder_of, phrases
         from filter_service.explain.relevance import explainer_of
-        from filter_service.pipeline import ServedJudge
+        from filter_service.pipeline.served_judge import ServedJudge
 
         s = self.settings
         encoder = encoder_of(s)

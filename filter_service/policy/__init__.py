@@ -1,6 +1,6 @@
 """Policies: immutable versions named by their digest, read from YAML and validated."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -8,11 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from filter_service.canonical import canonical, text_digest
 from filter_service.errors import InvalidPolicy
 from filter_service.policy.coverage import Coverage
+from filter_service.policy.policy_yaml import PolicyLoader, fault_of, field_path, follows, line_of
 from filter_service.policy.statement_grounds import Ground
 from filter_service.policy.statement_mapping import LONGEST_GROUND, ClassStatement, Notices
 from filter_service.policy.strict import Name, Storable, Strict, Text
@@ -175,32 +175,6 @@ class Policy(Strict):
         return forbidden.neutral or self.neutral
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML whose every fault is a YAMLError with its line."""
-
-    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
-        """Refuse a key that stands twice: of two `classes` the first would go without a word."""
-        node = super().compose_mapping_node(anchor)
-        keys = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in keys:
-                raise yaml.MarkedYAMLError(
-                    problem=f"{key.value} stands there twice", problem_mark=key.start_mark
-                )
-            keys.add(str(key.value))
-        return node
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401
-        """Name the place of a value that PyYAML takes for a date or a number and cannot read."""
-        try:
-            return super().construct_object(node, deep)
-        except (AttributeError, LookupError, ValueError) as error:
-            raise yaml.MarkedYAMLError(
-                problem=f"no {node.tag.rpartition(':')[2]} can be read there; quote what is text",
-                problem_mark=node.start_mark,
-            ) from error
-
-
 def read_policy(path: Path) -> Policy:
     """Read a policy file; InvalidPolicy names file, line and field of everything that is wrong."""
     try:
@@ -213,10 +187,10 @@ def read_policy(path: Path) -> Policy:
 def parse_policy(text: str, source: str = "policy") -> Policy:
     """Parse a policy from YAML text; `source` stands in the messages."""
     try:
-        document = yaml.load(text, Loader=_Loader)
-        tree = yaml.compose(text, Loader=_Loader)
+        document = yaml.load(text, Loader=PolicyLoader)
+        tree = yaml.compose(text, Loader=PolicyLoader)
     except yaml.YAMLError as error:
-        line, problem = _broken(error, text)
+        line, problem = fault_of(error, text)
         raise InvalidPolicy(f"{source}:{line}: not YAML ({problem}).") from error
     except RecursionError as error:
         raise InvalidPolicy(f"{source}:1: nested too deeply to be a policy.") from error
@@ -225,17 +199,18 @@ def parse_policy(text: str, source: str = "policy") -> Policy:
     try:
         return Policy.model_validate(document)
     except ValidationError as error:
-        faults = [e for e in error.errors() if not _follows(e, error.errors())]
+        faults = [e for e in error.errors() if not follows(e, error.errors())]
         raise InvalidPolicy(
             "\n".join(
-                f"{source}:{_line(tree, e['loc'])}: {_field(e['loc'])}: {e['msg']}" for e in faults
+                f"{source}:{line_of(tree, e['loc'])}: {field_path(e['loc'])}: {e['msg']}"
+                for e in faults
             )
         ) from error
 
 
 def place_of(text: str, location: tuple[int | str, ...]) -> str:
     """Line and field of a part of a policy that was parsed from this text."""
-    return f"{_line(yaml.compose(text, Loader=_Loader), location)}: {_field(location)}"
+    return f"{line_of(yaml.compose(text, Loader=PolicyLoader), location)}: {field_path(location)}"
 
 
 def json_schema() -> dict[str, Any]:
@@ -246,39 +221,3 @@ def json_schema() -> dict[str, Any]:
         **Policy.model_json_schema(),
         "title": "filter_service policy",
     }
-
-
-def _broken(error: yaml.YAMLError, text: str) -> tuple[int, str]:
-    """The line of what is not YAML, and what is wrong there."""
-    if isinstance(error, yaml.reader.ReaderError):
-        return text.count("\n", 0, error.position) + 1, str(error.reason)
-    assert isinstance(error, yaml.MarkedYAMLError), error
-    mark = error.problem_mark or error.context_mark
-    return mark.line + 1 if mark else 1, error.problem or str(error)
-
-
-def _follows(fault: ErrorDetails, faults: Sequence[ErrorDetails]) -> bool:
-    """Whether a list is called too short only because pydantic dropped its faulty members."""
-    place = fault["loc"]
-    inside = (f["loc"] for f in faults if len(f["loc"]) > len(place))
-    return fault["type"] == "too_short" and any(i[: len(place)] == place for i in inside)
-
-
-def _field(location: tuple[int | str, ...]) -> str:
-    """('classes', 0, 'threshold') -> classes[0].threshold"""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.lstrip(".") or "policy"
-
-
-def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
-    """The line of the deepest node on the way to a field; a missing field has its parent's."""
-    if node is None:
-        return 1
-    child: yaml.Node | None = None
-    if location:
-        head = location[0]
-        if isinstance(node, yaml.MappingNode):
-            child = next((v for k, v in node.value if k.value == head), None)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(head, int):
-            child = node.value[head] if head < len(node.value) else None
-    return int(node.start_mark.line) + 1 if child is None else _line(child, location[1:])

@@ -10,11 +10,10 @@ the receipt is complete; whatever is killed in between, the chore `erase` goes o
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Select, delete, exists, func, insert, select, text, update
+from sqlalchemy import Select, func, insert, select
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
@@ -33,27 +32,19 @@ from filter_service.db.tables import (
     ReviewCase,
     StatementDue,
     StoredImage,
-    StoredStatement,
 )
 from filter_service.errors import Conflict, StorageUnavailable, UnknownItem
 from filter_service.ledger import Entry, Event
+from filter_service.retention.erasure_steps import STEPS
 from filter_service.retention.holds import standing
 from filter_service.retention.orphaned_bytes import forget_bytes
 from filter_service.retention.reason_text import said
 from filter_service.retention.receipts import NONE, Receipt, receipt
-from filter_service.retention.retention_rules import RetainedPart
 from filter_service.retention.targets import Target, apart
 from filter_service.reviews.hash_lists import in_turn
 from filter_service.storage import Storage
-from filter_service.verdicts import Verdict
-
-SOURCE = ""  # in place of a file's name or address
-REASON = "erased"  # in place of why an item is undetermined
 
 logger = logging.getLogger(__name__)
-
-
-Step = Callable[[Session, Target], int]  # -> how many rows were removed or blanked
 
 
 def erase(sessions: Sessions, storage: Storage, item_id: int, reason: str, actor: str) -> Receipt:
@@ -205,102 +196,3 @@ def _erase(session: Session, target: Target, reason: str) -> uuid.UUID:
         )
     )
     return erasure_id
-
-
-def _rows(table: Any) -> Step:  # noqa: ANN401  (a table with a column item_id)
-    """Delete the rows of the items."""
-
-    def step(session: Session, target: Target) -> int:
-        gone = delete(table).where(table.item_id.in_(target.ids)).returning(table.item_id)
-        return len(session.scalars(gone).all())
-
-    return step
-
-
-def _statements_due(session: Session, target: Target) -> int:
-    """None is issued any more; one that stands may still have to be withdrawn."""
-    stands = exists().where(
-        StoredStatement.item_id == StatementDue.item_id, StoredStatement.withdrawn_at.is_(None)
-    )
-    gone = delete(StatementDue).where(StatementDue.item_id.in_(target.ids), ~stands)
-    return len(session.scalars(gone.returning(StatementDue.item_id)).all())
-
-
-def _words(written: str) -> Step:
-    """Blank what people or platforms wrote about the items."""
-
-    def step(session: Session, target: Target) -> int:
-        return sum(session.scalar(select(func.erase_words(i, written))) or 0 for i in target.ids)
-
-    return step
-
-
-def _part(name: str) -> Step:
-    """Delete what was computed of the image."""
-
-    def step(session: Session, target: Target) -> int:
-        if target.image is None:
-            return 0
-        forget = text("SELECT forget_image(:image, ARRAY[:part ::varchar])")
-        return session.scalar(forget, {"image": target.image.id, "part": name}) or 0
-
-    return step
-
-
-def _payloads(session: Session, target: Target) -> int:
-    return sum(session.scalar(select(func.erase_payloads(i))) or 0 for i in target.ids)
-
-
-def _list_entries(session: Session, target: Target) -> int:
-    """An image that nobody may have any more cannot be looked for either."""
-    if target.image is None:
-        return 0
-    gone: list[int] = session.scalar(select(func.erase_list_entries(target.ids[0]))) or []
-    unlisted = [Entry(Event.UNLISTED, target.actor, details={"entry": entry}) for entry in gone]
-    ledger.append(session, unlisted)
-    return len(gone)
-
-
-def _names(session: Session, target: Target) -> int:
-    """What came with the items, and what was measured of them."""
-    for item in target.items:
-        item.source, item.margin, item.probability, item.content_date = SOURCE, None, None, None
-        if item.verdict is Verdict.UNDETERMINED:
-            item.reason = REASON
-    session.flush()
-    return len(target.items)
-
-
-def _image(session: Session, target: Target) -> int:
-    if target.image is None:
-        return 0
-    session.execute(
-        update(StoredImage)
-        .where(StoredImage.id == target.image.id)
-        .values(
-            digest=None,
-            pdq=None,
-            parts_gone=list(RetainedPart),
-            bytes_gone_at=func.coalesce(StoredImage.bytes_gone_at, func.now()),
-        )
-    )
-    return 1
-
-
-STEPS: Mapping[str, Step] = {
-    "places in the queue": _rows(QueueEntry),
-    "fetches": _rows(Fetch),
-    "open cases": _rows(ReviewCase),
-    "statements that wait": _statements_due,
-    "list entries": _list_entries,  # found by the digest, which is still there
-    "payloads of ledger entries": _payloads,
-    "reasons and notes of reviews": _words("reviews"),
-    "statements of appeals": _words("appeals"),
-    "contents of webhooks": _words("webhooks"),
-    "reasons of legal holds": _words("holds"),
-    "explanations": _part("explanations"),
-    "embeddings": _part("embeddings"),
-    "scores": _part("scores"),
-    "file names": _names,
-    "digests and perceptual hashes": _image,
-}

@@ -14,19 +14,16 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, Person, Review, ReviewCase
 from filter_service.errors import Conflict, NotAllowed, UnknownItem, UnknownPerson
 from filter_service.ledger import Entry, Event
+from filter_service.reviews.case_opening import Opening, Stage, open_case, open_cases
 from filter_service.reviews.queue import (
     Filter,
-    Opening,
     QueuedCase,
     QueuePage,
-    Stage,
     ahead,
     case_in,
     case_of,
     is_free,
     next_case,
-    open_case,
-    open_cases,
     touched,
     untouched,
     visible,

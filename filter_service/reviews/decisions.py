@@ -12,13 +12,7 @@ from sqlalchemy.orm import Session
 from filter_service import ledger
 from filter_service.accounts import Ability, may
 from filter_service.db.session import Sessions
-from filter_service.db.tables import (
-    Appeal,
-    LedgerEntry,
-    Person,
-    Review,
-    ReviewCase,
-)
+from filter_service.db.tables import Appeal, LedgerEntry, Person, Review, ReviewCase
 from filter_service.errors import Conflict, InvalidRequest, UnknownEntry
 from filter_service.ledger import Entry, Event
 from filter_service.reviews.case_claims import (

@@ -2,37 +2,27 @@
 
 import math
 import re
-import uuid
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
 from filter_service.accounts import Ability, may, sees
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Item, ListEntry, Person, ReviewCase, ReviewOutcome, StoredImage
-from filter_service.db.vectors import near
+from filter_service.db.tables import Item, ListEntry, Person, StoredImage
 from filter_service.errors import InvalidRequest, NotAllowed, UnknownEntry, UnknownItem
 from filter_service.images.perceptual_hash import NEAR
 from filter_service.ledger import Entry, Event
 from filter_service.reviews import restricted
-from filter_service.reviews.case_claims import Stage, is_free
-from filter_service.reviews.decisions import Decision
-from filter_service.reviews.hash_matching import ROUNDING, ListKind, Match
+from filter_service.reviews.hash_matching import ListKind, Match
+from filter_service.reviews.list_matches import decide_matches, matched_cases
 from filter_service.reviews.similar_images import CLOSE, place_of
-from filter_service.statements import issue_queue as statements
-from filter_service.verdicts import Verdict
-from filter_service.webhooks import EventType, announce
 
-AT_ONCE = 1_000  # waiting items that one entry decides
 WIDEST = {Match.PDQ: 64.0, Match.RADIUS: 45.0}  # further out lie other pictures
 USUAL = {Match.PDQ: float(NEAR), Match.RADIUS: math.degrees(math.acos(CLOSE))}
-DECIDES = {ListKind.BLOCK: Decision.CONFIRMED, ListKind.ALLOW: Decision.OVERTURNED}
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -74,22 +64,11 @@ class ListAddition:
     decided: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A case that an entry decides."""
-
-    item_id: int
-    image_id: int
-    batch_id: uuid.UUID
-    class_name: str
-    source: str
-
-
 def preview(sessions: Sessions, person: Person, entered: NewListEntry) -> list[int]:
-    """The waiting items that an entry would decide, AT_ONCE at most."""
+    """The waiting items that an entry would decide, `list_matches.AT_ONCE` at most."""
     _check(person, entered)
     with sessions.begin() as session:
-        return [case.item_id for case in _matched(session, _known(session, entered))]
+        return [case.item_id for case in matched_cases(session, _known(session, entered))]
 
 
 def add_entry(
@@ -112,8 +91,8 @@ def add_entry(
         of = select(func.min(Item.id)).join(StoredImage).where(StoredImage.digest == listed.digest)
         item_id = entered.item_id or session.scalar(of)  # its payload goes when that is erased
         ledger.append(session, [Entry(Event.LISTED, actor, item_id, details=about)])
-        waiting = _matched(session, known, lock=True) if decide_waiting else []
-        _decide(session, row, waiting, actor)
+        waiting = matched_cases(session, known, lock=True) if decide_waiting else []
+        decide_matches(session, row, waiting, actor)
     return ListAddition(listed, len(waiting))
 
 
@@ -252,89 +231,6 @@ def _named(entered: NewListEntry) -> str:
 def in_turn(session: Session) -> None:
     """One change at a time, so that workers see by the newest that there was one."""
     session.execute(select(func.pg_advisory_xact_lock(func.hashtext("filter_service lists"))))
-
-
-def _matched(session: Session, known: dict[str, Any], lock: bool = False) -> list[_Waiting]:
-    """The cases that an entry would decide: nobody has seen to them yet."""
-    columns = (ReviewCase.item_id, ReviewCase.image_id, ReviewCase.batch_id, ReviewCase.class_name)
-    query = select(*columns, Item.source).where(
-        Item.id == ReviewCase.item_id,
-        ReviewCase.class_name == known["class_name"],
-        ReviewCase.stage == Stage.FIRST,
-        ~ReviewCase.sampled,
-        is_free(),
-        ReviewCase.image_id.in_(_alike(session, known)),
-    )
-    query = query.order_by(ReviewCase.item_id).limit(AT_ONCE)
-    if lock:
-        query = query.with_for_update(of=ReviewCase, skip_locked=True)
-    return [_Waiting(*row) for row in session.execute(query)]
-
-
-def _alike(session: Session, known: dict[str, Any]) -> Select[int] | list[int]:
-    """The images that an entry matches."""
-    if "pdq" in known:
-        bits = func.bit_count(StoredImage.pdq.op("#")(known["pdq"]))
-        return select(StoredImage.id).where(bits <= known["within"])
-    if "vector" in known:
-        cosine = math.cos(math.radians(known["within"])) - ROUNDING
-        z, encoder = known["vector"], known["encoder_id"]
-        met = near(session, encoder, len(z), z, AT_ONCE)
-        return [image for image, c in met.items() if c >= cosine]
-    return select(StoredImage.id).where(StoredImage.digest == known["image_digest"])
-
-
-def _decide(session: Session, entry: ListEntry, waiting: Sequence[_Waiting], actor: str) -> None:
-    """Close cases as the list says; the platform is told as of a person's decision."""
-    if not waiting:
-        return
-    decision = DECIDES[ListKind(entry.kind)]
-    items = [case.item_id for case in waiting]
-    rows = [
-        {
-            "item_id": case.item_id,
-            "image_id": case.image_id,
-            "class_name": case.class_name,
-            "decision": decision,
-            "sampled": False,
-            "review_id": None,
-        }
-        for case in waiting
-    ]
-    keep_outcomes(session, rows)
-    session.execute(update(Item).where(Item.id.in_(items)).values(list_entry_id=entry.id))
-    session.execute(delete(ReviewCase).where(ReviewCase.item_id.in_(items)))
-    about = {"entry": entry.id, "decision": decision, "class": entry.class_name}
-    ledger.append(
-        session,
-        [Entry(Event.LIST_DECIDED, actor, c.item_id, c.batch_id, about) for c in waiting],
-    )
-    for case in waiting:
-        told = {
-            "item": case.item_id,
-            "batch": str(case.batch_id),
-            "source": case.source,
-            "class": case.class_name,
-            "verdict": Verdict.FLAGGED,
-            "decision": decision,
-            "final": Verdict.FLAGGED if decision is Decision.CONFIRMED else Verdict.CLEAR,
-            "list_entry": entry.id,
-        }
-        subject = f"item {case.item_id}"
-        announce(session, EventType.REVIEW_DECIDED, subject, told, case.item_id, case.batch_id)
-
-
-def keep_outcomes(session: Session, rows: Sequence[dict[str, Any]]) -> None:
-    """Write how items ended that a list decided."""
-    new = upsert(ReviewOutcome)
-    names = ("image_id", "class_name", "decision", "sampled", "review_id", "at")
-    session.execute(
-        new.on_conflict_do_update(
-            index_elements=["item_id"], set_={name: new.excluded[name] for name in names}
-        ),
-        list(rows),
-    )
-    statements.note(session, [row["item_id"] for row in rows])
 
 
 def _listed(row: ListEntry) -> ListEntryView:

@@ -18,7 +18,7 @@ from filter_service.db.tables import (
     StoredImage,
 )
 from filter_service.policy import Policy
-from filter_service.reviews.queue import Opening, open_cases
+from filter_service.reviews.case_opening import Opening, open_cases
 from filter_service.verdicts import Verdict, threshold_margin
 
 ACTOR = "service"

@@ -6,14 +6,11 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, true, tuple_
-from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from filter_service import ledger
 from filter_service.accounts import Ability, clients, may
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
@@ -26,23 +23,13 @@ from filter_service.db.tables import (
     StoredPolicy,
 )
 from filter_service.errors import InvalidRequest
-from filter_service.ledger import Entry, Event
-from filter_service.policy import Severity
+from filter_service.reviews.case_opening import Stage
 
 LONGEST_PAGE = 200  # cases
 
 Held = Literal["free", "mine", "all"]
 Order = Literal["urgency", "age"]
 Columns = Select[*tuple[Any, ...]]
-
-
-class Stage(StrEnum):
-    """Whose decision a case waits for."""
-
-    FIRST = "first"
-    SECOND = "second"  # blind: somebody else's, who does not learn the first
-    SENIOR = "senior"  # escalated, or two people disagreed
-    APPEAL = "appeal"  # somebody's who has not decided it before
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,63 +72,6 @@ class QueuePage:
 
     cases: list[QueuedCase]
     next: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """An item that is to wait for review."""
-
-    item_id: int
-    batch_id: uuid.UUID
-    image_id: int
-    policy_id: int
-    class_name: str
-    severity: Severity
-    margin: float  # logits above the threshold of this class; below 0 for a clear item
-    sampled: bool = False
-    stage: Stage = Stage.FIRST
-
-
-def open_case(session: Session, opening: Opening, actor: str) -> None:
-    """Let one item wait for review."""
-    open_cases(session, [opening], actor)
-
-
-def open_cases(session: Session, openings: Sequence[Opening], actor: str) -> None:
-    """Let items wait for review; one that waits already stays as it is."""
-    if not openings:
-        return
-    rows = [
-        {
-            "item_id": o.item_id,
-            "stage": o.stage,
-            "sampled": o.sampled,
-            "severity": list(Severity).index(o.severity),
-            "margin": o.margin,
-            "class_name": o.class_name,
-            "policy_id": o.policy_id,
-            "batch_id": o.batch_id,
-            "image_id": o.image_id,
-            "client_id": select(Item.client_id).where(Item.id == o.item_id).scalar_subquery(),
-        }
-        for o in openings
-    ]
-    new = upsert(ReviewCase).on_conflict_do_nothing().returning(ReviewCase.item_id)
-    added = set(session.scalars(new.values(rows)))
-    ledger.append(
-        session,
-        [
-            Entry(
-                Event.OPENED,
-                actor,
-                o.item_id,
-                o.batch_id,
-                {"stage": o.stage, "class": o.class_name, "sampled": o.sampled},
-            )
-            for o in openings
-            if o.item_id in added
-        ],
-    )
 
 
 def waiting(

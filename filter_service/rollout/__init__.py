@@ -1,18 +1,15 @@
 """Policy rollout: versions, proposals, comparison, activation and backfill."""
 
-from filter_service.rollout.activation import (
-    Flags,
+from filter_service.rollout.activation import Flags, activate, propose, withdraw
+from filter_service.rollout.versions import (
     StoredVersion,
     Version,
-    activate,
     active_policy,
     history,
     meant_version,
     names,
-    propose,
     version_of,
     waiting_of,
-    withdraw,
 )
 
 __all__ = [

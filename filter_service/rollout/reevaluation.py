@@ -6,12 +6,11 @@ be killed anywhere and taken up again, and every effect is there once.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from sqlalchemy import ColumnElement, ScalarSelect, Select, exists, func, select, update
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from filter_service.db.arrivals import hold_images
@@ -21,25 +20,18 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Activation,
     Batch,
-    Fetch,
     Item,
-    PolicyVersion,
-    QueueEntry,
-    ReviewCase,
-    ReviewOutcome,
-    StoredImage,
 )
 from filter_service.policy import Policy
 from filter_service.query_encoder import LazyQueryEncoder
-from filter_service.reviews.decisions import Decision
 from filter_service.rollout.activation import Flags
+from filter_service.rollout.reevaluation_items import concerns, first_arriving, items_before
 from filter_service.rollout.requeue import Old, Sides, VersionAnswer, judge_anew, reopen
 from filter_service.scoring import PolicyVectors
 from filter_service.settings import Settings
 from filter_service.verdicts import KnownVectors, Verdict, judge, score, threshold_margin
 
 STEP = 1_000  # ids of items looked at in one transaction
-ARRIVING = timedelta(days=1)  # as long as the request that began a batch may be repeated
 
 
 class PolicyEncoder(Protocol):
@@ -154,17 +146,17 @@ def _sides(sessions: Sessions, work: Activation, seeker: PolicyEncoder) -> Sides
 
 def _step(session: Session, work: Activation, sides: Sides | None) -> _Step | None:
     """See to the items of some ids, none of which is looked at again; None: the model is needed."""
-    arriving = _arriving(session, work)
+    arriving = first_arriving(session, work)
     newest = session.scalar(select(func.max(Item.id))) or 0
     until = min(work.reached + STEP, newest)
     if arriving is not None:
         until = max(work.reached, min(until, arriving - 1))
-    items = _items(session, work, until)
+    items = items_before(session, work, until)
     waiting = next((i for i in items if i.waits), None)
     if waiting is not None:  # it will be judged, and then its turn comes
         items = [i for i in items if i.item_id < waiting.item_id]
         until = waiting.item_id - 1
-    wanted = [i for i in items if _concerns(i, Flags(work.flags))]
+    wanted = [i for i in items if concerns(i, Flags(work.flags))]
     if wanted and sides is None:
         return None
     touched, left = _see_to(session, work, wanted, sides) if wanted and sides else (0, 0)
@@ -180,85 +172,6 @@ def _step(session: Session, work: Activation, sides: Sides | None) -> _Step | No
         _close_batches(session, work)
     session.execute(update(Activation).where(Activation.id == work.id).values(values))
     return _Step(went_on, touched, touched > 0 and work.flags == Flags.REEVALUATE)
-
-
-def _arriving(session: Session, work: Activation) -> int | None:
-    """The first id that belongs to a batch which may still bring items under the version before."""
-    first = select(func.min(Item.id)).where(Item.batch_id == Batch.id).scalar_subquery()
-    return session.scalar(
-        select(func.min(func.coalesce(first, work.reached + 1))).where(
-            Batch.policy_id == work.before_id,
-            Batch.total.is_(None),
-            Batch.cancelled_at.is_(None),
-            Batch.submitted_at <= work.activated_at,
-            Batch.submitted_at > func.now() - ARRIVING,
-        )
-    )
-
-
-def _items(session: Session, work: Activation, until: int) -> list[Old]:
-    """What was submitted under the version before, until it was replaced."""
-    later = aliased(Item)
-    rows: Select[*tuple[Any, ...]] = (
-        select(
-            Item.id,
-            Item.batch_id,
-            Item.client_id,
-            Batch.policy_id,
-            Item.image_id,
-            StoredImage.digest,
-            Item.source,
-            Item.content_date,
-            Item.verdict,
-            Item.encoder_id,
-            StoredImage.bytes_gone_at.is_not(None),
-            exists().where(QueueEntry.item_id == Item.id)
-            | exists().where(Fetch.item_id == Item.id, Fetch.due_at.is_not(None)),
-            _confirmed(),
-            exists().where(later.supersedes == Item.id),
-        )
-        .join(Batch, Batch.id == Item.batch_id)
-        .join(
-            StoredImage, StoredImage.id == Item.image_id
-        )  # what was never read cannot be compared
-        .where(
-            Item.id > work.reached,
-            Item.id <= until,
-            Batch.policy_id == work.before_id,
-            ~_own_name(),
-            Batch.submitted_at <= work.activated_at,
-        )
-        .order_by(Item.id)
-    )
-    return [Old(*row) for row in session.execute(rows)]
-
-
-def _own_name() -> ColumnElement[bool]:
-    """The batch's client means its own by this name, whatever the operator activates."""
-    return exists().where(
-        PolicyVersion.client_id == Batch.client_id, PolicyVersion.policy_id == Batch.policy_id
-    )
-
-
-def _confirmed() -> ScalarSelect[str]:
-    return (
-        select(ReviewOutcome.class_name)
-        .where(
-            ReviewOutcome.item_id == Item.id,
-            ReviewOutcome.decision == Decision.CONFIRMED,
-            ReviewOutcome.review_id.is_not(None),
-            Item.list_entry_id.is_(None),  # what a list decided, the list decides
-            ~exists().where(ReviewCase.item_id == ReviewOutcome.item_id),
-        )
-        .scalar_subquery()
-    )
-
-
-def _concerns(item: Old, flags: Flags) -> bool:
-    if flags is Flags.REOPEN:
-        return item.verdict is Verdict.FLAGGED and item.confirmed is not None
-    judged = item.verdict in (Verdict.CLEAR, Verdict.FLAGGED)
-    return judged and not item.superseded
 
 
 def _see_to(

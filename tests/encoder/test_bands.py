@@ -20,7 +20,9 @@ from filter_service.demo import POLICY, SAMPLES
 from filter_service.encoder import Encoder
 from filter_service.encoder.screening_check import RECENT, ROOM, MarginPairs, ScreeningCheck
 from filter_service.images import Limits
-from filter_service.pipeline import AUDITED, ServedJudge, Subject, audited, prepare
+from filter_service.pipeline import AUDITED, audited
+from filter_service.pipeline.served_judge import ServedJudge
+from filter_service.pipeline.subject import Subject, prepare
 from filter_service.policy import Policy, read_policy
 from filter_service.verdicts import Verdict
 

@@ -23,7 +23,9 @@ from filter_service.demo.samples import jpeg
 from filter_service.demo.scenes import DEV_SEEDS, mask, sample_scene
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.explain.memory import ArrayMemory
-from filter_service.explain.study.decision_study import PARTS, Audit, audit
+from filter_service.explain.study.decision_audit import Audit
+from filter_service.explain.study.decision_parts import PARTS
+from filter_service.explain.study.decision_study import audit
 from filter_service.explain.study.methods import METHODS
 from filter_service.explain.study.report import page, report_charts, tell
 from filter_service.images import Image, decode

@@ -15,7 +15,7 @@ from filter_service import load_encoder
 from filter_service.images import Limits, pixel_budget
 from filter_service.images.decoding import pixels_in
 from filter_service.images.pixel_budget import PixelBudget
-from filter_service.pipeline import prepare
+from filter_service.pipeline.subject import prepare
 from filter_service.rendering import renditions
 from filter_service.storage import Storage
 

@@ -33,7 +33,8 @@ from filter_service.images.views import (
     share_seen,
     windows,
 )
-from filter_service.pipeline import ServedJudge, moderate
+from filter_service.pipeline import moderate
+from filter_service.pipeline.served_judge import ServedJudge
 from filter_service.policy import Policy, read_policy
 from filter_service.policy.coverage import Coverage
 from filter_service.rendering.overlay import VIEWED, map_layer, seen

@@ -9,7 +9,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image, ImageDraw
 
 from filter_service.images.views import Box
-from filter_service.rendering.overlay import GAP, PANEL, PAPER, card, overlay, seen
+from filter_service.rendering.overlay import PAPER, overlay, seen
+from filter_service.rendering.summary_card import GAP, PANEL, card
 from filter_service.verdicts.explanation import (
     FlipRegion,
 )

@@ -48,6 +48,7 @@ from filter_service.local import Services
 from filter_service.policy import read_policy
 from filter_service.rendering import renditions
 from filter_service.retention import erasure
+from filter_service.retention.erasure_steps import STEPS
 from filter_service.reviews import case_claims, hash_lists
 from filter_service.reviews.appeals import open_appeal
 from filter_service.reviews.decisions import Decision, decide, settle
@@ -272,7 +273,7 @@ def test_after_it_nothing_is_found_and_the_ledger_says_why(case: Case) -> None:
     assert (receipt.bytes, receipt.items) == ("deleted", case.items)
     assert receipt.done_at is not None
     done = {name for name, count in receipt.removed.items() if count}
-    assert done == set(erasure.STEPS) - {"fetches", "open cases"}
+    assert done == set(STEPS) - {"fetches", "open cases"}
     with case.sessions.begin() as session:
         entries = [e for i in case.items for e in ledger.of_item(session, i)]
         erased = [e for e in entries if e.event == Event.ERASED]
@@ -319,7 +320,7 @@ FORGOTTEN = {
 def test_every_step_that_is_forgotten_is_found_out(
     kept: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = dict(erasure.STEPS)
+    steps = dict(STEPS)
     for step, expected in FORGOTTEN.items():
         left = {name: do for name, do in steps.items() if name != step}
         monkeypatch.setattr(erasure, "STEPS", left)

@@ -32,7 +32,8 @@ from filter_service.intake import submissions
 from filter_service.intake.submissions import Submission
 from filter_service.ledger import Event
 from filter_service.moderation import WorkerContext
-from filter_service.pipeline import ServedJudge, moderate
+from filter_service.pipeline import moderate
+from filter_service.pipeline.served_judge import ServedJudge
 from filter_service.policy import Policy, Preservation, read_policy
 from filter_service.query_encoder import QueryVector
 from filter_service.reviews import case_claims, restricted

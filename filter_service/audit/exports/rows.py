@@ -9,18 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Select,
-    Text,
-    case,
-    cast,
-    exists,
-    func,
-    null,
-    select,
-    true,
-)
+from sqlalchemy import ColumnElement, Select, Text, case, cast, exists, func, null, select, true
 from sqlalchemy.orm import Session
 
 from filter_service.audit.exports.export_columns import COLUMNS, Row

@@ -16,7 +16,7 @@ from filter_service.encoder import Encoder
 from filter_service.explain.explainer import CARRYING
 from filter_service.explain.question import Question
 from filter_service.images.views import View
-from filter_service.pipeline import Subject
+from filter_service.pipeline.subject import Subject
 from filter_service.policy import Policy
 from filter_service.verdicts import Outcome
 from filter_service.verdicts.explanation import Explanation, Map, PromptWords, Word

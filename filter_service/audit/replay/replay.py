@@ -32,7 +32,8 @@ from filter_service.encoder import Encoder
 from filter_service.errors import AnotherEncoder, ImageError
 from filter_service.images import Limits
 from filter_service.ledger import Entry, Event
-from filter_service.pipeline import Subject, moderate, prepare
+from filter_service.pipeline import moderate
+from filter_service.pipeline.subject import Subject, prepare
 from filter_service.policy.coverage import Coverage
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict

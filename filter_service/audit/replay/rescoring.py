@@ -20,7 +20,7 @@ from filter_service.errors import ImageError
 from filter_service.explain.question import Question, degrees
 from filter_service.explain.regions import Suspect, margins
 from filter_service.images import Limits
-from filter_service.pipeline import Subject, prepare
+from filter_service.pipeline.subject import Subject, prepare
 from filter_service.policy.coverage import Coverage
 from filter_service.scoring import FloatArray
 from filter_service.storage import Storage

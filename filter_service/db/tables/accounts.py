@@ -2,13 +2,7 @@
 
 from datetime import date, datetime
 
-from sqlalchemy import (
-    ARRAY,
-    VARCHAR,
-    ForeignKey,
-    Index,
-    text,
-)
+from sqlalchemy import ARRAY, VARCHAR, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from filter_service.db.tables.columns import Digest, Table, big_id, now, of_client, sha256, small_id

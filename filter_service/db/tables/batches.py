@@ -3,11 +3,7 @@
 import uuid
 from datetime import date, datetime
 
-from sqlalchemy import (
-    ForeignKey,
-    Index,
-    text,
-)
+from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from filter_service.db.tables.columns import Digest, Table, big_id, now, of_client, short

@@ -1,8 +1,6 @@
 """The table of stored explanations."""
 
-from sqlalchemy import (
-    ForeignKey,
-)
+from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
 from filter_service.db.tables.columns import Table, exact_json, now

@@ -2,13 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import (
-    ARRAY,
-    VARCHAR,
-    BigInteger,
-    Index,
-    text,
-)
+from sqlalchemy import ARRAY, VARCHAR, BigInteger, Index, text
 from sqlalchemy.dialects.postgresql import BIT
 from sqlalchemy.orm import Mapped, mapped_column
 

@@ -4,14 +4,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    ForeignKey,
-    Index,
-    SmallInteger,
-    outerjoin,
-    text,
-)
+from sqlalchemy import BigInteger, ForeignKey, Index, SmallInteger, outerjoin, text
 from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from filter_service.db.tables.columns import Digest, Table, big_id, exact_json, now, small_id

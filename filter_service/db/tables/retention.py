@@ -4,13 +4,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    ARRAY,
-    VARCHAR,
-    ForeignKey,
-    Index,
-    text,
-)
+from sqlalchemy import ARRAY, VARCHAR, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from filter_service.db.tables.columns import Digest, Table, now, small_id

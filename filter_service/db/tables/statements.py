@@ -3,11 +3,7 @@
 import uuid
 from datetime import datetime
 
-from sqlalchemy import (
-    ForeignKey,
-    Index,
-    text,
-)
+from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from filter_service.db.tables.columns import Table, exact_json, now

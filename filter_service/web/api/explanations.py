@@ -24,7 +24,8 @@ from filter_service.db.tables import (
 from filter_service.errors import FilterServiceError, NotAllowed, NotExplainable
 from filter_service.images import Limits, decode
 from filter_service.ledger import Entry, Event
-from filter_service.rendering.overlay import card, overlay
+from filter_service.rendering.overlay import overlay
+from filter_service.rendering.summary_card import card
 from filter_service.retention import RetainedPart
 from filter_service.verdicts.explanation import Explanation
 from filter_service.web.api.responses import ExplanationAnswer

@@ -13,7 +13,8 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Person
 from filter_service.errors import InvalidRequest, NotAllowed
 from filter_service.reviews import case_claims, tallies
-from filter_service.reviews.queue import Filter, Held, Order, Stage
+from filter_service.reviews.case_opening import Stage
+from filter_service.reviews.queue import Filter, Held, Order
 from filter_service.web.console.case_page import (
     SEVERITIES,
     client_names,

@@ -19,6 +19,7 @@ from filter_service.errors import FilterServiceError, InvalidRequest
 from filter_service.reviews import hash_lists, review_rules
 from filter_service.reviews.hash_lists import ListEntryView, NewListEntry
 from filter_service.reviews.hash_matching import ListKind, Match
+from filter_service.reviews.list_matches import AT_ONCE
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import Caller, able
 from filter_service.web.http.pages import render
@@ -237,7 +238,7 @@ def _lists(
         opened=bool(draft.item or draft.digest or error or found is not None),
         done=done,
         found=found,
-        most=hash_lists.AT_ONCE,
+        most=AT_ONCE,
         pictures=SHOWN,
         usual=hash_lists.USUAL,
         classes=_classes(here.sessions, person),

@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 
 from filter_service.explain.study.caption import CaptionWord
-from filter_service.explain.study.decision_study import ADDITIVE, Audit, MethodMap
+from filter_service.explain.study.decision_audit import ADDITIVE, Audit, MethodMap
 from filter_service.explain.study.report import report_charts
 from filter_service.explain.study.report.report_charts import data_uri, number, signed
 from filter_service.images.views import Box

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import PIL.Image
 from markupsafe import Markup
 
-from filter_service.explain.study.decision_study import Agreement, Pair
+from filter_service.explain.study.decision_audit import Agreement, Pair
 from filter_service.explain.study.inside import Contributions, Lens, Trace
 from filter_service.images.views import Box
 from filter_service.rendering.overlay import AGAINST, EVIDENCE, PAPER, Colour

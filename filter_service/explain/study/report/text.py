@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from filter_service.explain.study.decision_study import Audit
+from filter_service.explain.study.decision_audit import Audit
 from filter_service.explain.study.report.report_charts import lowest, number, signed
 from filter_service.verdicts import proven_claims
 

@@ -6,7 +6,7 @@ all call the same function.
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,72 +15,23 @@ import torch
 from torch import Tensor
 
 from filter_service.encoder import Encoder
-from filter_service.encoder.screening_check import MarginPairs
-from filter_service.encoder.view_pixels import extent_of, full_size, pixels_of, seen_of, views_of
 from filter_service.explain.counterfactual import Memory
 from filter_service.explain.explainer import Explanations, FlaggedClass
 from filter_service.explain.memory import ArrayMemory
 from filter_service.explain.relevance import Capture, capture
 from filter_service.explain.words import Words
-from filter_service.images import Image, Limits, decode, reserved
-from filter_service.images.perceptual_hash import pdq
-from filter_service.images.views import Extent, ShareSeen, View, share_seen, windows
+from filter_service.images import Image
+from filter_service.pipeline.subject import Subject, subject_of
 from filter_service.policy import Policy
 from filter_service.policy.coverage import Coverage
 from filter_service.scoring import FloatArray, PolicyVectors
-from filter_service.verdicts import (
-    KnownVectors,
-    Outcome,
-    is_sealed,
-    judge_seen,
-    score,
-    threshold_margin,
-)
+from filter_service.verdicts import Outcome, is_sealed, judge_seen, score, threshold_margin
 from filter_service.verdicts.explanation import Explanation
 
 VIEWS = 64  # in one screening pass, so that a long animation cannot exhaust the memory
-STANDARD = Limits()
 TINY = 1e-9  # logits: a band of zero is not divided by
 AUDITED = 500  # one image of so many is confirmed wherever its margins lie: see `audited`
 CONFIRMED = 16  # views in one confirming pass, whose activations are kept for the maps
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """One image ready to be judged: pixels for the screening pass, or vectors known already."""
-
-    digest: str
-    views: tuple[View, ...]
-    load: Callable[[], Tensor]  # -> (views, 3, h, w), fully decoded
-    pixels: Tensor | None = None  # (views, 3, h, w)
-    known: KnownVectors | None = None
-    coverage: Coverage = Coverage.WHOLE
-    sizes: tuple[tuple[int, int], ...] = ()  # of each view's frame, pixels
-    seen: ShareSeen | None = None  # how much the views show
-    extent: Extent | None = None  # None: frames of several sizes
-    pdq: str | None = None  # of the first frame; None: too plain, or not decoded now
-    notes: tuple[str, ...] = ()  # sentences: what of the file could not be obeyed
-
-    def size(self, view: int) -> tuple[int, int] | None:
-        """Of the frame of a view; None where nobody said."""
-        return self.sizes[view] if self.sizes else None
-
-
-def prepare(
-    data: bytes,
-    encoder: Encoder,
-    limits: Limits = STANDARD,
-    coverage: Coverage = Coverage.WHOLE,
-) -> Subject:
-    """Decode and preprocess one image, in any thread; raises ImageError."""
-    with reserved(data, limits):
-        return _subject(decode(data, limits), encoder, coverage)
-
-
-def _decoded(data: bytes, limits: Limits, encoder: Encoder, views: Sequence[View]) -> Tensor:
-    """The exact pixels of some views: (views, 3, h, w)."""
-    with reserved(data, limits):
-        return pixels_of(decode(data, limits), encoder, views)
 
 
 def moderate(
@@ -102,7 +53,9 @@ def moderate(
     flagged for a sealed class nothing leaves but its scores.
     """
     coverage = policy.coverage or Coverage.WHOLE
-    tracks = [_Track(_subject(i, encoder, coverage) if isinstance(i, Image) else i) for i in images]
+    tracks = [
+        _Track(subject_of(i, encoder, coverage) if isinstance(i, Image) else i) for i in images
+    ]
     _screen(tracks, encoder)
     bench = _Bench(encoder, encoder.vectors(policy))
     explanations = bench.explanations(tracks, memories)
@@ -112,58 +65,6 @@ def moderate(
         for together in _chunks(late):
             bench.confirm(together, explanations)
     return [bench.outcome(t) for t in tracks]
-
-
-@dataclass
-class ServedJudge:
-    """The judge of a worker (`moderation.Judge`): encoder, limits, and where neighbours are."""
-
-    encoder: Encoder
-    limits: Limits
-    memories: Sequence[Memory] = ()
-    coverage: Coverage = Coverage.WHOLE  # where the policy does not say
-    report: Callable[[MarginPairs, float], float] | None = None  # -> how wide the band is to be
-
-    def prepare(
-        self,
-        digest: str,
-        load: Callable[[], bytes],
-        known: KnownVectors | None,
-        coverage: Coverage | None = None,
-    ) -> Subject:
-        coverage = coverage or self.coverage
-        asked = None if known is None else _asked(known, self.encoder, coverage)
-        # Where one pass is exact, a vector that is not so yet is not worth keeping.
-        if asked is None or (self.encoder.screening_is_exact and not all(asked.exact)):
-            return prepare(load(), self.encoder, self.limits, coverage)
-        return self._known(digest, asked, self._again(load, asked.views), coverage)
-
-    def moderate(self, subjects: Sequence[Subject], policy: Policy) -> list[Outcome]:
-        outcomes = moderate(subjects, policy, self.encoder, self.memories)
-        check = self.encoder.check
-        if self.report and (pairs := check.take()).count:
-            check.widen(self.report(pairs, check.widening))
-        return outcomes
-
-    def _known(
-        self, digest: str, known: KnownVectors, load: Callable[[], Tensor], coverage: Coverage
-    ) -> Subject:
-        extent = known.extent
-        assert extent is not None, "its views were chosen by it"
-        size, boxes = (extent.width, extent.height), {v.box for v in known.views}
-        return Subject(
-            digest=digest,
-            views=known.views,
-            load=load,
-            known=known,
-            coverage=coverage,
-            sizes=(size,) * len(known.views),
-            seen=ShareSeen(share_seen(*size, self.encoder.preprocessing, boxes), extent.time),
-            extent=extent,
-        )
-
-    def _again(self, load: Callable[[], bytes], views: Sequence[View]) -> Callable[[], Tensor]:
-        return lambda: _decoded(load(), self.limits, self.encoder, views)
 
 
 @dataclass
@@ -331,33 +232,6 @@ def _chunks(tracks: Sequence[_Track]) -> Iterator[list[_Track]]:
         chunk.append(track)
     if chunk:
         yield chunk
-
-
-def _subject(image: Image, encoder: Encoder, coverage: Coverage) -> Subject:
-    views = views_of(image, encoder, coverage)
-    pixels = pixels_of(image, encoder, views)
-    return Subject(
-        digest=image.digest,
-        views=views,
-        load=lambda: pixels,
-        pixels=pixels,
-        coverage=coverage,
-        sizes=tuple(full_size(image, image.frame(v.frame, v.reading)) for v in views),
-        seen=seen_of(image, encoder, views),
-        extent=extent_of(image),
-        pdq=pdq(image.frames[0].picture),
-        notes=image.notes,
-    )
-
-
-def _asked(known: KnownVectors, encoder: Encoder, coverage: Coverage) -> KnownVectors | None:
-    """The vectors of the views that are asked for, if they are all known."""
-    if known.extent is None:  # of before there were views, or frames of several sizes
-        return None
-    size = known.extent.width, known.extent.height
-    frames = sorted({(view.frame, view.reading) for view in known.views})
-    boxes = windows(*size, encoder.preprocessing, coverage, len(frames))
-    return known.of([View(*frame, box) for frame in frames for box in boxes])
 
 
 def _exact_pixels(track: _Track) -> Tensor:
