@@ -52,7 +52,7 @@ class Preservation(Strict):
 class ForbiddenClass(Strict):
     """One thing the policy forbids: any of its prompts counts."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"sealed", "statement"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"sealed", "statement", "look_alikes"})
 
     name: Name = Field(description="Lower case, digits, - and _; at most 64.")
     prompts: tuple[Text, ...] = Field(
@@ -70,6 +70,13 @@ class ForbiddenClass(Strict):
     )
     neutral: tuple[Text, ...] | None = Field(
         None, min_length=1, description="Instead of the policy's."
+    )
+    look_alikes: tuple[Text, ...] | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        description="Harmless things that resemble this class: neutral prompts of its own, added "
+        "to those that hold for it.",
     )
     calibration: Calibration | None = Field(
         None, description="Fitted on reviewed data; without it records say 'uncalibrated'."
@@ -171,8 +178,13 @@ class Policy(Strict):
     def templates_of(self, forbidden: ForbiddenClass) -> tuple[str, ...]:
         return forbidden.templates or self.templates
 
-    def neutral_of(self, forbidden: ForbiddenClass) -> tuple[str, ...]:
+    def ordinary_of(self, forbidden: ForbiddenClass) -> tuple[str, ...]:
+        """The neutral prompts that hold for a class: its own, or the policy's."""
         return forbidden.neutral or self.neutral
+
+    def neutral_of(self, forbidden: ForbiddenClass) -> tuple[str, ...]:
+        """All that a class is contrasted with: what is ordinary, then its look-alikes."""
+        return self.ordinary_of(forbidden) + (forbidden.look_alikes or ())
 
 
 def read_policy(path: Path) -> Policy:

@@ -12,6 +12,7 @@ from filter_service.policy import ForbiddenClass, Policy
 LABELS = {
     "on_failure": "what cannot be judged",
     "neutral": "contrasted with",
+    "look_alikes": "look-alikes",
     "clause": "rule",
     "prompts": "prompts",
     "threshold": "threshold",

@@ -252,13 +252,13 @@ def _band(vectors: ClassVectors) -> float:
 def _over(side: Sequence[_Placed], logits: FloatArray) -> FloatArray:
     """Logits over each class's threshold: (t, n) -> (classes, n)."""
     over = np.empty((len(side), logits.shape[1]), np.float32)
-    levels: dict[str, FloatArray] = {}  # classes often share their neutral prompts
+    levels: dict[bytes, FloatArray] = {}  # classes often share their neutral prompts
     for row, placed in zip(over, side, strict=True):
         head, prompts = placed.vectors.head, logits[placed.prompts]  # (p, n)
         if head.sigmoid:
             row[:] = prompts.max(axis=0) + np.float32(head.bias - placed.threshold)
             continue
-        key = repr(placed.neutral)
+        key = np.arange(len(logits))[placed.neutral].tobytes()
         if key not in levels:
             levels[key] = _logmeanexp(logits[placed.neutral])
         row[:] = _logmeanexp(prompts) - levels[key] - np.float32(placed.threshold)

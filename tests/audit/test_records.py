@@ -225,6 +225,28 @@ def test_what_cannot_be_read_is_shown_all_the_same(
     assert "cannot be read" in html and "does not agree with the ledger" in html
 
 
+LOOK_ALIKES = """
+    UPDATE policies SET document = jsonb_set(document, '{classes}', (
+        SELECT jsonb_agg(
+            c || jsonb_build_object('look_alikes', jsonb_build_array('a glass of tea'))
+        )
+        FROM jsonb_array_elements(document -> 'classes') c
+    )) WHERE :item = :item
+"""
+
+
+def test_look_alikes_stand_beside_what_else_a_class_is_contrasted_with(
+    world: World, subject: int, owner: Engine
+) -> None:
+    life = recorded.after(owner, subject, LOOK_ALIKES)
+    html = written_down(
+        world.service.storage, Limits.of(world.service.settings), life, frozenset(), style()
+    )
+    against, theirs = html.split("<dt>Against</dt>")[1].split("<dt>Against its look-alikes</dt>")
+    assert "<q>a dog</q>" in against and "<q>a glass of tea</q>" not in against
+    assert theirs.startswith("<dd><q>a glass of tea</q></dd>")
+
+
 FIRST_SCHEMA = """
     UPDATE explanations SET record = CAST(record AS jsonb) || jsonb_build_object(
         'schema_version', 1, 'proof', jsonb_build_object(

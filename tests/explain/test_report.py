@@ -177,6 +177,17 @@ class TestAudit:
 
 
 class TestPage:
+    def test_it_names_the_look_alikes(self, encoder: Encoder, image: Image) -> None:
+        asked = ForbiddenClass(
+            name="asked", prompts=("a knife",), threshold=0.5, look_alikes=("a pencil",)
+        )
+        vectors = encoder.vectors(Policy(name="asked", neutral=("a dog",), classes=(asked,)))
+        methods = {"decomposition": METHODS["decomposition"]}
+        found = audit(encoder, vectors, "asked", image, (), methods, whole=False, masks=FEW)
+        assert (found.neutral, found.look_alikes) == (("a dog",), ("a pencil",))
+        told = page(found, image.frames[0].picture, {})
+        assert "<dt>and with its look-alikes</dt><dd>a pencil</dd>" in told
+
     def test_it_is_well_formed_and_has_every_section(self, whole: str) -> None:
         assert Checked(whole).ids >= ANCHORS
 

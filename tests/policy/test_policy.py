@@ -11,6 +11,7 @@ import yaml
 from filter_service.demo import POLICY as DEMO
 from filter_service.errors import InvalidPolicy
 from filter_service.policy import Policy, json_schema, parse_policy, read_policy
+from filter_service.rollout import soundness
 
 ROOM = Path(__file__).parents[2] / "filter_service" / "policy" / "starter"
 PHOTOGRAPHS, SCHEMA = ROOM / "photographs.yaml", ROOM / "policy.schema.json"
@@ -137,6 +138,19 @@ def test_a_class_may_have_its_own_templates_and_neutral_prompts() -> None:
     assert policy.neutral_of(policy.classes[0]) == ("a field",)
 
 
+def test_look_alikes_are_added_to_whichever_neutral_prompts_hold() -> None:
+    for own, ordinary in ((None, ("a wall",)), (["a field"], ("a field",))):
+        policy = parse_policy(changed(neutral=own, look_alikes=["a toy gun"]))
+        assert policy.ordinary_of(policy.classes[0]) == ordinary
+        assert policy.neutral_of(policy.classes[0]) == (*ordinary, "a toy gun")
+
+
+def test_a_policy_of_before_look_alikes_keeps_its_digest() -> None:
+    digest = "908fbf8fbad812f2f1028f312e6341ff14bc4f7e18206f17bf2df3b27e05a74f"
+    assert parse_policy(SOUND).digest == digest
+    assert parse_policy(changed(look_alikes=["a toy gun"])).digest != digest
+
+
 def test_a_policy_survives_its_journey_through_json() -> None:
     policy = read_policy(PHOTOGRAPHS)
     assert Policy.model_validate_json(policy.model_dump_json()).digest == policy.digest
@@ -167,9 +181,17 @@ def test_the_starter_policy_asks_enough_and_says_that_it_is_uncalibrated() -> No
     policy = read_policy(PHOTOGRAPHS)
     names = {c.name for c in policy.classes}
     assert names == {"weapons", "tobacco", "alcohol", "drugs", "gambling", "gore"}
-    assert len(policy.neutral) >= 20
+    assert len(policy.neutral) >= 30
     assert all(len(c.prompts) >= 3 and c.clause and c.calibration is None for c in policy.classes)
+    assert all(len(c.look_alikes or ()) >= 5 for c in policy.classes)
     assert "UNCALIBRATED" in PHOTOGRAPHS.read_text()
+    thresholds = [x for x in PHOTOGRAPHS.read_text().splitlines() if "threshold:" in x]
+    assert all(x.endswith("# a queue, not a probability") for x in thresholds)
+
+
+def test_the_starter_policy_says_nothing_twice() -> None:
+    policy = read_policy(PHOTOGRAPHS)
+    assert not list(soundness.remarks(policy, soundness.by_text(policy)))
 
 
 def test_an_unknown_field_is_named_with_the_nearest_known_one() -> None:

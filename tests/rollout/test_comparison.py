@@ -15,7 +15,12 @@ from filter_service.db.tables import Embedding, StoredImage
 from filter_service.images.views import View
 from filter_service.policy import Calibration, ForbiddenClass, Policy, Preservation
 from filter_service.rollout import stored_vectors
-from filter_service.rollout.policy_comparison import EXAMPLES, FlagCounts, PolicyComparison
+from filter_service.rollout.policy_comparison import (
+    EXAMPLES,
+    Contrast,
+    FlagCounts,
+    PolicyComparison,
+)
 from filter_service.rollout.stored_vectors import ComparisonScope, compare
 from filter_service.scoring import ClassVectors, FloatArray, Head, PolicyVectors
 from filter_service.verdicts import Verdict, judge, score
@@ -132,6 +137,27 @@ def test_the_counts_are_those_of_the_judge(
     assert min(found.total.both, found.total.only_old, found.total.only_new) > 10
     assert 100 < found.again < COUNT  # the band holds what lies near, and not everything
     assert (found.unsure > 0) == (every > 1)
+
+
+def test_each_class_is_contrasted_with_its_own_of_very_many_neutral_prompts() -> None:
+    """Long lists that begin and end alike were once taken for one: numpy writes only their ends."""
+    rng, head = np.random.default_rng(5), HEADS["softmax"]
+    every = unit(rng.standard_normal((1_200, DIM)))
+    neutral = [every, *(every.copy() for _ in range(2))]
+    for replaced in neutral[1:]:
+        replaced[100:1_100] = unit(rng.standard_normal((1_000, DIM)))
+    prompts = unit(rng.standard_normal((2, DIM)))
+    classes = tuple(ClassVectors(f"c{i}", prompts, n, head) for i, n in enumerate(neutral))
+    forbidden = [ForbiddenClass(name=c.name, prompts=("a", "b"), threshold=0.5) for c in classes]
+    policy = Policy(name="house", neutral=("n",), classes=tuple(forbidden))
+    side = PolicyVectors(policy, classes)
+    vectors = unit(prompts[:1] + 0.3 * rng.standard_normal((500, DIM))).astype(np.float32)
+    found = Contrast(side, side).compare(
+        np.arange(500), vectors, lambda rows: (vectors[rows], np.ones(len(rows), np.bool_))
+    )
+    flagged = (side.margins(vectors) >= 0).sum(axis=0)
+    assert len(set(flagged)) == 3
+    assert [c.both for c in found.classes.values()] == flagged.tolist()
 
 
 def test_an_image_is_what_its_worst_frame_is(

@@ -12,7 +12,9 @@ from filter_service.cli import app
 from filter_service.demo import POLICY as DEMO
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.errors import InvalidPolicy, ModelUnavailable
-from filter_service.policy import read_policy
+from filter_service.policy import Policy, read_policy
+from filter_service.rollout import soundness
+from filter_service.scoring import Head, policy_vectors
 
 NEUTRAL = list(read_policy(DEMO).neutral[:20])
 TEMPLATES = ["{}", "a picture of {}"]
@@ -114,6 +116,51 @@ def test_a_prompt_that_the_model_does_not_read_to_its_end_is_named_with_its_toke
 def test_few_neutral_prompts_are_a_warning(checked: Checked) -> None:
     faults, (warning,) = checked({"prompts": ["a gun"]}, neutral=NEUTRAL[:15])
     assert not faults and "neutral: 15 neutral prompts hardly stand for" in warning
+
+
+def test_few_neutral_prompts_are_named_with_what_they_cost_and_look_alikes_do_not_count(
+    checked: Checked,
+) -> None:
+    guns = {"prompts": ["a gun"], "look_alikes": ["a guitar", "a trumpet"]}
+    beer = {"prompts": ["beer"], "look_alikes": ["milk", "coffee"]}
+    _, (warning,) = checked(guns, beer, neutral=NEUTRAL[:15])
+    assert "15 neutral prompts" in warning and "three times the false flags of 32" in warning
+
+
+def test_a_look_alike_that_is_a_prompt_to_the_model_is_named(checked: Checked) -> None:
+    guns = {"prompts": ["a gun", "a knife"], "look_alikes": ["a guitar", "Gun"]}
+    _, (warning,) = checked(guns)
+    assert "classes[0].prompts[0]: 'a gun' is all but the look-alike 'Gun'" in warning
+
+
+def test_a_class_whose_only_prompt_is_a_look_alike_is_a_fault(checked: Checked) -> None:
+    (fault,), _ = checked({"prompts": ["a gun"], "look_alikes": ["gun"]})
+    assert "nothing tells class-0 from what is ordinary: 'a gun' is all but the look-alike" in fault
+
+
+def test_a_look_alike_said_twice_is_named_where_it_stands(checked: Checked) -> None:
+    beer = {"prompts": ["beer"], "look_alikes": ["a guitar", "A guitar", "a  dog"]}
+    _, warnings = checked({"prompts": ["a gun"]}, beer)
+    assert [w.split(": ", 1)[1] for w in warnings] == [
+        "classes[1].look_alikes[1]: 'A guitar' says what 'a guitar' says already: leave one out.",
+        "classes[1].look_alikes[2]: 'a  dog' says what 'a dog' says already: leave one out.",
+    ]
+
+
+def test_a_look_alike_that_the_model_does_not_read_to_its_end_is_named(checked: Checked) -> None:
+    _, (warning,) = checked({"prompts": ["a gun"], "look_alikes": [" ".join(["long"] * 30)]})
+    assert "classes[0].look_alikes[0]: " in warning and "tokens" in warning
+
+
+def test_a_model_that_contrasts_with_nothing_leaves_look_alikes_without_effect(
+    bundled: Encoder,
+) -> None:
+    asked = {"name": "gun", "prompts": ["a gun"], "threshold": 0.5, "look_alikes": ["a guitar"]}
+    policy = Policy.model_validate({"name": "test", "neutral": NEUTRAL, "classes": [asked]})
+    head = Head(10.0, sigmoid=True)
+    (remark,) = soundness.seen(policy, policy_vectors(policy, bundled.encode_texts, head))
+    assert remark.place == ("classes", 0, "look_alikes") and not remark.fatal
+    assert "contrasts gun with nothing" in remark.sentence
 
 
 def test_the_line_is_that_of_what_is_named(checked: Checked) -> None:

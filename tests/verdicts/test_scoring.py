@@ -140,6 +140,18 @@ def test_a_class_may_bring_its_own_templates_and_neutral_prompts() -> None:
     np.testing.assert_allclose(c.neutral, _letters(["my my dog"]), atol=1e-6)
 
 
+def test_look_alikes_count_as_neutral_prompts_do() -> None:
+    """The margin by its definition, over the policy's neutral prompt and the class's look-alike."""
+    own = ForbiddenClass(name="gun", prompts=("gun",), threshold=0.5, look_alikes=("toy gun",))
+    plain = own.model_copy(update={"name": "plain", "look_alikes": None})
+    with_, without = policy_vectors(_policy(own, plain), _letters, SOFTMAX).classes
+    z, against = _random(5), _letters(["a photo", "toy gun"])
+    logits = 10 * z.astype(np.float64) @ _letters(["gun"])[0]
+    expected = logits - np.log(np.exp(10 * z.astype(np.float64) @ against.T).mean(axis=1))
+    np.testing.assert_allclose(with_.margins(z), expected, atol=1e-5)
+    np.testing.assert_array_equal(without.neutral, with_.neutral[:1])
+
+
 def test_an_uncalibrated_probability_is_the_sigmoid_of_the_margin() -> None:
     assert probability(0.0, _forbidden()) == 0.5
     assert probability(2.0, _forbidden()) == pytest.approx(1 / (1 + math.exp(-2)))

@@ -86,7 +86,8 @@ class Audit(_Frozen):
     flagged: bool  # for this class
     clause: str
     prompts: tuple[str, ...]
-    neutral: tuple[str, ...]
+    neutral: tuple[str, ...]  # what is ordinary
+    look_alikes: tuple[str, ...]  # of this class, contrasted with likewise
     templates: tuple[str, ...]
     threshold_margin: float  # logits
     preprocessing: dict[str, Any]
