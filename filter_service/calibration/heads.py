@@ -1,0 +1,183 @@
+"""Heads: class directions that learn from reviewed images, starting from the prompts.
+
+A head adds a linear part to the prompts' margin, m(z) + w . (z - centre). Without labels w is
+zero, so that the head is the prompts. The gradient of its margin is the prompts' plus w, so that
+relevance maps, counterfactuals and the faithfulness test hold for it as they are.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import StratifiedKFold
+
+from filter_service.calibration import logistic
+from filter_service.calibration.labelled_margins import Bools, Floats
+from filter_service.calibration.logistic import LogisticFit, Prior
+from filter_service.calibration.metrics import Figure, average_precision
+from filter_service.errors import InvalidRequest
+
+# Standard deviations of the learnt part's weights, logits; the field's scale of 100 times a unit
+# vector is the upper end, the lowest one leaves the prompts as they are.
+STRENGTHS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0)
+FOLDS = 5
+DRAWS = 1_000  # of the paired bootstrap
+CONFIDENCE = 0.95  # of a gain, before a head is proposed
+MINIMUM_LABELS, MINIMUM_EACH = 50, 10
+OFFSET = 3.0  # standard deviation of the offset that the fit is free to take, logits
+
+
+@dataclass(frozen=True, slots=True)
+class LearntDirection:
+    """What a head adds to its prompts' margin."""
+
+    weights: Floats  # (d,), logits per unit
+    centre: Floats  # (d,), where it adds nothing: the mean of the labelled vectors
+
+    def added(self, z: npt.NDArray[np.floating]) -> Floats:
+        """(n, d) unit image vectors -> (n,) logits."""
+        return np.asarray((z - self.centre) @ self.weights)
+
+
+@dataclass(frozen=True)
+class LabelledVectors:
+    """Reviewed images of one class: vectors, the prompts' margins, and what people found."""
+
+    vectors: Floats  # (n, d) unit
+    margins: Floats  # (n,), logits, of the prompts alone
+    truths: Bools  # (n,)
+
+    @cached_property
+    def centre(self) -> Floats:
+        return np.asarray(self.vectors.mean(axis=0))  # (d,)
+
+    @cached_property
+    def basis(self) -> Floats:
+        """Directions that the vectors span about their centre: (r, d) orthonormal, r <= n."""
+        _, sizes, rows = np.linalg.svd(self.vectors - self.centre, full_matrices=False)
+        return np.asarray(rows[sizes > 1e-9])
+
+    @cached_property
+    def design(self) -> Floats:
+        """Coordinates in the basis, with a one for the offset: (n, r + 1)."""
+        at = (self.vectors - self.centre) @ self.basis.T  # (n, r)
+        return np.concatenate([at, np.ones((len(at), 1))], axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadProposal:
+    """A head, and what it gains over the prompts on images that it was not fitted on."""
+
+    direction: LearntDirection
+    strength: float
+    prompts_alone: float  # average precision
+    gain: Figure  # of the average precision, paired
+    labels: int
+
+    @property
+    def proven(self) -> bool:
+        """The gain is above zero with the stated confidence: worth a person's decision."""
+        return self.gain.low > 0
+
+
+def fit_head(labels: LabelledVectors, strength: float) -> LearntDirection:
+    """The learnt part for one strength of the pull to the prompts; 0: the prompts alone."""
+    zero = LearntDirection(np.zeros(labels.vectors.shape[1]), labels.centre)
+    if strength == 0 or not len(labels.basis):
+        return zero
+    fitted = _fitted(labels, strength)
+    return LearntDirection(np.asarray(labels.basis.T @ fitted.weights[:-1]), labels.centre)
+
+
+def propose_head(labels: LabelledVectors, class_name: str, seed: int = 0) -> HeadProposal:
+    """Fit a head and measure its gain out of fold; the strength is chosen inside each fold.
+
+    Raises InvalidRequest below 50 labels or 10 of either answer.
+    """
+    _require_enough(labels.truths, class_name)
+    held_out = np.empty(len(labels.truths))  # (n,): margins by heads that did not see the image
+    for train, test in _folds(labels.truths, seed):
+        part = _rows(labels, train)
+        head = fit_head(part, choose_strength(part, seed))
+        held_out[test] = labels.margins[test] + head.added(labels.vectors[test])
+    strength = choose_strength(labels, seed)
+    return HeadProposal(
+        fit_head(labels, strength),
+        strength,
+        average_precision(labels.margins, labels.truths),
+        paired_gain(labels.margins, held_out, labels.truths, seed),
+        len(labels.truths),
+    )
+
+
+def choose_strength(labels: LabelledVectors, seed: int = 0) -> float:
+    """The strength whose heads surprise least on folds that they did not see."""
+    losses = np.zeros(len(STRENGTHS))
+    for train, test in _folds(labels.truths, seed):
+        part, design = _rows(labels, train), None
+        for i, strength in enumerate(STRENGTHS):
+            design = _design_of(part, labels.vectors[test])  # (m, r + 1)
+            fitted = _fitted(part, strength)
+            logits = labels.margins[test] + design @ fitted.weights  # (m,)
+            losses[i] += np.logaddexp(0, np.where(labels.truths[test], -logits, logits)).sum()
+    return STRENGTHS[int(losses.argmin())]
+
+
+def paired_gain(before: Floats, after: Floats, truths: Bools, seed: int = 0) -> Figure:
+    """What average precision gains on the same images, (n,) margins each; bootstrap interval."""
+    rng = np.random.default_rng(seed)
+    yes, no = np.flatnonzero(truths), np.flatnonzero(~truths)
+    gains = []
+    for _ in range(DRAWS):  # positives and negatives apart, so that none lacks either
+        rows = np.concatenate([rng.choice(yes, len(yes)), rng.choice(no, len(no))])
+        gains.append(_gain(before[rows], after[rows], truths[rows]))
+    low, high = np.quantile(gains, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Figure(_gain(before, after, truths), float(low), float(high))
+
+
+def label_influence(labels: LabelledVectors, strength: float, z: Floats) -> Floats:
+    """How much each label moves the logit of one image vector (d,): (n,), less without it."""
+    fitted, prior = _fitted(labels, strength), _prior(labels, strength)
+    without = logistic.without_each(fitted, labels.design, labels.truths, prior, labels.margins)
+    at = _design_of(labels, z[None])[0]  # (r + 1,)
+    return np.asarray((fitted.weights - without) @ at)
+
+
+def _fitted(labels: LabelledVectors, strength: float) -> LogisticFit:
+    """Weights in the basis of the labelled vectors, and the offset: (r + 1,)."""
+    return logistic.fit(labels.design, labels.truths, _prior(labels, strength), labels.margins)
+
+
+def _prior(labels: LabelledVectors, strength: float) -> Prior:
+    width = labels.design.shape[1]
+    precision = np.full(width, 1 / max(strength, 1e-6) ** 2)
+    precision[-1] = 1 / OFFSET**2
+    return Prior(np.zeros(width), precision)
+
+
+def _design_of(labels: LabelledVectors, z: Floats) -> Floats:
+    at = (z - labels.centre) @ labels.basis.T  # (m, r)
+    return np.concatenate([at, np.ones((len(at), 1))], axis=1)  # (m, r + 1)
+
+
+def _rows(labels: LabelledVectors, rows: npt.NDArray[np.intp]) -> LabelledVectors:
+    return LabelledVectors(labels.vectors[rows], labels.margins[rows], labels.truths[rows])
+
+
+def _folds(truths: Bools, seed: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    return list(folds.split(np.zeros(len(truths)), truths))
+
+
+def _gain(before: Floats, after: Floats, truths: Bools) -> float:
+    return average_precision(after, truths) - average_precision(before, truths)
+
+
+def _require_enough(truths: Bools, class_name: str) -> None:
+    n, shown = len(truths), int(truths.sum())
+    if n < MINIMUM_LABELS or min(shown, n - shown) < MINIMUM_EACH:
+        raise InvalidRequest(
+            f"{class_name} learns nothing from {n} labels, of which {shown} show it: review until "
+            f"there are {MINIMUM_LABELS}, with {MINIMUM_EACH} or more of each answer."
+        )
