@@ -38,7 +38,7 @@ def test_few_labels_lean_on_the_line_that_all_classes_share() -> None:
         ]
         errors.append([abs(h - 3.01) for h in halves])
     leaning, alone = np.mean(errors, axis=0)
-    assert leaning < alone
+    assert leaning < 0.9 * alone
 
 
 def test_an_interval_narrows_with_labels_and_holds_the_probability() -> None:
