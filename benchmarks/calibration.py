@@ -24,7 +24,7 @@ from filter_service.calibration.calibrators import common_line, fit_calibrator
 from filter_service.calibration.drift import DriftMonitor
 from filter_service.calibration.heads import LabelledVectors, propose_head
 from filter_service.calibration.labelled_margins import Bools, Floats, LabelledMargins
-from filter_service.calibration.thresholds import for_miss_rate
+from filter_service.calibration.threshold_choice import for_miss_rate
 from filter_service.demo import POLICY, bundled
 from filter_service.demo.samples import moderation_scene
 from filter_service.demo.scenes import DEV_SEEDS

@@ -21,7 +21,7 @@ LIGHT = (
     "filter_service.ledger",
     "filter_service.db.tables",
     "filter_service.db.vectors",
-    "filter_service.query_encoder",
+    "filter_service.db.query_encoder",
     "filter_service.web.app",
     "tasks.work",
 )

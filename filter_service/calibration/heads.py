@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedKFold
 from filter_service.calibration import logistic
 from filter_service.calibration.labelled_margins import Bools, Floats
 from filter_service.calibration.logistic import LogisticFit, Prior
-from filter_service.calibration.metrics import Figure, average_precision
+from filter_service.calibration.reliability import BootstrapInterval, average_precision
 from filter_service.errors import InvalidRequest
 
 # Standard deviations of the learnt part's weights, logits; the field's scale of 100 times a unit
@@ -72,7 +72,7 @@ class HeadProposal:
     direction: LearntDirection
     strength: float
     prompts_alone: float  # average precision
-    gain: Figure  # of the average precision, paired
+    gain: BootstrapInterval  # of the average precision, paired
     labels: int
 
     @property
@@ -124,7 +124,7 @@ def choose_strength(labels: LabelledVectors, seed: int = 0) -> float:
     return STRENGTHS[int(losses.argmin())]
 
 
-def paired_gain(before: Floats, after: Floats, truths: Bools, seed: int = 0) -> Figure:
+def paired_gain(before: Floats, after: Floats, truths: Bools, seed: int = 0) -> BootstrapInterval:
     """What average precision gains on the same images, (n,) margins each; bootstrap interval."""
     rng = np.random.default_rng(seed)
     yes, no = np.flatnonzero(truths), np.flatnonzero(~truths)
@@ -133,7 +133,7 @@ def paired_gain(before: Floats, after: Floats, truths: Bools, seed: int = 0) -> 
         rows = np.concatenate([rng.choice(yes, len(yes)), rng.choice(no, len(no))])
         gains.append(_gain(before[rows], after[rows], truths[rows]))
     low, high = np.quantile(gains, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Figure(_gain(before, after, truths), float(low), float(high))
+    return BootstrapInterval(_gain(before, after, truths), float(low), float(high))
 
 
 def label_influence(labels: LabelledVectors, strength: float, z: Floats) -> Floats:

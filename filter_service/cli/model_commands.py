@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from filter_service import query_encoder
 from filter_service.cli.batches import Json
 from filter_service.cli.context import workplace
 from filter_service.cli.parameters import MOST_FOUND, shown, words
+from filter_service.db import query_encoder
+from filter_service.db.query_encoder import LazyQueryEncoder, vector_of
 from filter_service.db.vectors import StoredMemory, VectorHit
 from filter_service.errors import ImageError, InvalidPolicy, ModelUnavailable, UnknownModel
 from filter_service.images import Limits, read
 from filter_service.intake.submissions import newest_items
 from filter_service.policy import Policy, json_schema, place_of, read_policy
-from filter_service.query_encoder import LazyQueryEncoder, vector_of
 from filter_service.rollout import soundness
 from filter_service.rollout.soundness import Remark
 from filter_service.scoring import FloatArray

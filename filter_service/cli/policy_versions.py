@@ -11,10 +11,10 @@ from filter_service import rollout
 from filter_service.cli.batches import Json
 from filter_service.cli.context import Workplace, workplace
 from filter_service.cli.parameters import LARGEST_PAGE, MOST_VECTORS
+from filter_service.db.query_encoder import LazyQueryEncoder
 from filter_service.db.tables import Activation
 from filter_service.errors import Conflict, UnknownEntry
 from filter_service.policy import Policy, read_policy
-from filter_service.query_encoder import LazyQueryEncoder
 from filter_service.rollout.stored_vectors import ComparisonScope
 from filter_service.rollout.stored_vectors import compare as compared
 from filter_service.web.api.submission_requests import policy_for

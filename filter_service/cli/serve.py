@@ -9,8 +9,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from filter_service.cli.context import Workplace, lasting
+from filter_service.db.query_encoder import LazyQueryEncoder
 from filter_service.errors import InvalidRequest
-from filter_service.query_encoder import LazyQueryEncoder
 from filter_service.web.app import create_app
 from filter_service.web.http.service import Service
 

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, aliased
 from filter_service.db.arrivals import hold_images
 from filter_service.db.embeddings import known_vectors
 from filter_service.db.policies import load_policy
+from filter_service.db.query_encoder import LazyQueryEncoder
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Activation,
@@ -23,7 +24,6 @@ from filter_service.db.tables import (
     Item,
 )
 from filter_service.policy import Policy
-from filter_service.query_encoder import LazyQueryEncoder
 from filter_service.rollout.activation import Flags
 from filter_service.rollout.reevaluation_items import concerns, first_arriving, items_before
 from filter_service.rollout.requeue import Old, Sides, VersionAnswer, judge_anew, reopen

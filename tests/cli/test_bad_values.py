@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import select
 from typer.models import ArgumentInfo
 
-from filter_service import query_encoder
 from filter_service.cli import run
+from filter_service.db import query_encoder
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch
 from filter_service.demo import POLICY, SAMPLES

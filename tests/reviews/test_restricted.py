@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from filter_service import ledger, moderation, retention
 from filter_service.accounts import Role
 from filter_service.db.arrivals import hold_images, keep_images
+from filter_service.db.query_encoder import QueryVector
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Embedding,
@@ -35,7 +36,6 @@ from filter_service.moderation import WorkerContext
 from filter_service.pipeline import moderate
 from filter_service.pipeline.served_judge import ServedJudge
 from filter_service.policy import Policy, Preservation, read_policy
-from filter_service.query_encoder import QueryVector
 from filter_service.reviews import case_claims, restricted
 from filter_service.reviews.appeals import appeal, open_appeal
 from filter_service.verdicts import Verdict

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from filter_service import query_encoder
 from filter_service.cli import app
+from filter_service.db import query_encoder
 from filter_service.demo import POLICY as DEMO
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.errors import InvalidPolicy, ModelUnavailable

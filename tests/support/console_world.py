@@ -21,12 +21,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from filter_service.accounts import Role
 from filter_service.accounts.logins import open_session
+from filter_service.db.query_encoder import LazyQueryEncoder
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.db.tables import Item, Person
 from filter_service.demo import SAMPLES
 from filter_service.intake.submissions import Submission
 from filter_service.local import Services
-from filter_service.query_encoder import LazyQueryEncoder
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 from filter_service.web.app import create_app

@@ -6,9 +6,9 @@ import numpy as np
 from fastapi import FastAPI
 
 from filter_service.db.embeddings import register_encoder
+from filter_service.db.query_encoder import QueryVector
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item
-from filter_service.query_encoder import QueryVector
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app

@@ -10,10 +10,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from filter_service import accounts
+from filter_service.db.query_encoder import QueryVector
 from filter_service.db.session import Sessions
 from filter_service.moderation import drain
 from filter_service.policy import Policy
-from filter_service.query_encoder import QueryVector
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
 from tests.support.bad_files import encoded, still

@@ -13,11 +13,11 @@ from sqlalchemy import func, select
 from filter_service import accounts
 from filter_service.accounts import Profile, Role
 from filter_service.accounts.logins import open_session
+from filter_service.db.query_encoder import QueryEncoder, QueryVector
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Login, Person
 from filter_service.errors import ModelUnavailable, UnknownPerson
 from filter_service.policy import Policy
-from filter_service.query_encoder import QueryEncoder, QueryVector
 from filter_service.scoring import PolicyVectors
 from filter_service.settings import Settings
 from filter_service.storage import Storage

@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Message, Receive, Scope, Send
 
 from filter_service.accounts import Role
+from filter_service.db.query_encoder import QueryVector
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Item,
@@ -23,7 +24,6 @@ from filter_service.db.tables import (
     StoredImage,
 )
 from filter_service.local import Services
-from filter_service.query_encoder import QueryVector
 from filter_service.storage import Storage
 from filter_service.web.api.routes import RESOURCES
 from filter_service.web.app import create_app

@@ -9,12 +9,12 @@ from fastapi.testclient import TestClient
 from sqlalchemy import insert, select
 
 from filter_service.accounts import Role
+from filter_service.db.query_encoder import QueryVector
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, LedgerEntry, ReviewOutcome
 from filter_service.errors import ModelUnavailable, UnreadableImage
 from filter_service.images import digest
 from filter_service.ledger import Event
-from filter_service.query_encoder import QueryVector
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app

@@ -12,12 +12,12 @@ from starlette.exceptions import HTTPException
 
 from filter_service import images, ledger
 from filter_service.accounts import Ability
+from filter_service.db.query_encoder import QueryVector
 from filter_service.db.tables import Item, PolicyClass, StoredImage
 from filter_service.db.vectors import StoredMemory, VectorHit
 from filter_service.ledger import Entry, Event
 from filter_service.policy.spelling import unknown
 from filter_service.policy.strict import WORDS
-from filter_service.query_encoder import QueryVector
 from filter_service.web.api.batches import no_forms_of_strangers
 from filter_service.web.api.responses import FoundItem, SearchHit, Sightings
 from filter_service.web.http.access import Caller, able

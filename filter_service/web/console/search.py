@@ -12,6 +12,7 @@ from starlette.datastructures import UploadFile
 from filter_service import ledger
 from filter_service.accounts import Ability
 from filter_service.accounts.clients import client_named
+from filter_service.db.query_encoder import QueryEncoder, QueryVector
 from filter_service.db.scope import OPERATOR, Scope, only
 from filter_service.db.vectors import StoredMemory
 from filter_service.errors import (
@@ -23,7 +24,6 @@ from filter_service.errors import (
 )
 from filter_service.images import digest
 from filter_service.ledger import Entry, Event
-from filter_service.query_encoder import QueryEncoder, QueryVector
 from filter_service.web.console.case_page import client_names
 from filter_service.web.console.queue import somebody
 from filter_service.web.console.sightings import Sighting, items_of, vector_of

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from filter_service import retention
 from filter_service.db.embeddings import unit
+from filter_service.db.query_encoder import QueryVector
 from filter_service.db.scope import Scope
 from filter_service.db.tables import (
     Client,
@@ -20,7 +21,6 @@ from filter_service.db.tables import (
     StoredScore,
 )
 from filter_service.errors import UnknownItem
-from filter_service.query_encoder import QueryVector
 from filter_service.verdicts import Verdict
 from filter_service.web.http.access import Caller
 from filter_service.web.http.row_access import item_for, visible

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from filter_service.db.query_encoder import QueryEncoder
 from filter_service.db.session import Sessions
-from filter_service.query_encoder import QueryEncoder
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 

@@ -13,7 +13,7 @@ TINY = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class BootstrapInterval:
     """A measured value, and between what it lies with the stated confidence."""
 
     value: float
@@ -67,13 +67,13 @@ def with_interval(
     confidence: float = 0.9,
     seed: int = 0,
     draws: int = DRAWS,
-) -> Figure:
+) -> BootstrapInterval:
     """A measure of (n,) values and truths with its percentile bootstrap interval."""
     rng = np.random.default_rng(seed)
     rows = rng.integers(0, len(values), (draws, len(values)))  # (draws, n)
     found = np.array([measure(values[r], truths[r]) for r in rows])
     low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Figure(measure(values, truths), float(low), float(high))
+    return BootstrapInterval(measure(values, truths), float(low), float(high))
 
 
 def average_precision(margins: Floats, truths: Bools) -> float:

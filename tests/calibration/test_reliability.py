@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-from filter_service.calibration.metrics import (
+from filter_service.calibration.reliability import (
     average_precision,
     brier,
     calibration_error,

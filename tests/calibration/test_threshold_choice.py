@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from filter_service.calibration.calibrators import common_line, fit_calibrator
 from filter_service.calibration.labelled_margins import LabelledMargins
-from filter_service.calibration.thresholds import (
+from filter_service.calibration.threshold_choice import (
     fewest_positives,
     for_budget,
     for_cost,
