@@ -19,11 +19,15 @@ from sqlalchemy import Connection, select, text
 from typer.testing import CliRunner
 
 from filter_service import ledger
+from filter_service.audit.record.stored_json import explanation_in
 from filter_service.audit.replay import sampling
+from filter_service.audit.replay.comparison import compare
 from filter_service.audit.replay.item_on_record import Apart, NotReplayed, OnRecord, on_record
+from filter_service.audit.replay.recomputation import recompute
 from filter_service.audit.replay.record_comparison import RecordComparison
 from filter_service.audit.replay.replay import Replay, ReplayedItem, ReplayResult, Total
 from filter_service.audit.replay.replay_output import lines
+from filter_service.audit.replay.rescoring import Rescorer
 from filter_service.audit.replay.sampling import ReplaySample, chosen, share_of
 from filter_service.audit.replay.score_comparison import compare_scores
 from filter_service.audit.replay.tolerances import LOGITS
@@ -246,6 +250,23 @@ def test_what_was_changed_on_record_differs(world: World, replay: Replay) -> Non
         assert found or place == "digest"
         assert done.result is ReplayResult.DIFFERS
         assert any(place in line for line in lines(done))
+
+
+def test_two_records_are_compared_without_a_model(world: World, replay: Replay) -> None:
+    item = flagged(world, images=True, texts=True, region=True)
+    with world.sessions.begin() as session:
+        record = on_record(session, item)
+    assert isinstance(record, OnRecord)
+    sources = (world.sessions, replay.storage, replay.encoder, record.encoder_id, replay.limits)
+    computed = recompute(record, Rescorer(*sources))
+    assert compare(record, computed).differences == []
+    [(name, stored)] = record.explanations.items()
+    for place in CHANGES.keys() - {"digest"}:  # which is another's question, the ledger's
+        told = json.loads(stored.text)
+        CHANGES[place](told)
+        changed = replace(stored, explanation=explanation_in(json.dumps(told)))
+        found = compare(replace(record, explanations={name: changed}), computed).differences
+        assert any(place in d.place for d in found), place
 
 
 @pytest.mark.parametrize(

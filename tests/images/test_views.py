@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from filter_service.audit.replay.item_on_record import OnRecord
-from filter_service.audit.replay.record_comparison import RecordComparison
-from filter_service.audit.replay.replay import Replay
+from filter_service.audit.replay.recomputation import subject_of
+from filter_service.audit.replay.rescoring import Rescorer
 from filter_service.db.session import Sessions
 from filter_service.demo import POLICY
 from filter_service.demo.kinds import TRAINED_STYLES
@@ -285,14 +285,13 @@ def test_a_replay_looks_as_the_record_did(
     names = names or ["0,0,160,256", "0,96,160,352"]
     data, storage = as_png(phone()), Storage(str(tmp_path))
     storage.put(digest(data), data)
-    replay = Replay(cast(Sessions, None), storage, cropping, LIMITS)
+    rescorer = Rescorer(cast(Sessions, None), storage, cropping, 0, LIMITS)
     record = SimpleNamespace(
         digest=digest(data), policy=SimpleNamespace(policy=demo()), views=frozenset(stored)
     )
-    found = RecordComparison()
-    subject = replay._subject(found, cast(OnRecord, record))
+    subject, same_views = subject_of(cast(OnRecord, record), rescorer)
     assert [view.name for view in subject.views] == names
-    assert bool(found.notes) == (len(stored) == 1 and stored[0].box is not None)
+    assert same_views != (len(stored) == 1 and stored[0].box is not None)
 
 
 def test_nearly_all_is_not_called_all() -> None:

@@ -1,53 +1,37 @@
 """Compares a recorded explanation with the recomputed one."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from filter_service.audit.record.stored_json import digest_of, explanation_in
+from filter_service.audit.record.stored_json import digest_of
 from filter_service.audit.replay.item_on_record import RecordedExplanation
+from filter_service.audit.replay.recomputation import RecomputedExplanation, RecomputedRecord
 from filter_service.audit.replay.record_comparison import RecordComparison
-from filter_service.audit.replay.rescoring import Rescorer, suspect_of
-from filter_service.audit.replay.tolerances import DEGREES, LOGITS, PROBABILITIES, SHARES
-from filter_service.encoder import Encoder
+from filter_service.audit.replay.rescoring import RescoredImage
+from filter_service.audit.replay.tolerances import (
+    DEGREES,
+    KEPT,
+    LOGITS,
+    PROBABILITIES,
+    SCREENED,
+    SCREENED_DEGREES,
+    SHARES,
+    of_margins,
+)
 from filter_service.explain.explainer import CARRYING
-from filter_service.explain.question import Question
-from filter_service.images.views import View
-from filter_service.pipeline.subject import Subject
-from filter_service.policy import Policy
-from filter_service.verdicts import Outcome
-from filter_service.verdicts.explanation import Explanation, Map, PromptWords, Word
+from filter_service.policy import ForbiddenClass, Policy
+from filter_service.verdicts.explanation import (
+    CounterfactualImage,
+    CounterfactualText,
+    Explanation,
+    FlipRegion,
+    Map,
+    PromptWords,
+    Word,
+)
 from filter_service.verdicts.faithfulness import FirstProof, Proof
 
 NUMBERS_OF_A_WORD = ("shapley", "standard_error", "substituted", "leave_one_out")
-
-
-@dataclass(frozen=True)
-class RecomputedImage:
-    """What was computed now of one image, by the way that every image takes."""
-
-    subject: Subject
-    outcome: Outcome
-    policy: Policy
-    encoder: Encoder
-    bands: npt.NDArray[np.float64]  # (classes,) logits, of fast looks
-
-    def explanation(self, class_name: str) -> Explanation | None:
-        return next((e for e in self.outcome.explanations if e.class_name == class_name), None)
-
-    def question(self, class_name: str, view: View) -> Question | None:
-        """None where the image has no such view now."""
-        names = [c.name for c in self.policy.classes]
-        if class_name not in names or view not in self.outcome.views:
-            return None
-        index = names.index(class_name)
-        vectors = self.encoder.vectors(self.policy).classes[index]
-        assert self.outcome.vectors is not None
-        z = self.outcome.vectors[self.outcome.views.index(view)]  # (d,)
-        return Question(self.outcome.digest, z, self.policy, vectors, float(self.bands[index]))
 
 
 def compare_told(
@@ -75,34 +59,105 @@ def compare_explanation(
     found: RecordComparison,
     class_name: str,
     stored: RecordedExplanation,
-    computed: RecomputedImage,
-    rescorer: Rescorer,
+    policy: Policy,
+    computed: RecomputedRecord,
 ) -> None:
     """Everything that the record of one class says."""
-    record = explanation_in(stored.text)
+    record = stored.explanation
     if record is None:
         found.same(f"{class_name}: record", "cannot be read", "whole")
         return
-    question = computed.question(class_name, record.seen)
-    if question is None:
+    again = computed.explanations[class_name]
+    if again is None:
         here = f"{record.frame} {record.view}".strip()
         found.same(f"{class_name}: view", here, None)
         return
     found.same(f"{class_name}: the row's faithful", stored.faithful, record.faithful)
-    rescorer.images(found, class_name, question, record.images)
-    rescorer.texts(found, class_name, question, record.texts)
-    if record.region is not None and record.map is not None:
-        pixels: Any = computed.subject.load()[computed.outcome.views.index(record.seen)]
-        suspect = suspect_of(pixels, record.map, question)
-        rescorer.region(found, class_name, suspect, record.region, question.band)
-    allowed, now = rescorer.screened(question.band), computed.explanation(class_name)
+    _compare_counterfactuals(found, class_name, record, again, computed)
+    now = again.explanation
     if now is None:
         found.same(f"{class_name}: explanation", "recorded", "none: it is not flagged now")
         return
-    _compare_head(found, record, now, question)
+    _compare_head(found, record, now, policy.forbidden(class_name))
     _compare_maps(found, f"{class_name}: map", record.map, now.map)
     _compare_prompts(found, record, now)
-    _compare_proofs(found, record, _proof(record, now), allowed)
+    _compare_proofs(found, record, _proof(record, now), of_margins(computed.exact, again.band))
+
+
+def _compare_counterfactuals(
+    found: RecordComparison,
+    name: str,
+    record: Explanation,
+    again: RecomputedExplanation,
+    computed: RecomputedRecord,
+) -> None:
+    """Everything that an explanation says would have the other answer."""
+    for image, rescored in zip(record.images, again.images, strict=True):
+        _compare_image(found, name, image, rescored, again.band, computed)
+    for text, reworded in zip(record.texts, again.texts, strict=True):
+        _compare_text(found, f"{name}: wording {text.text!r}", text, reworded)
+    if record.region is not None and again.region is not None:
+        allowed = of_margins(computed.exact, again.band)
+        _compare_region(
+            found, f"{name}: region", record.region, again.region, again.threshold, allowed
+        )
+    elif record.region is not None and record.map is not None:
+        places = f"of {record.map.grid.size} places"
+        found.same(f"{name}: region", str(record.region.places), places)
+
+
+def _compare_image(
+    found: RecordComparison,
+    name: str,
+    recorded: CounterfactualImage,
+    rescored: RescoredImage,
+    band: float,
+    computed: RecomputedRecord,
+) -> None:
+    place, now = f"{name}: image {recorded.digest[:12]}", rescored.image
+    if now is None:
+        found.notes.append(f"{place} {rescored.missing}")
+        return
+    allowed, turn = of_margins(computed.exact, band), DEGREES.size
+    if not computed.exact or rescored.kept:
+        turn = SCREENED_DEGREES.size
+    if rescored.kept:
+        allowed = max(KEPT.size * computed.scale, SCREENED.size * band)
+    found.numbers(place, "counterfactual image", recorded, now, margin=allowed, degrees=turn)
+
+
+def _compare_text(
+    found: RecordComparison,
+    place: str,
+    recorded: CounterfactualText,
+    now: CounterfactualText | None,
+) -> None:
+    if now is None:
+        found.same(f"{place}: prompt", recorded.replaces, None)
+        return
+    limits = {"margin": LOGITS.size, "degrees": DEGREES.size}
+    found.numbers(place, "counterfactual wording", recorded, now, **limits)
+
+
+def _compare_region(
+    found: RecordComparison,
+    place: str,
+    recorded: FlipRegion,
+    now: FlipRegion,
+    threshold: float,
+    allowed: float,
+) -> None:
+    """Whether the answer flips is compared where its margin is not too near to tell."""
+    for name, before, after in (
+        ("margin", recorded.margin, now.margin),
+        ("margin when blurred", recorded.blurred_margin, now.blurred_margin),
+    ):
+        found.number(f"{place}: {name}", before, after, allowed, f"region: {name}")
+    if abs(now.margin - threshold) > allowed:
+        found.same(f"{place}: flips", recorded.flips, now.flips)
+    said = recorded.blurred_flips  # None: nobody asked
+    if said is not None and abs(now.blurred_margin - threshold) > allowed:
+        found.same(f"{place}: flips when blurred", said, now.blurred_flips)
 
 
 def _proof(record: Explanation, now: Explanation) -> Proof | FirstProof:
@@ -113,21 +168,14 @@ def _proof(record: Explanation, now: Explanation) -> Proof | FirstProof:
 
 
 def _compare_head(
-    found: RecordComparison, record: Explanation, now: Explanation, question: Question
+    found: RecordComparison, record: Explanation, now: Explanation, forbidden: ForbiddenClass
 ) -> None:
     name = record.class_name
     found.same(f"{name}: frame", record.frame, now.frame)
     found.same(f"{name}: view", record.view, now.view)
-    found.number(f"{name}: margin", record.margin, now.margin, LOGITS, "explanation: margin")
-    forbidden = question.policy.forbidden(question.vectors.name)
     slope = forbidden.calibration.a if forbidden.calibration else 1.0
-    found.number(
-        f"{name}: probability",
-        record.probability,
-        now.probability,
-        PROBABILITIES.size * slope,
-        "explanation: probability",
-    )
+    limits = {"margin": LOGITS.size, "probability": PROBABILITIES.size * slope}
+    found.numbers(name, "explanation", record, now, **limits)
     found.number(
         f"{name}: boundary", record.boundary_degrees, now.boundary_degrees, DEGREES, "boundary"
     )
@@ -144,8 +192,7 @@ def _compare_maps(found: RecordComparison, place: str, record: Map | None, now: 
         return
     found.same(f"{place}: method", record.method, now.method)
     found.same(f"{place}: places of high norm", record.high_norm, now.high_norm)
-    found.number(f"{place}: total", record.total, now.total, LOGITS, "map: total")
-    found.number(f"{place}: remainder", record.remainder, now.remainder, LOGITS, "map: remainder")
+    found.numbers(place, "map", record, now, total=LOGITS.size, remainder=LOGITS.size)
     found.grid(place, record.grid, now.grid)
 
 
@@ -163,9 +210,8 @@ def _compare_prompts(found: RecordComparison, record: Explanation, now: Explanat
 def _compare_words(
     found: RecordComparison, place: str, record: PromptWords, now: PromptWords
 ) -> None:
-    found.number(f"{place}: weight", record.weight, now.weight, SHARES, "prompt: weight")
-    found.number(f"{place}: logit", record.logit, now.logit, LOGITS, "prompt: logit")
-    found.number(f"{place}: empty", record.empty, now.empty, LOGITS, "prompt: empty")
+    limits = {"weight": SHARES.size, "logit": LOGITS.size, "empty": LOGITS.size}
+    found.numbers(place, "prompt", record, now, **limits)
     said, again = " ".join(w.word for w in record.words), " ".join(w.word for w in now.words)
     if found.same(f"{place}: words", said, again):
         for before, after in zip(record.words, now.words, strict=True):
@@ -173,9 +219,7 @@ def _compare_words(
 
 
 def _compare_word(found: RecordComparison, place: str, record: Word, now: Word) -> None:
-    for field in NUMBERS_OF_A_WORD:
-        before, after = getattr(record, field), getattr(now, field)
-        found.number(f"{place}: {field}", before, after, LOGITS, f"word: {field}")
+    found.numbers(place, "word", record, now, **dict.fromkeys(NUMBERS_OF_A_WORD, LOGITS.size))
     if record.grid is None or now.grid is None:
         found.same(f"{place}: map", record.grid is not None, now.grid is not None)
     else:

@@ -10,6 +10,7 @@ from sqlalchemy import Text, cast, exists, select
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
+from filter_service.audit.record.stored_json import explanation_in
 from filter_service.db.policies import KnownPolicy, load_policy
 from filter_service.db.tables import (
     Batch,
@@ -27,6 +28,7 @@ from filter_service.errors import AnotherEncoder, UnknownItem
 from filter_service.images.views import View
 from filter_service.ledger import Event
 from filter_service.verdicts import Verdict
+from filter_service.verdicts.explanation import Explanation
 
 if TYPE_CHECKING:
     from filter_service.encoder import Encoder
@@ -61,6 +63,7 @@ class RecordedExplanation:
 
     faithful: bool
     text: str
+    explanation: Explanation | None  # None: the text cannot be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,4 +231,7 @@ def _explanations(
         .join(PolicyClass, PolicyClass.id == StoredExplanation.class_id)
         .where(StoredExplanation.item_id == item_id, StoredExplanation.encoder_id == encoder_id)
     )
-    return {name: RecordedExplanation(faithful, record) for name, faithful, record in rows}
+    return {
+        name: RecordedExplanation(faithful, record, explanation_in(record))
+        for name, faithful, record in rows
+    }

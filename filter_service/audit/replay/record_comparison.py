@@ -58,6 +58,14 @@ class RecordComparison:
             found = None if math.isnan(apart) else apart
             self.differences.append(RecordDifference(place, recorded, computed, allowed, found))
 
+    def numbers(
+        self, place: str, quantity: str, recorded: object, computed: object, **tolerances: float
+    ) -> None:
+        """Fields of the same name, each with its tolerance."""
+        for name, allowed in tolerances.items():
+            before, after = getattr(recorded, name), getattr(computed, name)
+            self.number(f"{place}: {name}", before, after, allowed, f"{quantity}: {name}")
+
     def grid(
         self, place: str, recorded: npt.NDArray[np.float16], computed: npt.NDArray[np.float16]
     ) -> None:

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from filter_service.audit.replay.item_on_record import OnRecord
 from filter_service.audit.replay.record_comparison import RecordComparison
-from filter_service.audit.replay.tolerances import LOGITS, PROBABILITIES, SCREENED
+from filter_service.audit.replay.tolerances import LOGITS, PROBABILITIES, of_margins
 from filter_service.verdicts import Score, Verdict
 
 
@@ -56,7 +56,7 @@ def _compare_class(
         return
     leads, exact = {}, record.row["verdict"] is Verdict.FLAGGED
     for score, band in zip(computed, bands.tolist(), strict=True):
-        allowed = _probabilities(record, score.class_name, _logits(exact, band))
+        allowed = _probabilities(record, score.class_name, of_margins(exact, band))
         leads[score.class_name] = score.probability - score.threshold, allowed
     named = record.judged.get("class")
     worst = max(leads, key=lambda name: leads[name][0])
@@ -72,13 +72,13 @@ def _compare_stored(found: RecordComparison, record: OnRecord, score: Score, ban
         return
     margin, was_exact = record.scores[score.class_name]
     exact = was_exact and score.exact  # here it may be a fast look's where it was none
-    found.number(place, margin, score.margin, _logits(exact, band), _kind("score", exact))
+    found.number(place, margin, score.margin, of_margins(exact, band), _kind("score", exact))
 
 
 def _compare_named(found: RecordComparison, record: OnRecord, score: Score, band: float) -> None:
     """The class that the item stands with: a flagged one was confirmed in float32."""
     judged, exact = record.judged or {}, record.row["verdict"] is Verdict.FLAGGED
-    allowed = _logits(exact, band)
+    allowed = of_margins(exact, band)
     found.number(
         f"ledger: margin for {score.class_name}",
         judged.get("margin"),
@@ -93,11 +93,6 @@ def _compare_named(found: RecordComparison, record: OnRecord, score: Score, band
         _probabilities(record, score.class_name, allowed),
         _kind("ledger: probability", exact),
     )
-
-
-def _logits(exact: bool, band: float) -> float:
-    """What is allowed of a margin."""
-    return LOGITS.size if exact else max(LOGITS.size, SCREENED.size * band)
 
 
 def _probabilities(record: OnRecord, name: str, allowed: float) -> float:

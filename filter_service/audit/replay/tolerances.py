@@ -70,3 +70,8 @@ EXACTLY = Tolerance(
 )
 
 STATED = (LOGITS, PLACES, SHARES, PROBABILITIES, DEGREES, SCREENED, SCREENED_DEGREES, KEPT, EXACTLY)
+
+
+def of_margins(exact: bool, band: float) -> float:
+    """What is allowed of a margin, in logits; of a fast look's as far as its band says."""
+    return LOGITS.size if exact else max(LOGITS.size, SCREENED.size * band)
