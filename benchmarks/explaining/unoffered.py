@@ -47,7 +47,7 @@ def grad_cam(encoder: Encoder, pixels: Tensor, directions: Tensor) -> tuple[Tens
     layer, keep = _last_features(encoder.model.visual)
     with torch.enable_grad(), ActivationTape({layer: keep}, graph=True) as tape:
         z = encode_with_graph(encoder, pixels.clone().requires_grad_())  # (n, d)
-        features = tape.kept()[layer]  # (n, j, e), or (n, e, h, w)
+        features = tape.activations()[layer]  # (n, j, e), or (n, e, h, w)
         gradients = [
             torch.autograd.grad((z * u).sum(), features, retain_graph=True)[0]
             for u in directions.unbind(dim=1)

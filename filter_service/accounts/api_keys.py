@@ -49,10 +49,10 @@ def add_key(
             key.client_id = whose.id
             session.add(key)
             session.flush()
-            told = {"key": key.id, "name": name, "prefix": key.prefix, "client": whose.name}
+            details = {"key": key.id, "name": name, "prefix": key.prefix, "client": whose.name}
             if all_clients:
-                told["sees"] = "every client"
-            ledger.append(session, [Entry(Event.KEY_ADDED, actor, details=told)])
+                details["sees"] = "every client"
+            ledger.append(session, [Entry(Event.KEY_ADDED, actor, details=details)])
     except IntegrityError as error:
         raise Conflict(
             f"A key called {name!r} is in use: revoke it first or choose another name."
@@ -87,8 +87,8 @@ def revoke_key(sessions: Sessions, key_id: int, actor: str) -> ApiKey:
             raise UnknownEntry(f"No API key has the id {key_id}: `key list` shows them all.")
         if key.revoked_at is None:
             key.revoked_at = datetime.now(UTC)
-            told = {"key": key.id, "name": key.name, "prefix": key.prefix}
-            ledger.append(session, [Entry(Event.KEY_REVOKED, actor, details=told)])
+            details = {"key": key.id, "name": key.name, "prefix": key.prefix}
+            ledger.append(session, [Entry(Event.KEY_REVOKED, actor, details=details)])
     return key
 
 

@@ -112,13 +112,13 @@ class Provider:
 
     def _description(self, client: OAuth2Client) -> dict[str, Any]:
         address = f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
-        found: dict[str, Any] = _json(client, address)
-        if found["issuer"] != self.issuer:
+        description: dict[str, Any] = _json(client, address)
+        if description["issuer"] != self.issuer:
             raise NotSignedIn(
-                f"The provider calls itself {found['issuer']!r}, not {self.issuer!r}: set "
+                f"The provider calls itself {description['issuer']!r}, not {self.issuer!r}: set "
                 "FILTER_SERVICE_OIDC_ISSUER to its exact name."
             )
-        return found
+        return description
 
     @contextmanager
     def _client(self, back_to: str) -> Iterator[OAuth2Client]:

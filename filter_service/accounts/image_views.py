@@ -35,8 +35,8 @@ def reveal(
         if not session.scalar(select(_looked(person, item_id))):
             _check(session, person, cap, today)
             _count(session, person, class_name, today)
-        told = {"class": class_name}
-        entry = Entry(Event.REVEALED, f"person {person.login}", item_id=item_id, details=told)
+        details = {"class": class_name}
+        entry = Entry(Event.REVEALED, f"person {person.login}", item_id=item_id, details=details)
         ledger.append(session, [entry])
 
 

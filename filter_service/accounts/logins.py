@@ -71,13 +71,13 @@ def person_of(sessions: Sessions, token: str) -> Person | None:
     """Whose open session this is; None if it ended or never was."""
     if not token:
         return None
-    found = (
+    row = (
         select(Person)
         .join(Login, Login.person_id == Person.id)
         .where(Login.digest == _digest(token), Login.expires_at > func.now(), _WORKS_HERE)
     )
     with sessions.begin() as session:
-        return session.scalar(found)
+        return session.scalar(row)
 
 
 def sign_out(sessions: Sessions, token: str) -> None:

@@ -85,7 +85,9 @@ def add_person(
             session.add(person)
             session.flush()
             session.refresh(person)
-            ledger.append(session, [Entry(Event.PERSON_ADDED, actor, details=_told(person))])
+            ledger.append(
+                session, [Entry(Event.PERSON_ADDED, actor, details=_person_details(person))]
+            )
     except IntegrityError as error:
         raise _taken(login, profile) from error
     return person
@@ -103,7 +105,7 @@ def change_person(sessions: Sessions, login: str, profile: Profile, actor: str) 
             for column, value in profile.columns.items():
                 setattr(person, column, value)
             if before != profile:
-                _record_change(session, person, actor, _told(person))
+                _record_change(session, person, actor, _person_details(person))
     except IntegrityError as error:
         raise _taken(login, profile) from error
     return person
@@ -144,7 +146,7 @@ def link_subject(session: Session, person: Person, subject: str) -> None:
     """Remember who this is at the identity provider."""
     replace(Profile.of(person), subject=subject).checked()
     person.subject = subject
-    _record_change(session, person, "service", _told(person))
+    _record_change(session, person, "service", _person_details(person))
 
 
 def person_named(sessions: Sessions, login: str) -> Person:
@@ -198,7 +200,7 @@ def _record_change(session: Session, person: Person, actor: str, details: dict[s
     ledger.append(session, [Entry(Event.PERSON_CHANGED, actor, details=details)])
 
 
-def _told(person: Person) -> dict[str, Any]:
+def _person_details(person: Person) -> dict[str, Any]:
     return {"login": person.login, **Profile.of(person).columns}
 
 

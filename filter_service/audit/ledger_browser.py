@@ -48,7 +48,7 @@ class JournalFilter:
     until: datetime | None = None
 
     @property
-    def told(self) -> dict[str, Any]:
+    def criteria(self) -> dict[str, Any]:
         """For the ledger; empty where everything is wanted."""
         return {name: str(value) for name, value in asdict(self).items() if value}
 
@@ -98,9 +98,9 @@ def recent(
     `seen` is the condition on items whose entries may be shown.
     """
     with sessions.begin() as session:
-        if wanted.told:
-            told = {"ledger": wanted.told, "before": before}
-            ledger.append(session, [Entry(Event.SEARCHED, actor, details=told)])
+        if wanted.criteria:
+            details = {"ledger": wanted.criteria, "before": before}
+            ledger.append(session, [Entry(Event.SEARCHED, actor, details=details)])
         low, high = _between(session, wanted, before)
         floor = max(low, high - SPAN)
         query = select(LedgerEntry).where(
@@ -109,9 +109,9 @@ def recent(
             (LedgerEntry.item_id.is_(None)) | exists().where(Item.id == LedgerEntry.item_id, seen),
             *_conditions(wanted),
         )
-        found = list(session.scalars(query.order_by(LedgerEntry.id.desc()).limit(ROWS + 1)))
-        entries = found[:ROWS]
-        more = len(found) > ROWS
+        rows = list(session.scalars(query.order_by(LedgerEntry.id.desc()).limit(ROWS + 1)))
+        entries = rows[:ROWS]
+        more = len(rows) > ROWS
         following = entries[-1].id if more else floor if floor > low else None
         return JournalPage(entries, _positions(session, entries), following, not more)
 
@@ -122,17 +122,17 @@ def entry_of(session: Session, entry_id: int) -> LedgerEntry | None:
 
 
 def _conditions(wanted: JournalFilter) -> list[ColumnElement[bool]]:
-    found = []
+    conditions = []
     if wanted.event is not None:
-        found.append(LedgerEntry.event == wanted.event.value)
+        conditions.append(LedgerEntry.event == wanted.event.value)
     if wanted.actor:
         names = [wanted.actor, f"person {wanted.actor}", f"key {wanted.actor}"]
-        found.append(LedgerEntry.actor.in_(names))
+        conditions.append(LedgerEntry.actor.in_(names))
     if wanted.since is not None:
-        found.append(LedgerEntry.at >= wanted.since)
+        conditions.append(LedgerEntry.at >= wanted.since)
     if wanted.until is not None:
-        found.append(LedgerEntry.at < wanted.until)
-    return found
+        conditions.append(LedgerEntry.at < wanted.until)
+    return conditions
 
 
 def _between(session: Session, wanted: JournalFilter, before: int | None) -> tuple[int, int]:
@@ -153,8 +153,8 @@ def _first_after(session: Session, at: datetime, newest: int) -> int:
     while low < high:
         middle = (low + high) // 2
         query = select(LedgerRow.at).where(LedgerRow.id >= middle).order_by(LedgerRow.id).limit(1)
-        found = session.scalar(query)
-        if found is None or found.astimezone(UTC) >= at:
+        first = session.scalar(query)
+        if first is None or first.astimezone(UTC) >= at:
             high = middle
         else:
             low = middle + 1

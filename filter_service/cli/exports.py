@@ -48,7 +48,7 @@ def export(  # noqa: PLR0913  (each is an option)
         raise typer.BadParameter(f"{out!r} names no file: give one, or - for standard output.")
     if out == "-" and form == Format.PARQUET:
         raise typer.BadParameter("Parquet is not for standard output: name a file with --out.")
-    wanted = ExportFilter.said(
+    wanted = ExportFilter.parse(
         since=since,
         until=until,
         by=by,

@@ -133,7 +133,7 @@ def _remarks(policy: Policy) -> "Iterator[Remark]":
         return
     vectors = encoder.vectors(policy)
     yield from soundness.remarks(policy, soundness.by_model(vectors))
-    yield from soundness.seen(policy, vectors)
+    yield from soundness.model_remarks(policy, vectors)
     yield from soundness.cut(policy, encoder.tokenizer)
 
 

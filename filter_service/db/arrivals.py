@@ -61,8 +61,8 @@ def keep_images(session: Session, sizes: Mapping[str, int]) -> dict[str, int]:
 
     Nobody deletes them until the caller's transaction has ended; by then an item is in the way.
     """
-    found: dict[str, int] = {}
-    while missing := sorted(sizes.keys() - found.keys()):  # again if one was erased just now
+    ids: dict[str, int] = {}
+    while missing := sorted(sizes.keys() - ids.keys()):  # again if one was erased just now
         rows = [{"digest": digest, "bytes": sizes[digest]} for digest in missing]
         session.execute(upsert(StoredImage).on_conflict_do_nothing(index_elements=["digest"]), rows)
         here = (
@@ -71,14 +71,14 @@ def keep_images(session: Session, sizes: Mapping[str, int]) -> dict[str, int]:
             .order_by(StoredImage.id)  # as everybody who locks several
             .with_for_update(read=True, key_share=True)
         )
-        found |= {digest: image for digest, image in session.execute(here) if digest is not None}
-    if found:
+        ids |= {digest: image for digest, image in session.execute(here) if digest is not None}
+    if ids:
         back = update(StoredImage).where(
-            StoredImage.id.in_(found.values()),
+            StoredImage.id.in_(ids.values()),
             StoredImage.bytes_gone_at.is_not(None) | (func.cardinality(StoredImage.parts_gone) > 0),
         )
         session.execute(back.values(bytes_gone_at=None, parts_gone=[]))
-    return found
+    return ids
 
 
 def hold_images(session: Session, images: Collection[int]) -> None:

@@ -21,9 +21,11 @@ def register_encoder(
     session: Session, fingerprint: str, name: str, dim: int, details: Mapping[str, Any]
 ) -> int:
     """The id of an encoder, whose partitions are made when it is new here."""
-    found = session.scalar(select(StoredEncoder.id).where(StoredEncoder.fingerprint == fingerprint))
-    if found is not None:
-        return found
+    encoder_id = session.scalar(
+        select(StoredEncoder.id).where(StoredEncoder.fingerprint == fingerprint)
+    )
+    if encoder_id is not None:
+        return encoder_id
     register = func.register_encoder(
         bindparam("fingerprint", fingerprint, Digest),
         name,

@@ -40,8 +40,8 @@ def owned(owner: int | None) -> ColumnElement[bool]:
 
 def _store(session: Session, policy: Policy) -> int:
     known = select(StoredPolicy.id).where(StoredPolicy.digest == policy.digest)
-    if (found := session.scalar(known)) is not None:
-        return found
+    if (policy_id := session.scalar(known)) is not None:
+        return policy_id
     added: int | None = session.scalar(
         upsert(StoredPolicy)
         .values(digest=policy.digest, name=policy.name, document=policy.model_dump(mode="json"))

@@ -98,8 +98,8 @@ class LazyQueryEncoder:
             except Permanent as error:  # the operator can mend it, who searches cannot
                 raise ModelUnavailable(f"No model can be asked: {error}") from error
             with self._sessions.begin() as session:
-                found = register_encoder(
+                encoder_id = register_encoder(
                     session, encoder.fingerprint, encoder.name, encoder.dim, encoder.details
                 )
-            self._known = encoder, found
+            self._known = encoder, encoder_id
         return self._known

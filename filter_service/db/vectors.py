@@ -108,12 +108,12 @@ class StoredMemory:
                 return []
             asked = _Side(self._encoder, class_id, class_name, side, bound)
             session.execute(PLAN)
-            found: list[Neighbour] = []
+            neighbours: list[Neighbour] = []
             if self._has_many(session, asked):
-                found = self._nearest(session, MANY_QUERY, asked, z, limit)
-            if len(found) < limit:  # few, or all far from z: those nearest to the boundary
-                found = self._nearest(session, FEW_QUERY, asked, z, limit)
-        return found
+                neighbours = self._nearest(session, MANY_QUERY, asked, z, limit)
+            if len(neighbours) < limit:  # few, or all far from z: those nearest to the boundary
+                neighbours = self._nearest(session, FEW_QUERY, asked, z, limit)
+        return neighbours
 
     def phrases(
         self, z: FloatArray, *, near: FloatArray, side: Verdict, level: float, limit: int
@@ -176,14 +176,14 @@ class StoredMemory:
     def _class(self, session: Session, policy: Policy, name: str) -> int | None:
         key = policy.digest, name
         if key not in self._classes:
-            found = session.scalar(
+            class_id = session.scalar(
                 select(PolicyClass.id)
                 .join(StoredPolicy)
                 .where(StoredPolicy.digest == policy.digest, PolicyClass.name == name)
             )
-            if found is None:
+            if class_id is None:
                 return None
-            self._classes[key] = found
+            self._classes[key] = class_id
         return self._classes[key]
 
     def _has_many(self, session: Session, side: _Side) -> bool:
@@ -211,8 +211,8 @@ class StoredMemory:
                 "limit": max(limit, RERANKED),
             },
         )
-        found = [_neighbour(*row) for row in rows]
-        return sorted(found, key=lambda n: -float(n.vector @ z))[:limit]
+        neighbours = [_neighbour(*row) for row in rows]
+        return sorted(neighbours, key=lambda n: -float(n.vector @ z))[:limit]
 
 
 def near(

@@ -92,20 +92,20 @@ class Internet:
     def addresses(self, host: str, port: int) -> list[str]:
         """A host's addresses. Raises UnsafeAddress if any may not be connected to."""
         try:
-            found = list(self.resolve(host, port))
+            resolved = list(self.resolve(host, port))
         except (OSError, UnicodeError) as error:
             raise AddressUnavailable(
                 f"The host {host} has no address just now ({error}); check its name."
             ) from error
-        refused = [address for address in found if not self._may(address)]
+        refused = [address for address in resolved if not self._may(address)]
         if refused:
             raise UnsafeAddress(
                 f"Nothing is fetched from the host {host}: its address {refused[0]} is not one of "
                 "the public Internet; give a host that has none but public addresses."
             )
-        if not found:
+        if not resolved:
             raise AddressUnavailable(f"The host {host} has no address just now; check its name.")
-        return found
+        return resolved
 
     def _may(self, address: str) -> bool:
         ip = ip_address(address)

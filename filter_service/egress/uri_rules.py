@@ -49,13 +49,13 @@ class Reference:
     def redirected(self, location: str) -> "Reference":
         """Where a redirect leads. Raises UnsafeAddress."""
         _require_characters(location)  # before it is joined, which would remove some
-        found = parse(urljoin(f"{self.scheme}://{self.host}:{self.port}{self.target}", location))
-        if found.scheme not in ("https", self.scheme):
+        redirect = parse(urljoin(f"{self.scheme}://{self.host}:{self.port}{self.target}", location))
+        if redirect.scheme not in ("https", self.scheme):
             raise UnsafeAddress(
-                f"{self} redirects to {found}, and only from http to https may the scheme change; "
-                "give the URI to which it leads."
+                f"{self} redirects to {redirect}, and only from http to https may the scheme "
+                "change; give the URI to which it leads."
             )
-        return found
+        return redirect
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +152,15 @@ def _entry(text: str) -> _Entry:
     if text.startswith("s3://") and _BUCKET.fullmatch(bucket := text.removeprefix("s3://")):
         return _Entry(text, "s3", bucket, None, under=False)
     name = text.lower().removeprefix("*.")
-    found = _AUTHORITY.fullmatch(name)
-    if found is None or _problem_of_host(found[1]) or not _is_port(found[2]):
+    match = _AUTHORITY.fullmatch(name)
+    if match is None or _problem_of_host(match[1]) or not _is_port(match[2]):
         raise InvalidSettings(
             f"FILTER_SERVICE_FETCH_HOSTS holds {text!r}, which is no host: write a name such as "
             '"images.example.org", "*.example.org" for all names under one, with ":8443" for a '
             'port of its own, or "s3://bucket".'
         )
-    port = int(found[2]) if found[2] else None
-    return _Entry(text, "", found[1], port, under=text.startswith("*."))
+    port = int(match[2]) if match[2] else None
+    return _Entry(text, "", match[1], port, under=text.startswith("*."))
 
 
 def _authority(uri: str, authority: str) -> tuple[str, int | None]:
@@ -173,16 +173,16 @@ def _authority(uri: str, authority: str) -> tuple[str, int | None]:
         raise UnsafeAddress(
             f"{shown(uri)!r} is not fetched: its host is an IP address; give the host's name."
         )
-    found = _AUTHORITY.fullmatch(authority)
-    if found is None or not _is_port(found[2]):
+    match = _AUTHORITY.fullmatch(authority)
+    if match is None or not _is_port(match[2]):
         raise UnsafeAddress(
             f"{shown(uri)!r} is not fetched: {authority!r} is not a host with or without a port "
             "from 1 to 65535."
         )
-    host = found[1].lower()
+    host = match[1].lower()
     if problem := _problem_of_host(host):
         raise UnsafeAddress(f"{shown(uri)!r} is not fetched: its host {host!r} {problem}.")
-    return host, int(found[2]) if found[2] else None
+    return host, int(match[2]) if match[2] else None
 
 
 def _problem_of_host(host: str) -> str | None:

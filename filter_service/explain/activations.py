@@ -83,6 +83,6 @@ class ActivationTape:
 
         return listen
 
-    def kept(self) -> dict[nn.Module, Tensor]:
+    def activations(self) -> dict[nn.Module, Tensor]:
         """What was kept of each module, over all batches of the pass."""
         return {m: p[0] if len(p) == 1 else torch.cat(p) for m, p in self._kept.items()}

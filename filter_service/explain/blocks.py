@@ -36,18 +36,18 @@ def inner_norm(attention: Module) -> Module | None:
 
 
 def site_of(
-    trunk: Module, block: Module, kept: dict[nn.Module, Tensor], turn: Change | None
+    trunk: Module, block: Module, activations: dict[nn.Module, Tensor], turn: Change | None
 ) -> AttentionSite:
     """What one block's attention wrote into the class token."""
     attention = block.attn
-    tokens, written = kept[attention], kept[attention.proj_drop]
+    tokens, written = activations[attention], activations[attention.proj_drop]
     bias = getattr(attention, "rel_pos", None) or getattr(trunk, "shared_rel_pos", None)
     weights = addressed(_weights(attention), attention, turn, bias)
     site = AttentionSite(weights, tokens[:, 0], tokens, written)
     if type(block).__name__ in NORM_AFTER_ATTENTION:
         site = site.normed(block.norm1)
     if (inner := inner_norm(attention)) is not None:
-        site = site.normed_inside(inner, kept[inner])
+        site = site.normed_inside(inner, activations[inner])
     gain = getattr(block, "gamma_1", getattr(getattr(block, "ls1", None), "gamma", None))
     return site if gain is None else site.scaled(gain)
 

@@ -87,11 +87,11 @@ def search_images(
     searched = 0.0
     for starts, limit in _rounds(question.z, edge):
         for start in starts:
-            found = [_neighbours(question, memory, start, limit) for memory in memories]
+            neighbours = [_neighbours(question, memory, start, limit) for memory in memories]
             if start is question.z:
-                reaches = [_reach(start, [n.vector for n in f], limit) for f in found]
+                reaches = [_reach(start, [n.vector for n in f], limit) for f in neighbours]
                 searched = min(reaches, default=0.0)
-            _hold(question, held, [n for f in found for n in f])
+            _hold(question, held, [n for f in neighbours for n in f])
         candidates = list(held.values())
         shown = [candidates[i] for i in _diverse(question.z, [n.vector for n in candidates])]
         if len(shown) == KEPT or searched == EVERYWHERE:
@@ -117,16 +117,16 @@ def search_texts(
     level = question.level(carrying)
     if level is None:
         return TextSearch((), EVERYWHERE, others_flag(question, carrying))
-    found = [
+    phrases = [
         memory.phrases(
             question.z, near=prompt, side=question.other_side, level=level, limit=PHRASES_ASKED
         )
         for memory in memories
     ]
-    reaches = [_reach(prompt, [p.vector for p in f], PHRASES_ASKED) for f in found]
+    reaches = [_reach(prompt, [p.vector for p in f], PHRASES_ASKED) for f in phrases]
     farthest = farthest_wording(question, carrying, encode_texts)
     searched = min(*reaches, farthest) if reaches else 0.0
-    tried = list(dict.fromkeys(p.text for f in found for p in f))
+    tried = list(dict.fromkeys(p.text for f in phrases for p in f))
     texts = rewordings(question, carrying, tried, encode_texts)
     none = None if texts else _no_text(question, carrying, searched, len(tried))
     return TextSearch(texts, searched, none)

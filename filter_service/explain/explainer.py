@@ -61,9 +61,9 @@ class Explanations:
         """One record per case; masked forward passes are shared by all of them."""
         maps, refusal = self._maps(cases, seen)
         trials = [
-            self._trial(case, found, seen.z[case.row])
-            for case, found in zip(cases, maps, strict=True)
-            if found is not None
+            self._trial(case, relevance, seen.z[case.row])
+            for case, relevance in zip(cases, maps, strict=True)
+            if relevance is not None
         ]
         tested = faithfulness_trial.put_to_test(self.encoder.screen, trials)
         flips = regions.flip_regions(
@@ -71,8 +71,8 @@ class Explanations:
         )
         done = zip(trials, tested, flips, strict=True)
         return [
-            self._record(case, seen, found, refusal, None if found is None else next(done))
-            for case, found in zip(cases, maps, strict=True)
+            self._record(case, seen, relevance, refusal, None if relevance is None else next(done))
+            for case, relevance in zip(cases, maps, strict=True)
         ]
 
     def _maps(
@@ -103,7 +103,7 @@ class Explanations:
         self,
         case: FlaggedClass,
         seen: Capture,
-        found: RelevanceMap | None,
+        relevance: RelevanceMap | None,
         refusal: str | None,
         done: tuple[Trial, MapTest, FlipRegion] | None,
     ) -> Explanation:
@@ -126,7 +126,7 @@ class Explanations:
             threshold=case.score.threshold,
             calibrated=policy.forbidden(vectors.name).calibration is not None,
             boundary_degrees=None if edge is None else degrees(z, edge),
-            map=None if found is None else _map(found, case.score.margin),
+            map=None if relevance is None else _map(relevance, case.score.margin),
             no_map=refusal,
             words=self._words(vectors, z, carrying, seen, case.row),
             images=near.images,
@@ -134,7 +134,9 @@ class Explanations:
             texts=worded.texts,
             no_texts=worded.none,
             region=None if done is None else done[2],
-            proof=Proof.none() if found is None or done is None else _proof(found, *done[:2]),
+            proof=Proof.none()
+            if relevance is None or done is None
+            else _proof(relevance, *done[:2]),
             provenance=self._provenance(policy),
         )
 
@@ -149,9 +151,9 @@ class Explanations:
         directions = scale * np.concatenate([f.folded for f in folded])  # (all words, d)
         grids: list[FloatArray | None] = [None] * len(folded)
         with suppress(NotExplainable):  # the record says why there is no map
-            (found,) = seen.maps([row], np.asarray(directions[None], dtype=np.float32), EXACT)
+            (relevance,) = seen.maps([row], np.asarray(directions[None], dtype=np.float32), EXACT)
             ends = np.cumsum([len(f.units) for f in folded])
-            grids = list(np.split(found.grid, ends[:-1]))
+            grids = list(np.split(relevance.grid, ends[:-1]))
         return tuple(
             f.values(z, scale, weight, grid)
             for f, (_, weight), grid in zip(folded, carrying, grids, strict=True)
@@ -179,24 +181,24 @@ def _carrying(vectors: ClassVectors, z: FloatArray) -> _Weighted:
     ]
 
 
-def _map(found: RelevanceMap, margin: float) -> Map:
-    total = float(found.grid[0].sum(dtype=np.float64))
-    constant = margin - float(found.explained[0])  # the margin is u . z plus this
+def _map(relevance: RelevanceMap, margin: float) -> Map:
+    total = float(relevance.grid[0].sum(dtype=np.float64))
+    constant = margin - float(relevance.explained[0])  # the margin is u . z plus this
     return Map(
-        method=found.method,
-        grid=found.grid[0].astype(np.float16),
+        method=relevance.method,
+        grid=relevance.grid[0].astype(np.float16),
         total=total,
-        remainder=float(found.remainder[0]) + constant,
-        high_norm=found.high_norm,
+        remainder=float(relevance.remainder[0]) + constant,
+        high_norm=relevance.high_norm,
     )
 
 
-def _proof(found: RelevanceMap, trial: Trial, tested: MapTest) -> Proof:
-    account = float(found.grid[0].sum(dtype=np.float64) + found.remainder[0])
+def _proof(relevance: RelevanceMap, trial: Trial, tested: MapTest) -> Proof:
+    account = float(relevance.grid[0].sum(dtype=np.float64) + relevance.remainder[0])
     served = float(trial.suspect.vectors.direction(trial.z) @ trial.z)
     return Proof(
-        explained_error=abs(float(found.explained[0]) - served),
-        sum_error=abs(account - float(found.explained[0])),
+        explained_error=abs(float(relevance.explained[0]) - served),
+        sum_error=abs(account - float(relevance.explained[0])),
         shares=faithfulness_trial.SHARES,
         drops=tested.drops,
         next_class=trial.next.name if trial.next else None,

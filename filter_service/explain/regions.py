@@ -93,11 +93,11 @@ def sufficient_regions(screen: Screen, suspects: Sequence[Suspect]) -> list[Flip
         places=lambda s, k: s.order[k:],
         holds=lambda s, margin: margin >= s.threshold,
     )
-    found = _regions(asked, suspects, [{} for _ in suspects])
-    rest = [set(region.places) for region in found]
+    regions = _regions(asked, suspects, [{} for _ in suspects])
+    rest = [set(region.places) for region in regions]
     return [
         region.model_copy(update={"places": tuple(int(p) for p in s.order if int(p) not in gone)})
-        for s, region, gone in zip(suspects, found, rest, strict=True)
+        for s, region, gone in zip(suspects, regions, rest, strict=True)
     ]
 
 
@@ -172,7 +172,9 @@ def _regions(
     asked: _Asked, suspects: Sequence[Suspect], known: Sequence[Known]
 ) -> list[FlipRegion]:
     """The smallest k for which the answer holds under both fills, or else under one."""
-    searches = [_Search.of(s, told, asked.holds) for s, told in zip(suspects, known, strict=True)]
+    searches = [
+        _Search.of(s, answers, asked.holds) for s, answers in zip(suspects, known, strict=True)
+    ]
     _bisect(searches, asked.filled, asked.holds)
     regions = _tried(asked, searches, [x.reached for x in searches], None)
     alone = [i for i, region in enumerate(regions) if region.flips != region.blurred_flips]

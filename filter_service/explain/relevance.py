@@ -94,7 +94,7 @@ def capture(encoder: "Encoder", pixels: Tensor) -> Capture:
         return Capture(encoder.encode(pixels), None, None, refusal(tower))
     with ActivationTape(explainer.watch(tower)) as tape:
         z = encoder.encode(pixels)
-    return Capture(z, explainer.method, explainer.read(tower, tape.kept()))
+    return Capture(z, explainer.method, explainer.read(tower, tape.activations()))
 
 
 def read_one(encoder: "Encoder", pixels: Tensor) -> Reading:

@@ -62,20 +62,22 @@ class Decomposition:
         watched[tower.transformer.resblocks[-1]] = token_norms(first)
         return watched
 
-    def read(self, tower: Tower, kept: dict[nn.Module, Tensor]) -> Reading:
+    def read(self, tower: Tower, activations: dict[nn.Module, Tensor]) -> Reading:
         sites = []
         for block in tower.transformer.resblocks:
-            tokens = kept[block.ln_1]
+            tokens = activations[block.ln_1]
             gain = block.ls_1.gamma.detach() if hasattr(block.ls_1, "gamma") else 1.0
             weights = Weights.of(block.attn)
-            sites.append(AttentionSite(weights, tokens[:, 0], tokens, kept[block.attn], gain))
+            sites.append(
+                AttentionSite(weights, tokens[:, 0], tokens, activations[block.attn], gain)
+            )
         return Reading(
             sites=sites,
-            pooled=kept[tower.transformer],
+            pooled=activations[tower.transformer],
             tail=lambda x: frozen_norm(tower.ln_post, x) @ tower.proj,
             prefix=1,
             grid=tower.grid_size,
-            norms=kept[tower.transformer.resblocks[-1]],
+            norms=activations[tower.transformer.resblocks[-1]],
         )
 
 
@@ -102,8 +104,11 @@ class AveragePool:
             tower.transformer.resblocks[-1]: token_norms(tower.transformer.batch_first),
         }
 
-    def read(self, tower: Tower, kept: dict[nn.Module, Tensor]) -> Reading:
-        tokens, pooled = kept[tower.transformer][:, 1:], kept[tower.ln_post]  # (n, j, e), (n, e)
+    def read(self, tower: Tower, activations: dict[nn.Module, Tensor]) -> Reading:
+        tokens, pooled = (
+            activations[tower.transformer][:, 1:],
+            activations[tower.ln_post],
+        )  # (n, j, e), (n, e)
         last = tower.final_ln_after_pool
         with torch.no_grad():
             tokens = tokens if last else tower.ln_post(tokens)
@@ -113,7 +118,7 @@ class AveragePool:
             tail=lambda x: (frozen_norm(tower.ln_post, x) if last else x) @ tower.proj,
             prefix=0,
             grid=tower.grid_size,
-            norms=kept[tower.transformer.resblocks[-1]][:, 1:],
+            norms=activations[tower.transformer.resblocks[-1]][:, 1:],
         )
 
 
@@ -138,18 +143,18 @@ class FirstQuery:
             tower.transformer.resblocks[-1]: token_norms(tower.transformer.batch_first),
         }
 
-    def read(self, tower: Tower, kept: dict[nn.Module, Tensor]) -> Reading:
-        pool, tokens = tower.attn_pool, kept[tower.attn_pool.ln_k]  # (n, j, d)
+    def read(self, tower: Tower, activations: dict[nn.Module, Tensor]) -> Reading:
+        pool, tokens = tower.attn_pool, activations[tower.attn_pool.ln_k]  # (n, j, d)
         with torch.no_grad():
             query = pool.ln_q(pool.query)[:1].expand(len(tokens), -1)  # (n, q)
-        pooled = kept[pool]
+        pooled = activations[pool]
         return Reading(
             sites=[AttentionSite(Weights.of(pool.attn), query, tokens, pooled)],
             pooled=pooled,
             tail=lambda x: frozen_norm(tower.ln_post, x) @ tower.proj,
             prefix=1,
             grid=tower.grid_size,
-            norms=kept[tower.transformer.resblocks[-1]],
+            norms=activations[tower.transformer.resblocks[-1]],
         )
 
 
@@ -165,15 +170,15 @@ class MeanQuery:
         # The pooling starts with the feature map, layer4's output, and ends in the embedding.
         return {tower.layer4: lambda _, out: out, tower.attnpool: lambda _, out: out}
 
-    def read(self, tower: Tower, kept: dict[nn.Module, Tensor]) -> Reading:
-        pool, features = tower.attnpool, kept[tower.layer4]  # (n, d, h, w)
+    def read(self, tower: Tower, activations: dict[nn.Module, Tensor]) -> Reading:
+        pool, features = tower.attnpool, activations[tower.layer4]  # (n, d, h, w)
         places = features.flatten(2).transpose(1, 2)  # (n, p, d)
         tokens = torch.cat([places.mean(dim=1, keepdim=True), places], dim=1)  # (n, 1 + p, d)
         tokens = tokens + pool.positional_embedding.detach()
         q, k, v = pool.q_proj, pool.k_proj, pool.v_proj
         biases = torch.cat([q.bias, k.bias, v.bias])
         weights = Weights.split((q.weight, k.weight, v.weight), biases, pool.c_proj, pool.num_heads)
-        pooled = kept[pool]
+        pooled = activations[pool]
         return Reading(
             sites=[AttentionSite(weights, tokens[:, 0], tokens, pooled)],
             pooled=pooled,

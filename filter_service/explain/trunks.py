@@ -57,8 +57,8 @@ class TokenTrunk:
         watched[tower.trunk.blocks[-1]] = token_norms()
         return watched
 
-    def read(self, tower: Tower, kept: dict[nn.Module, Tensor]) -> Reading:
-        trunk, grid = tower.trunk, _grid(tower.trunk, kept)
+    def read(self, tower: Tower, activations: dict[nn.Module, Tensor]) -> Reading:
+        trunk, grid = tower.trunk, _grid(tower.trunk, activations)
         turn = rotation(trunk, grid)
 
         def tail(x: Tensor) -> Tensor:
@@ -66,12 +66,12 @@ class TokenTrunk:
             return embedding
 
         return Reading(
-            sites=[site_of(trunk, block, kept, turn) for block in trunk.blocks],
-            pooled=kept[trunk.norm],
+            sites=[site_of(trunk, block, activations, turn) for block in trunk.blocks],
+            pooled=activations[trunk.norm],
             tail=tail,
             prefix=trunk.num_prefix_tokens,
             grid=grid,
-            norms=kept[trunk.blocks[-1]],
+            norms=activations[trunk.blocks[-1]],
         )
 
 
@@ -96,11 +96,11 @@ class AverageTrunk:
             tower.trunk.blocks[-1]: token_norms(),
         }
 
-    def read(self, tower: Tower, kept: dict[nn.Module, Tensor]) -> Reading:
+    def read(self, tower: Tower, activations: dict[nn.Module, Tensor]) -> Reading:
         trunk, last = tower.trunk, plain_norm(tower.trunk.fc_norm)
         prefix = trunk.num_prefix_tokens
         skipped = 0 if getattr(trunk, "pool_include_prefix", False) else prefix
-        pooled = kept[trunk.fc_norm]
+        pooled = activations[trunk.fc_norm]
 
         def tail(x: Tensor) -> Tensor:
             x = frozen_norm(trunk.fc_norm, x) if last else x
@@ -108,12 +108,12 @@ class AverageTrunk:
             return embedding
 
         return Reading(
-            sites=[MeanSite(kept[trunk.norm][:, skipped:], pooled)],
+            sites=[MeanSite(activations[trunk.norm][:, skipped:], pooled)],
             pooled=pooled,
             tail=tail,
             prefix=prefix - skipped,
-            grid=_grid(trunk, kept),
-            norms=kept[trunk.blocks[-1]][:, skipped:],
+            grid=_grid(trunk, activations),
+            norms=activations[trunk.blocks[-1]][:, skipped:],
         )
 
 
@@ -141,11 +141,11 @@ class LatentQuery:
             tower.trunk.blocks[-1]: token_norms(),
         }
 
-    def read(self, tower: Tower, kept: dict[nn.Module, Tensor]) -> Reading:
+    def read(self, tower: Tower, activations: dict[nn.Module, Tensor]) -> Reading:
         trunk, pool = tower.trunk, tower.trunk.attn_pool
-        tokens, pooled = kept[pool], kept[pool.proj]
+        tokens, pooled = activations[pool], activations[pool.proj]
         # Some trunks leave the class token out of the pooling, which then sees places alone.
-        count, (height, width) = tokens.shape[1], _grid(trunk, kept)
+        count, (height, width) = tokens.shape[1], _grid(trunk, activations)
         key, value = pool.kv.weight.chunk(2)
         biases = None if pool.kv.bias is None else torch.cat([pool.q.bias, pool.kv.bias])
         weights = Weights.split((pool.q.weight, key, value), biases, pool.proj, pool.num_heads)
@@ -163,7 +163,7 @@ class LatentQuery:
             tail=tail,
             prefix=count - height * width,
             grid=(height, width),
-            norms=kept[trunk.blocks[-1]][:, -count:],
+            norms=activations[trunk.blocks[-1]][:, -count:],
         )
 
 
@@ -190,9 +190,9 @@ class AverageMap:
         # The pool's first child sees the map; the pool itself tells what came of it.
         return {pool.pool: lambda given, _: given[0], pool: lambda _, out: out.flatten(1)}
 
-    def read(self, tower: Tower, kept: dict[nn.Module, Tensor]) -> Reading:
+    def read(self, tower: Tower, activations: dict[nn.Module, Tensor]) -> Reading:
         head = tower.trunk.head
-        features, pooled = kept[head.global_pool.pool], kept[head.global_pool]
+        features, pooled = activations[head.global_pool.pool], activations[head.global_pool]
         if getattr(head, "input_fmt", "NCHW") == "NCHW":
             features = features.permute(0, 2, 3, 1)  # (n, h, w, e)
 

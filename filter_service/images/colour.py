@@ -11,7 +11,7 @@ from PIL import ImageCms
 from PIL.ImageCms import ImageCmsProfile, ImageCmsTransform, Intent
 
 from filter_service.images.colour_statements import ColourStatement
-from filter_service.images.decoder_errors import FOREIGN, said
+from filter_service.images.decoder_errors import FOREIGN, error_sentence
 from filter_service.images.profiles import srgb
 
 REMEMBERED = 16  # conversions; each holds its profile
@@ -54,7 +54,7 @@ def conversion(
                 return _conversion(statement.profile, mode), tuple(notes)
             why = statement.why
         except FOREIGN as error:
-            why = said(error)
+            why = error_sentence(error)
         if why:
             notes.append(
                 f"The colours are shown as if there were no {statement.where}: {why.rstrip('.')}."

@@ -49,15 +49,15 @@ def statements(picture: ImageFile, data: bytes) -> Iterator[ColourStatement]:
             yield _coded("nclx box", *codes, {**CURVES, **AS_SRGB})
 
 
-def _png(found: Mapping[bytes, bytes]) -> Iterator[ColourStatement]:
-    if b"cICP" in found:
-        yield _cicp(found[b"cICP"])
-    if b"iCCP" in found:
-        yield _iccp(found[b"iCCP"])
-    if b"sRGB" in found:
+def _png(chunks: Mapping[bytes, bytes]) -> Iterator[ColourStatement]:
+    if b"cICP" in chunks:
+        yield _cicp(chunks[b"cICP"])
+    if b"iCCP" in chunks:
+        yield _iccp(chunks[b"iCCP"])
+    if b"sRGB" in chunks:
         yield ColourStatement("sRGB chunk", srgb())
-    if b"gAMA" in found:
-        yield _gamma(found[b"gAMA"], found.get(b"cHRM"))
+    if b"gAMA" in chunks:
+        yield _gamma(chunks[b"gAMA"], chunks.get(b"cHRM"))
 
 
 def _cicp(body: bytes) -> ColourStatement:

@@ -41,15 +41,16 @@ def translated(problem: str) -> Iterator[None]:
         yield
     except (PIL.Image.DecompressionBombError, MemoryError) as error:
         raise ImageTooLarge(
-            f"{problem}: it would take too much memory ({said(error)}); submit a smaller image."
+            f"{problem}: it would take too much memory ({error_sentence(error)}); "
+            "submit a smaller image."
         ) from error
     except FOREIGN as error:
         raise UnreadableImage(
-            f"{problem} ({said(error)}); submit a whole, readable image."
+            f"{problem} ({error_sentence(error)}); submit a whole, readable image."
         ) from error
 
 
-def said(error: BaseException) -> str:
+def error_sentence(error: BaseException) -> str:
     """Type and message of a foreign error, short and safe to store: no control characters."""
     text = f"{type(error).__name__}: {error}"
     return "".join(c if c.isprintable() else "?" for c in text)[:200].rstrip(".: ")

@@ -150,13 +150,13 @@ class _Reader:
         """One frame, the last if there is none of this number, in one reading or in all."""
         number = min(number, self._count - 1)
         frames = self._kept((number,), number + 1)
-        found = tuple(f for f in frames if reading in (None, f.reading))
-        if not found:
+        chosen = tuple(f for f in frames if reading in (None, f.reading))
+        if not chosen:
             known = ", ".join(repr(f.reading) for f in frames)
             raise UnreadableImage(
                 f"Frame {number} of the image has no reading {reading!r}; ask for one of {known}."
             )
-        return found
+        return chosen
 
     def _kept(self, numbers: Collection[int], end: int) -> tuple[Frame, ...]:
         frames: list[Frame] = []

@@ -15,9 +15,9 @@ def colour_codes(data: bytes) -> tuple[int, int] | None:
 def _colour_codes(data: memoryview) -> tuple[int, int] | None:
     for name, body in _boxes(data):
         if name in _ON_THE_WAY:
-            found = _colour_codes(body[_ON_THE_WAY[name] :])
-            if found is not None:
-                return found
+            inner = _colour_codes(body[_ON_THE_WAY[name] :])
+            if inner is not None:
+                return inner
         elif name == b"colr" and bytes(body[:4]) == b"nclx" and len(body) >= 8:
             primaries, transfer = struct.unpack_from(">HH", body, 4)
             return primaries, transfer

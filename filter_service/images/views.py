@@ -88,7 +88,7 @@ class ShareSeen:
         return f"{percent(self.pixels)} of its pixels and {percent(self.time)} of its time"
 
     @property
-    def told(self) -> str:
+    def sentence(self) -> str:
         """The sentence for people."""
         return f"The model looked at {self}{': at a part of it' if self.partial else ''}."
 

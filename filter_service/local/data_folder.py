@@ -224,10 +224,10 @@ def _reaches(account: tuple[int, int], folder: Path) -> bool:
     """Whether an account may pass a folder and all those above it."""
     uid, gid = account
     for each in (folder, *folder.parents):
-        found = each.stat()
-        owned = found.st_uid == uid and found.st_mode & stat.S_IXUSR
-        shared = found.st_gid == gid and found.st_mode & stat.S_IXGRP
-        if not (owned or shared or found.st_mode & stat.S_IXOTH):
+        status = each.stat()
+        owned = status.st_uid == uid and status.st_mode & stat.S_IXUSR
+        shared = status.st_gid == gid and status.st_mode & stat.S_IXGRP
+        if not (owned or shared or status.st_mode & stat.S_IXOTH):
             return False
     return True
 
@@ -236,8 +236,8 @@ def _copied(package: Path) -> Path:
     """A copy of a package, with the libraries beside it, that every account can run."""
     libraries = package.with_name(f"{package.name}.libs")  # where wheels put them
     made = f"{package} {package.stat().st_mtime_ns}"  # installed anew: copied anew
-    kept = _STATE / f"programs-{hashlib.sha256(made.encode()).hexdigest()[:16]}"
-    if not kept.exists():
+    copies = _STATE / f"programs-{hashlib.sha256(made.encode()).hexdigest()[:16]}"
+    if not copies.exists():
         _STATE.mkdir(mode=0o755, parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(dir=_STATE))
         for source in (s for s in (package, libraries) if s.exists()):
@@ -246,7 +246,7 @@ def _copied(package: Path) -> Path:
             mode = file.stat().st_mode
             file.chmod(0o755 if mode & stat.S_IXUSR else 0o644)
         try:
-            new.rename(kept)
+            new.rename(copies)
         except OSError:  # another process was quicker
             shutil.rmtree(new)
-    return kept / package.name
+    return copies / package.name

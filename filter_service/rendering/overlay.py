@@ -43,7 +43,7 @@ def seen(width: int, height: int, preprocessing: Mapping[str, Any], part: Box | 
 
 def overlay(
     picture: Image.Image,
-    found: Map,
+    relevance_map: Map,
     margin: float,
     preprocessing: Mapping[str, Any],
     region: FlipRegion | None = None,
@@ -54,13 +54,13 @@ def overlay(
     Of a picture that was seen in parts, the one that the map is of is outlined.
     """
     where = seen(*picture.size, preprocessing, part)
-    heat, unseen = _heat(picture.size, found.grid, margin, where)
+    heat, unseen = _heat(picture.size, relevance_map.grid, margin, where)
     drawn = Image.fromarray(tinted(np.asarray(picture.convert("L"), np.float32), heat))
     drawn.paste(drawn.point(lambda level: level * UNSEEN), mask=Image.fromarray(unseen))
     if part is not None:
         _frame(drawn, where)
-    if region is not None and is_part(region, found):
-        _outline(drawn, region, found.grid.shape, where)
+    if region is not None and is_part(region, relevance_map):
+        _outline(drawn, region, relevance_map.grid.shape, where)
     return drawn
 
 
@@ -90,25 +90,25 @@ def map_layer(
 def region_layer(
     size: tuple[int, int],
     region: FlipRegion,
-    found: Map,
+    relevance_map: Map,
     preprocessing: Mapping[str, Any],
     part: Box | None = None,
 ) -> Image.Image:
     """The outline of `overlay` alone, to be laid over a picture of this shape: RGBA."""
     layer = Image.new("RGBA", size)
-    _outline(layer, region, found.grid.shape, seen(*size, preprocessing, part))
+    _outline(layer, region, relevance_map.grid.shape, seen(*size, preprocessing, part))
     return layer
 
 
-def full_colour(found: Map, margin: float) -> float:
+def full_colour(relevance_map: Map, margin: float) -> float:
     """Logits at which a place of a map gets the full colour."""
-    return _full(found.grid.size, margin)
+    return _full(relevance_map.grid.size, margin)
 
 
-def is_part(region: FlipRegion, found: Map) -> bool:
+def is_part(region: FlipRegion, relevance_map: Map) -> bool:
     """There is an answer in a part of the image, not only in the whole."""
     flips = region.flips or bool(region.blurred_flips)
-    return flips and len(region.places) < found.grid.size
+    return flips and len(region.places) < relevance_map.grid.size
 
 
 def _full(places: int, margin: float) -> float:

@@ -144,28 +144,32 @@ def _bars(draw: ImageDraw.ImageDraw, words: Sequence[Word], at: Point) -> None:
 
 def _sentences(record: Explanation) -> list[str]:
     """What the record says besides the pictures, the proof first."""
-    proof, said = record.proof, []
+    proof, sentences = record.proof, []
     if proof.top_drop is not None and proof.random_drops:
         random = -sum(proof.random_drops) / len(proof.random_drops)
-        said.append(
+        sentences.append(
             f"{proven_claims.tested(record)} Without the map's top tenth the margin changes by "
             f"{_signed(-proof.top_drop)} logits, without a random tenth by {_signed(random)}."
         )
     if necessary := proven_claims.necessary(record, outlined=record.faithful):
-        said.append(necessary)
+        sentences.append(necessary)
     for text in record.texts[:1]:
-        said.append(f"With “{text.text}” in place of “{text.replaces}” it would not be flagged.")
+        sentences.append(
+            f"With “{text.text}” in place of “{text.replaces}” it would not be flagged."
+        )
     if record.boundary_degrees is not None:
-        said.append(f"The boundary of the class is {record.boundary_degrees:.1f}° away.")
+        sentences.append(f"The boundary of the class is {record.boundary_degrees:.1f}° away.")
     if record.words and any(map(_unsure, record.words[0].words)):
-        said.append("?: whether this word speaks for the class depends on how it is taken away.")
+        sentences.append(
+            "?: whether this word speaks for the class depends on how it is taken away."
+        )
     if record.part is not None:
-        said.append("All of this is about the part of the picture that is framed in yellow.")
+        sentences.append("All of this is about the part of the picture that is framed in yellow.")
     by = record.provenance
-    said.append(
+    sentences.append(
         f"Encoder {by.encoder} {by.fingerprint[:8]}, policy {by.policy} {by.policy_digest[:8]}."
     )
-    return said
+    return sentences
 
 
 def _unsure(word: Word) -> bool:

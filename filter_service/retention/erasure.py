@@ -38,7 +38,7 @@ from filter_service.ledger import Entry, Event
 from filter_service.retention.erasure_steps import STEPS
 from filter_service.retention.holds import standing
 from filter_service.retention.orphaned_bytes import forget_bytes
-from filter_service.retention.reason_text import said
+from filter_service.retention.reason_text import checked_reason
 from filter_service.retention.receipts import NONE, Receipt, receipt
 from filter_service.retention.targets import Target, apart
 from filter_service.reviews.hash_lists import in_turn
@@ -72,7 +72,7 @@ def request(
     Asking again gives the same receipt. Raises UnknownItem; Conflict for what is held, preserved,
     under appeal, or just being judged or decided.
     """
-    reason = said(reason)
+    reason = checked_reason(reason)
     with sessions.begin() as session:
         in_turn(session)  # before the image's row: who changes a list refers to images under it
         target, done = _lock(session, item_id, actor, scope)
@@ -101,11 +101,11 @@ def _lock(
     items = select(Item).where(same, scope.has(Item.client_id)).order_by(Item.id)
     if done is None:
         _take(session, items.with_only_columns(Item.id), Item)
-    found = list(session.scalars(items.execution_options(populate_existing=True)))
-    if done is None and image is None and any(i.image_id is not None for i in found):
+    locked = list(session.scalars(items.execution_options(populate_existing=True)))
+    if done is None and image is None and any(i.image_id is not None for i in locked):
         raise Conflict(f"The image of item {item_id} has just arrived: try again.")
     all_ids = session.scalars(select(Item.id).where(same)).all()
-    return Target(found, image, actor, item_id, all_ids, scope.owner), done
+    return Target(locked, image, actor, item_id, all_ids, scope.owner), done
 
 
 def _take(session: Session, rows: Select[Any], table: type) -> None:
@@ -163,7 +163,7 @@ def _erase(session: Session, target: Target, reason: str) -> uuid.UUID:
     own = [Entry(Event.ERASED, target.actor, i.id, i.batch_id, about) for i in target.items]
     ledger.append(session, own)
     image = target.image
-    digest, kept = (image.digest, image.bytes) if image else (None, 0)
+    digest, size = (image.digest, image.bytes) if image else (None, 0)
     blanked = session.scalars(
         select(LedgerRow.id)
         .where(LedgerRow.item_id.in_(target.ids), LedgerRow.event != Event.ERASED.value)
@@ -172,12 +172,12 @@ def _erase(session: Session, target: Target, reason: str) -> uuid.UUID:
     if image is not None and target.shared:
         target = replace(target, image=apart(session, image, target))
     removed = {name: step(session, target) for name, step in STEPS.items()}
-    told = {
+    summary = {
         "items": target.ids,
         "client": target.client,
         "shared": target.shared,
         "removed": removed,
-        "size": kept,
+        "size": size,
         "bytes": "to be deleted" if digest else NONE,
         "blanked": list(blanked),
     }
@@ -192,7 +192,7 @@ def _erase(session: Session, target: Target, reason: str) -> uuid.UUID:
             reason=reason,
             requested_by=target.actor,
             done_at=None if digest else func.now(),
-            receipt=told,
+            receipt=summary,
         )
     )
     return erasure_id

@@ -171,12 +171,12 @@ def over_now(
     """Of which of these images something may go now."""
     now: datetime = session.execute(select(func.now())).scalar_one()
     rows = [Facts(*row) for row in session.execute(_FACTS, {"images": list(images)})]
-    found: dict[int, tuple[Sequence[Facts], dict[int, Why]]] = {}
+    expired: dict[int, tuple[Sequence[Facts], dict[int, Why]]] = {}
     for image, group in groupby(rows, key=lambda f: f.image_id):
         facts = list(group)
         if why := over(rules, facts, now):
-            found[image] = facts, why
-    return found
+            expired[image] = facts, why
+    return expired
 
 
 def _expire(

@@ -11,13 +11,13 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Erasure, Item, LegalHold, StoredImage
 from filter_service.errors import Conflict, UnknownEntry, UnknownItem
 from filter_service.ledger import Entry, Event
-from filter_service.retention.reason_text import said
+from filter_service.retention.reason_text import checked_reason
 from filter_service.reviews import restricted
 
 
 def hold(sessions: Sessions, item_id: int, reason: str, actor: str) -> LegalHold:
     """Keep everything of an item's image, in all its items. Raises UnknownItem or Conflict."""
-    reason = said(reason)
+    reason = checked_reason(reason)
     with sessions.begin() as session:
         item = _locked(session, item_id)
         new = insert(LegalHold).values(item_id=item_id, reason=reason, created_by=actor)
@@ -34,7 +34,7 @@ def release(sessions: Sessions, item_id: int, reason: str, actor: str) -> LegalH
 
     What was locked away while it was held loses now what was computed of it.
     """
-    reason = said(reason)
+    reason = checked_reason(reason)
     ended = (
         update(LegalHold)
         .where(LegalHold.item_id == item_id, LegalHold.released_at.is_(None))

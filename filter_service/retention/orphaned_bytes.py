@@ -34,17 +34,17 @@ def sweep(sessions: Sessions, storage: Storage, stop: Callable[[], bool] = lambd
             .limit(AT_ONCE)
         )
         with sessions.begin() as session:
-            found = session.execute(due).all()
-        for digest in dict.fromkeys(digest for _, digest in found):
+            due_rows = session.execute(due).all()
+        for digest in dict.fromkeys(digest for _, digest in due_rows):
             if stop():
                 return swept
             try:
                 swept += forget_bytes(sessions, storage, digest)
             except StorageUnavailable as error:  # the others may be elsewhere
                 logger.warning("%s", error)
-        if not found:
+        if not due_rows:
             return swept
-        after = found[-1][0]
+        after = due_rows[-1][0]
 
 
 def forget_bytes(sessions: Sessions, storage: Storage, digest: str) -> bool:
@@ -61,11 +61,11 @@ def forget_bytes(sessions: Sessions, storage: Storage, digest: str) -> bool:
         image = select(StoredImage.id).where(
             StoredImage.digest == digest, StoredImage.bytes_gone_at.is_(None)
         )
-        kept = session.scalar(image) is not None
-        if not kept:
+        needed = session.scalar(image) is not None
+        if not needed:
             storage.delete(digest)
-        _end_erasures(session, digest, kept)
-    return not kept
+        _end_erasures(session, digest, needed)
+    return not needed
 
 
 def _end_erasures(session: Session, digest: str, kept: bool) -> None:

@@ -63,15 +63,17 @@ def would_expire(sessions: Sessions, terms: RetentionTerms) -> WouldExpire:
             return WouldExpire(images, items, size, more=True)
         looked += len(page)
         with sessions.begin() as session:
-            found = over_now(session, page, rules)
+            expired = over_now(session, page, rules)
             under = {
                 image: parts
-                for image, (_, why) in found.items()
+                for image, (_, why) in expired.items()
                 if (parts := {p for of in why.values() for p, r in of.items() if r == wanted.id})
             }
             images += len(under)
-            items += sum(len(found[image][0]) for image in under)
+            items += sum(len(expired[image][0]) for image in under)
             loose = [image for image, parts in under.items() if RetainedPart.BYTES in parts]
-            kept = (StoredImage.id.in_(loose), StoredImage.bytes_gone_at.is_(None))
-            size += int(session.scalar(select(func.sum(StoredImage.bytes)).where(*kept)) or 0)
+            still_stored = (StoredImage.id.in_(loose), StoredImage.bytes_gone_at.is_(None))
+            size += int(
+                session.scalar(select(func.sum(StoredImage.bytes)).where(*still_stored)) or 0
+            )
     return WouldExpire(images, items, size, more=False)

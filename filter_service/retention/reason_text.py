@@ -5,7 +5,7 @@ from filter_service.errors import InvalidRequest
 LONGEST = 500  # letters
 
 
-def said(reason: str) -> str:
+def checked_reason(reason: str) -> str:
     """A reason that can be kept; raises InvalidRequest."""
     reason = reason.strip()
     if not 1 <= len(reason) <= LONGEST or "\x00" in reason:

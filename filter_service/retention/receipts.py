@@ -76,56 +76,58 @@ def receipt(sessions: Sessions, erasure_id: uuid.UUID, scope: Scope = OPERATOR) 
     """As far as it is about the scope's items; raises UnknownEntry if none is."""
     with sessions.begin() as session:
         row = session.get(Erasure, erasure_id)
-        told = (row.receipt if row else None) or {}
-        own = select(Item.id).where(Item.id.in_(told.get("items", ())), scope.has(Item.client_id))
+        content = (row.receipt if row else None) or {}
+        own = select(Item.id).where(
+            Item.id.in_(content.get("items", ())), scope.has(Item.client_id)
+        )
         items = tuple(session.scalars(own.order_by(Item.id)))
         if row is None or not items:
             raise UnknownEntry(f"There is no receipt {erasure_id}: list the erasures.")
-        found = _whole(session, row, told)
-        return found if scope.everyone else _own(session, found, items, told, scope)
+        whole = _whole(session, row, content)
+        return whole if scope.everyone else _own(session, whole, items, content, scope)
 
 
-def _whole(session: Session, row: Erasure, told: dict[str, Any]) -> Receipt:
+def _whole(session: Session, row: Erasure, content: dict[str, Any]) -> Receipt:
     return Receipt(
         id=row.id,
         item=row.item_id,
         image=row.image_id,
-        items=tuple(told["items"]),
+        items=tuple(content["items"]),
         reason=row.reason,
         requested_by=row.requested_by,
         requested_at=row.requested_at,
         done_at=row.done_at,
-        bytes=told["bytes"],
-        size=told["size"],
-        removed=told["removed"],
+        bytes=content["bytes"],
+        size=content["size"],
+        removed=content["removed"],
         stays=STAYS,
-        mentions=_mentions(session, told["items"]),
-        blanked=tuple(told["blanked"]),
+        mentions=_mentions(session, content["items"]),
+        blanked=tuple(content["blanked"]),
     )
 
 
 def _own(
-    session: Session, found: Receipt, items: tuple[int, ...], told: dict[str, Any], scope: Scope
+    session: Session, whole: Receipt, items: tuple[int, ...], content: dict[str, Any], scope: Scope
 ) -> Receipt:
     """What a client may know: it reads the same whether or not others had the image, too."""
     entries = select(LedgerRow.id).where(
-        LedgerRow.id.in_(found.blanked), LedgerRow.item_id.in_(items)
+        LedgerRow.id.in_(whole.blanked), LedgerRow.item_id.in_(items)
     )
     blanked = tuple(session.scalars(entries.order_by(LedgerRow.id)))
     counts = {"payloads of ledger entries": len(blanked), "file names": len(items)}
-    if told.get("client") == scope.client_id:
-        counts = {n: count for n, count in found.removed.items() if n not in OF_THE_IMAGE}
-    asked = found.item in items
+    if content.get("client") == scope.client_id:
+        counts = {n: count for n, count in whole.removed.items() if n not in OF_THE_IMAGE}
+    asked = whole.item in items
     return replace(
-        found,
-        item=found.item if asked else items[0],
+        whole,
+        item=whole.item if asked else items[0],
         image=None,
         items=items,
-        reason=found.reason if asked else "",
-        requested_by=found.requested_by if asked else "the operator",
-        bytes=found.bytes if found.bytes == NONE else ERASED[found.done_at is not None],
+        reason=whole.reason if asked else "",
+        requested_by=whole.requested_by if asked else "the operator",
+        bytes=whole.bytes if whole.bytes == NONE else ERASED[whole.done_at is not None],
         removed=counts,
-        mentions=tuple(m for m in found.mentions if m.item in items),
+        mentions=tuple(m for m in whole.mentions if m.item in items),
         blanked=blanked,
     )
 
@@ -142,27 +144,27 @@ def erasures(
         return list(session.scalars(newest))
 
 
-def as_text(found: Receipt) -> str:
+def as_text(whole: Receipt) -> str:
     """For people, and for a letter to whoever asked."""
-    done = found.done_at and f"complete since {_moment(found.done_at)}"
+    done = whole.done_at and f"complete since {_moment(whole.done_at)}"
     lines = [
-        f"Receipt {found.id}",
-        f"Requested by {found.requested_by} on {_moment(found.requested_at)}: {found.reason}",
+        f"Receipt {whole.id}",
+        f"Requested by {whole.requested_by} on {_moment(whole.requested_at)}: {whole.reason}",
         f"State: {done or 'its bytes are deleted as soon as the storage answers'}",
-        f"Item {found.item}"
-        + (f", image {found.image}" if found.image else ", which never had an image")
-        + (f", in {len(found.items)} items: {_numbers(found.items)}" if found.items[1:] else ""),
+        f"Item {whole.item}"
+        + (f", image {whole.image}" if whole.image else ", which never had an image")
+        + (f", in {len(whole.items)} items: {_numbers(whole.items)}" if whole.items[1:] else ""),
         "",
         "Removed",
-        f"  the image's file, {found.size:,} bytes: {found.bytes}",
-        *(f"  {name}: {count}" for name, count in found.removed.items() if count),
+        f"  the image's file, {whole.size:,} bytes: {whole.bytes}",
+        *(f"  {name}: {count}" for name, count in whole.removed.items() if count),
         "",
         "What stays, and why",
-        *(f"  - {why}" for why in found.stays),
+        *(f"  - {why}" for why in whole.stays),
         "",
         "In the ledger",
-        *(f"  {_mention(m)}" for m in found.mentions),
-        f"  entries without their payloads: {_numbers(found.blanked) or 'none'}",
+        *(f"  {_mention(m)}" for m in whole.mentions),
+        f"  entries without their payloads: {_numbers(whole.blanked) or 'none'}",
     ]
     return "\n".join(lines)
 

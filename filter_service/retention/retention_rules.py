@@ -81,11 +81,11 @@ class EffectiveRetentionRule(RetentionTerms):
 def add_rule(sessions: Sessions, terms: RetentionTerms, actor: str) -> EffectiveRetentionRule:
     """Let something be deleted from now on, in its time. Raises InvalidRequest."""
     _check(terms)
-    told = asdict(terms)
+    details = asdict(terms)
     with sessions.begin() as session:
-        added = insert(RetentionRule).values(**told | {"parts": list(terms.parts)})
+        added = insert(RetentionRule).values(**details | {"parts": list(terms.parts)})
         row = session.scalars(added.values(created_by=actor).returning(RetentionRule)).one()
-        about = {"rule": row.id, **told}
+        about = {"rule": row.id, **details}
         ledger.append(session, [Entry(Event.RETENTION_ADDED, actor, details=about)])
         return _rule(row)
 

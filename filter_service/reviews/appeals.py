@@ -56,8 +56,10 @@ def open_appeal(sessions: Sessions, item_id: int, statement: str, actor: str) ->
         _send_to_review(session, item, actor)
         about = {"appeal": str(appeal)}
         ledger.append(session, [Entry(Event.APPEALED, actor, item_id, item.batch_id, about)])
-        told = {"item": item_id, "batch": str(item.batch_id), "source": item.source, **about}
-        announce(session, EventType.APPEAL_OPENED, f"item {item_id}", told, item_id, item.batch_id)
+        message = {"item": item_id, "batch": str(item.batch_id), "source": item.source, **about}
+        announce(
+            session, EventType.APPEAL_OPENED, f"item {item_id}", message, item_id, item.batch_id
+        )
     return appeal
 
 

@@ -29,7 +29,15 @@ from filter_service.reviews.case_claims import (
 )
 from filter_service.reviews.settlement import Decision, settle
 
-__all__ = ["Decision", "DecisionReceipt", "DecisionSummary", "decide", "settle", "told", "undo"]
+__all__ = [
+    "Decision",
+    "DecisionReceipt",
+    "DecisionSummary",
+    "decide",
+    "settle",
+    "undo",
+    "visible_decisions",
+]
 
 MOST_TOGETHER = 200  # look-alikes of one decision
 LONGEST_REASON = 500  # letters
@@ -76,7 +84,7 @@ def decide(
     somebody else holds or has decided meanwhile are not in the answer, and stay as they are.
     Pressing twice gives the same answer twice.
     """
-    said = _checked(decision, reason, note)
+    given = _checked(decision, reason, note)
     if len(also) > MOST_TOGETHER:
         raise InvalidRequest(
             f"{len(also)} look-alikes are too many at once: leave {MOST_TOGETHER} or fewer."
@@ -91,7 +99,7 @@ def decide(
                 f"Item {item_id} waits for a senior already: decide it, or skip it for another."
             )
         others = _lock_lookalikes(session, person, locked.case, also)
-        return _write(session, person, locked, others, said, timedelta(seconds=undo_seconds))
+        return _write(session, person, locked, others, given, timedelta(seconds=undo_seconds))
 
 
 def undo(
@@ -120,7 +128,7 @@ def undo(
         )
 
 
-def told(sessions: Sessions, person: Person, item_id: int) -> list[DecisionSummary]:
+def visible_decisions(sessions: Sessions, person: Person, item_id: int) -> list[DecisionSummary]:
     """What was decided about an item, oldest first, as far as this person may know.
 
     Whoever might give the second look learns nothing before they have given it.
@@ -133,9 +141,9 @@ def told(sessions: Sessions, person: Person, item_id: int) -> list[DecisionSumma
         .order_by(Review.id)
     )
     with sessions.begin() as session:
-        found = [(review, login) for review, login in session.execute(query)]
+        decided = [(review, login) for review, login in session.execute(query)]
     blind = case is not None and case.stage is Stage.SECOND and may(person, Ability.REVIEW)
-    if blind and person.id not in {r.person_id for r, _ in found if r.decision != "skipped"}:
+    if blind and person.id not in {r.person_id for r, _ in decided if r.decision != "skipped"}:
         return []
     return [
         DecisionSummary(
@@ -148,30 +156,30 @@ def told(sessions: Sessions, person: Person, item_id: int) -> list[DecisionSumma
             r.decided_at,
             r.settled_at is not None,
         )
-        for r, login in found
+        for r, login in decided
     ]
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _DecisionInput:
     decision: Decision
     reason: str | None
     note: str | None
 
 
-def _checked(decision: Decision, reason: str | None, note: str | None) -> _Said:
-    said = _Said(decision, (reason or "").strip() or None, (note or "").strip() or None)
-    if said.reason is None and decision in (Decision.ESCALATED, Decision.SKIPPED):
+def _checked(decision: Decision, reason: str | None, note: str | None) -> _DecisionInput:
+    given = _DecisionInput(decision, (reason or "").strip() or None, (note or "").strip() or None)
+    if given.reason is None and decision in (Decision.ESCALATED, Decision.SKIPPED):
         raise InvalidRequest(f"An item is not {decision} without a reason: give one.")
     for what, text, longest in (
-        ("reason", said.reason or "", LONGEST_REASON),
-        ("note", said.note or "", LONGEST_NOTE),
+        ("reason", given.reason or "", LONGEST_REASON),
+        ("note", given.note or "", LONGEST_NOTE),
     ):
         if len(text) > longest:
             raise InvalidRequest(f"The {what} has {len(text)} letters: {longest} are allowed.")
         if "\x00" in text:
             raise InvalidRequest(f"The {what} holds a NUL, which cannot be kept: leave it out.")
-    return said
+    return given
 
 
 def _again(
@@ -232,7 +240,7 @@ def _write(
     person: Person,
     locked: LockedCase,
     others: dict[int, uuid.UUID],
-    said: _Said,
+    given: _DecisionInput,
     undoable: timedelta,
 ) -> list[DecisionReceipt]:
     """One review and one ledger entry for each item; the cases wait for nobody meanwhile."""
@@ -242,15 +250,15 @@ def _write(
     revealed = _revealed(session, actor, batches)
     shared = {
         "stage": case.stage,
-        "decision": said.decision,
-        "reason": said.reason,
+        "decision": given.decision,
+        "reason": given.reason,
         "group_id": uuid.uuid4() if others else None,
     }
     rows: list[dict[str, Any]] = [
         {
             "item_id": item_id,
             "person_id": person.id,
-            "note": said.note,
+            "note": given.note,
             "seconds": None if item_id in others else _since(at, locked.claimed_at),
             "revealed": item_id in revealed,
             "decided_at": at,

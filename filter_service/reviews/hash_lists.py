@@ -206,7 +206,7 @@ def _known(session: Session, entered: NewListEntry) -> dict[str, Any]:
 def _image(session: Session, entered: NewListEntry) -> tuple[Item | None, StoredImage]:
     """What is listed; what is locked away is not there for anybody who makes lists."""
     item = None
-    found = select(StoredImage).where(
+    query = select(StoredImage).where(
         StoredImage.digest == entered.digest, ~restricted.is_locked(StoredImage.id)
     )
     if entered.item_id is not None:
@@ -214,8 +214,8 @@ def _image(session: Session, entered: NewListEntry) -> tuple[Item | None, Stored
         if item is None:
             raise UnknownItem(f"There is no item {entered.item_id}: check the id.")
         restricted.require_open(session, entered.item_id)
-        found = select(StoredImage).where(StoredImage.id == item.image_id)
-    image = session.scalar(found)
+        query = select(StoredImage).where(StoredImage.id == item.image_id)
+    image = session.scalar(query)
     if image is None:
         raise InvalidRequest(
             f"No image is stored for {_named(entered)}: list it by the digest of its bytes."

@@ -67,14 +67,14 @@ class Lists:
 
     def hits(self, seen: ImageHashes) -> list[HashMatch]:
         """Every entry that matches an image."""
-        found = list(self.digests.get(seen.digest, ()))
+        entries = list(self.digests.get(seen.digest, ()))
         if seen.pdq is not None and self.hashed:
             close = differing(self.hashes, packed([seen.pdq])) <= self.bits  # (n,)
-            found += [self.hashed[i] for i in np.flatnonzero(close)]
+            entries += [self.hashed[i] for i in np.flatnonzero(close)]
         if seen.vectors is not None and self.placed:
             nearest = (self.centres @ seen.vectors.T).max(axis=1)  # (m,) of any frame
-            found += [self.placed[i] for i in np.flatnonzero(nearest >= self.cosines)]
-        return found
+            entries += [self.placed[i] for i in np.flatnonzero(nearest >= self.cosines)]
+        return entries
 
 
 @dataclass

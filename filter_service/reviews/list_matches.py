@@ -94,7 +94,7 @@ def decide_matches(
         [Entry(Event.LIST_DECIDED, actor, c.item_id, c.batch_id, about) for c in waiting],
     )
     for case in waiting:
-        told = {
+        message = {
             "item": case.item_id,
             "batch": str(case.batch_id),
             "source": case.source,
@@ -105,7 +105,7 @@ def decide_matches(
             "list_entry": entry.id,
         }
         subject = f"item {case.item_id}"
-        announce(session, EventType.REVIEW_DECIDED, subject, told, case.item_id, case.batch_id)
+        announce(session, EventType.REVIEW_DECIDED, subject, message, case.item_id, case.batch_id)
 
 
 def keep_outcomes(session: Session, rows: Sequence[dict[str, Any]]) -> None:

@@ -124,11 +124,11 @@ def hold_released(session: Session, image_id: int, actor: str) -> None:
     _forget(session, image_id, sealed.item_id, actor)
 
 
-def kept(
+def restricted_items(
     sessions: Sessions, before: int | None, limit: int, classes: Collection[str] | None = None
 ) -> list[RestrictedItem]:
     """What is locked away, the newest item first, from below `before`; None: for any class."""
-    query = _kept().order_by(Restriction.item_id.desc()).limit(limit)
+    query = _restricted_rows().order_by(Restriction.item_id.desc()).limit(limit)
     if before is not None:
         query = query.where(Restriction.item_id < before)
     if classes is not None:
@@ -157,11 +157,13 @@ def original(
             "the file is needed for."
         )
     with sessions.begin() as session:
-        found = _kept_item(session, item_id)
-        digest = found.image.digest
-        if digest is None or found.image.bytes_gone_at is not None:
+        restricted_item = _kept_item(session, item_id)
+        digest = restricted_item.image.digest
+        if digest is None or restricted_item.image.bytes_gone_at is not None:
             raise NotAllowed(f"The bytes of item {item_id} were deleted when their time was over.")
-        read = Entry(Event.SEALED_READ, actor, item_id, found.item.batch_id, {"reason": why})
+        read = Entry(
+            Event.SEALED_READ, actor, item_id, restricted_item.item.batch_id, {"reason": why}
+        )
         ledger.append(session, [read])
     return digest, storage.get(digest)
 
@@ -201,12 +203,12 @@ def _close_appeals(session: Session, image_id: int, actor: str) -> None:
     for appeal, item, batch, source, verdict in session.execute(closed).all():
         about = {"appeal": str(appeal), "upheld": True}
         ledger.append(session, [Entry(Event.APPEAL_CLOSED, actor, item, batch, about)])
-        told = {"item": item, "batch": str(batch), "source": source, "verdict": verdict, **about}
-        told["final"] = Verdict.FLAGGED
-        announce(session, EventType.APPEAL_CLOSED, f"item {item}", told, item, batch)
+        message = {"item": item, "batch": str(batch), "source": source, "verdict": verdict, **about}
+        message["final"] = Verdict.FLAGGED
+        announce(session, EventType.APPEAL_CLOSED, f"item {item}", message, item, batch)
 
 
-def _kept() -> Select[Restriction, Item, StoredImage]:
+def _restricted_rows() -> Select[Restriction, Item, StoredImage]:
     """Rows of `RestrictedItem`."""
     return (
         select(Restriction, Item, StoredImage)
@@ -216,7 +218,7 @@ def _kept() -> Select[Restriction, Item, StoredImage]:
 
 
 def _kept_item(session: Session, item_id: int) -> RestrictedItem:
-    row = session.execute(_kept().where(Restriction.item_id == item_id)).one_or_none()
+    row = session.execute(_restricted_rows().where(Restriction.item_id == item_id)).one_or_none()
     if row is None:
         raise UnknownItem(f"Item {item_id} is not locked away: /sealed lists those that are.")
     found, item, image = row

@@ -191,15 +191,15 @@ def _finish(session: Session, due: _Due) -> None:
     )
     session.execute(delete(ReviewCase).where(ReviewCase.item_id == case.item_id))
     statements.note(session, [case.item_id])
-    told = _told(due)
-    _announce(session, EventType.REVIEW_DECIDED, case, told)
+    message = _decision_message(due)
+    _announce(session, EventType.REVIEW_DECIDED, case, message)
     if due.appeal is not None:
-        _close(session, due, due.appeal, told)
+        _close(session, due, due.appeal, message)
 
 
-def _close(session: Session, due: _Due, appeal: Appeal, told: dict[str, Any]) -> None:
+def _close(session: Session, due: _Due, appeal: Appeal, message: dict[str, Any]) -> None:
     """Upheld: the image stays forbidden. For a clear item that was drawn, this is overturned."""
-    upheld = told["final"] == Verdict.FLAGGED
+    upheld = message["final"] == Verdict.FLAGGED
     session.execute(
         update(Appeal)
         .where(Appeal.id == appeal.id)
@@ -207,7 +207,7 @@ def _close(session: Session, due: _Due, appeal: Appeal, told: dict[str, Any]) ->
     )
     about = {"appeal": str(appeal.id), "upheld": upheld}
     ledger.append(session, [_entry(Event.APPEAL_CLOSED, due.case, about)])
-    _announce(session, EventType.APPEAL_CLOSED, due.case, {**told, **about})
+    _announce(session, EventType.APPEAL_CLOSED, due.case, {**message, **about})
 
 
 def _count(session: Session, due: _Due) -> None:
@@ -226,7 +226,7 @@ def _count(session: Session, due: _Due) -> None:
         tallies.count(session, f"{prefix}{before}", due.case.class_name, -1)
 
 
-def _told(due: _Due) -> dict[str, Any]:
+def _decision_message(due: _Due) -> dict[str, Any]:
     """What a platform learns; `final` is how it should treat the image."""
     verdict = Verdict.CLEAR if due.case.sampled else Verdict.FLAGGED
     other = Verdict.FLAGGED if due.case.sampled else Verdict.CLEAR

@@ -125,12 +125,12 @@ def precedents(
         if place is None:
             return []
         cosines = near(session, place.encoder_id, place.dim, place.z, WALKED)
-        found = _decided(session, cosines, item_id, class_name, limit)
-        if len(found) < limit:
+        decided = _decided(session, cosines, item_id, class_name, limit)
+        if len(decided) < limit:
             recent = _recent(session, class_name)
             cosines |= among(session, place.encoder_id, place.z, recent)
-            found = _decided(session, cosines, item_id, class_name, limit)
-    return found
+            decided = _decided(session, cosines, item_id, class_name, limit)
+    return decided
 
 
 def _item(session: Session, item_id: int) -> Item:
@@ -221,7 +221,7 @@ def _decided(
         .order_by(met.c.cosine.desc(), ReviewOutcome.image_id, ReviewOutcome.at.desc())
         .limit(limit)
     )
-    return [Precedent(i, d, _degrees(c), said, at, s) for i, d, c, said, at, s in rows]
+    return [Precedent(i, d, _degrees(c), decision, at, s) for i, d, c, decision, at, s in rows]
 
 
 def _degrees(cosine: float) -> float:

@@ -178,13 +178,13 @@ def overturned_by_class(
     """
     prefix = SAMPLED if sampled else ""
     confirmed, overturned = prefix + CONFIRMED, prefix + OVERTURNED
-    found = _by_class(sessions, (confirmed, overturned), classes, days)
-    names = sorted({name for _, name in found})
+    by_class = _by_class(sessions, (confirmed, overturned), classes, days)
+    names = sorted({name for _, name in by_class})
     return {
         name: DecisionTally(
             # A decision changed on appeal is taken back on a later day than it was counted.
-            confirmed=max(0, round(found.get((confirmed, name), 0))),
-            overturned=max(0, round(found.get((overturned, name), 0))),
+            confirmed=max(0, round(by_class.get((confirmed, name), 0))),
+            overturned=max(0, round(by_class.get((overturned, name), 0))),
         )
         for name in names
     }

@@ -51,7 +51,7 @@ def propose(
                 f"This version of {policy.name!r} ({policy.digest[:12]}…) is active already: "
                 "there is nothing to propose."
             )
-        found: Activation | None = session.scalar(
+        activation: Activation | None = session.scalar(
             upsert(Activation)
             .values(
                 name=policy.name,
@@ -64,14 +64,14 @@ def propose(
             .on_conflict_do_nothing()
             .returning(Activation)
         )
-        if found is None:
+        if activation is None:
             raise Conflict(
                 f"Another version of {policy.name!r} is proposed: activate or withdraw it first."
             )
-        _write_down(session, Event.POLICY_PROPOSED, actor, found)
+        _write_down(session, Event.POLICY_PROPOSED, actor, activation)
         if not four_eyes:
-            _activate(session, found, actor)
-    return found
+            _activate(session, activation, actor)
+    return activation
 
 
 def activate(
@@ -87,22 +87,22 @@ def activate(
             f"/policies/{name}."
         )
     with sessions.begin() as session:
-        found = _lock_proposal(session, name, expected)
-        if four_eyes and found.proposed_by == actor:
+        activation = _lock_proposal(session, name, expected)
+        if four_eyes and activation.proposed_by == actor:
             raise NotAllowed(
                 f"{actor} has proposed this version of {name!r}: somebody else must activate it."
             )
-        _activate(session, found, actor)
-    return found
+        _activate(session, activation, actor)
+    return activation
 
 
 def withdraw(sessions: Sessions, name: str, actor: str, expected: int) -> Activation:
     """Take a proposal back; whoever may propose may do so. Raises UnknownEntry and Conflict."""
     with sessions.begin() as session:
-        found = _lock_proposal(session, name, expected)
-        _change(session, found, withdrawn_by=actor, withdrawn_at=func.now())
-        _write_down(session, Event.POLICY_WITHDRAWN, actor, found)
-    return found
+        activation = _lock_proposal(session, name, expected)
+        _change(session, activation, withdrawn_by=actor, withdrawn_at=func.now())
+        _write_down(session, Event.POLICY_WITHDRAWN, actor, activation)
+    return activation
 
 
 def _checked(reason: str) -> str:
@@ -115,48 +115,51 @@ def _checked(reason: str) -> str:
 
 
 def _lock_proposal(session: Session, name: str, expected: int) -> Activation:
-    found = session.scalar(proposed(name).with_for_update())
-    if found is None:
+    proposal = session.scalar(proposed(name).with_for_update())
+    if proposal is None:
         raise UnknownEntry(f"Nothing is proposed for {name!r}: propose a version of it first.")
-    if found.id != expected:
+    if proposal.id != expected:
         raise Conflict(f"Something else is proposed for {name!r} by now: look at it first.")
-    return found
+    return proposal
 
 
-def _activate(session: Session, found: Activation, actor: str) -> None:
-    active = newest_activation(session, found.name)
-    before = meant_policy_id(session, found.name, active, found.policy_id)
-    nothing_to_do = found.flags == Flags.KEEP or before is None
+def _activate(session: Session, activation: Activation, actor: str) -> None:
+    active = newest_activation(session, activation.name)
+    before = meant_policy_id(session, activation.name, active, activation.policy_id)
+    nothing_to_do = activation.flags == Flags.KEEP or before is None
     _change(
         session,
-        found,
+        activation,
         before_id=before,
         activated_by=actor,
         activated_at=func.now(),
         done_at=func.now() if nothing_to_do else None,
     )
-    _write_down(session, Event.POLICY_ACTIVATED, actor, found)
+    _write_down(session, Event.POLICY_ACTIVATED, actor, activation)
 
 
-def _change(session: Session, found: Activation, **values: Any) -> None:  # noqa: ANN401
-    session.execute(update(Activation).where(Activation.id == found.id).values(**values))
-    session.refresh(found)
+def _change(session: Session, activation: Activation, **values: Any) -> None:  # noqa: ANN401
+    session.execute(update(Activation).where(Activation.id == activation.id).values(**values))
+    session.refresh(activation)
 
 
-def _write_down(session: Session, event: Event, actor: str, found: Activation) -> None:
-    ids = [found.policy_id, *([found.before_id] if found.before_id is not None else [])]
+def _write_down(session: Session, event: Event, actor: str, activation: Activation) -> None:
+    ids = [
+        activation.policy_id,
+        *([activation.before_id] if activation.before_id is not None else []),
+    ]
     digests = dict(
         session.execute(
             select(StoredPolicy.id, StoredPolicy.digest).where(StoredPolicy.id.in_(ids))
         ).all()
     )
     details = {
-        "activation": found.id,
-        "name": found.name,
-        "policy": digests[found.policy_id],
-        "before": None if found.before_id is None else digests[found.before_id],
-        "flags": found.flags,
-        "reason": found.reason,
-        "proposed_by": found.proposed_by,
+        "activation": activation.id,
+        "name": activation.name,
+        "policy": digests[activation.policy_id],
+        "before": None if activation.before_id is None else digests[activation.before_id],
+        "flags": activation.flags,
+        "reason": activation.reason,
+        "proposed_by": activation.proposed_by,
     }
     ledger.append(session, [Entry(event, actor, details=details)])

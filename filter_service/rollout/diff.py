@@ -106,17 +106,17 @@ def _change(lines: Sequence[DiffLine]) -> Change:
 def _lines(
     old: Mapping[str, Sequence[str]], new: Mapping[str, Sequence[str]]
 ) -> tuple[DiffLine, ...]:
-    found = []
+    lines = []
     for field in dict.fromkeys([*new, *old]):
         before, after = old.get(field, ()), new.get(field, ())
-        found.append(
+        lines.append(
             DiffLine(
                 LABELS.get(field, field.replace("_", " ")),
                 tuple(_part(text, after, Change.REMOVED) for text in before),
                 tuple(_part(text, before, Change.ADDED) for text in after),
             )
         )
-    return tuple(found)
+    return tuple(lines)
 
 
 def _part(text: str, others: Sequence[str], otherwise: Change) -> DiffValue:
@@ -126,16 +126,16 @@ def _part(text: str, others: Sequence[str], otherwise: Change) -> DiffValue:
 def _fields(of: BaseModel, besides: set[str]) -> dict[str, tuple[str, ...]]:
     """What a version says, field by field, as people read it; what it leaves out is left out."""
     inherits = {"templates", "neutral"} if isinstance(of, ForbiddenClass) else set()
-    found: dict[str, tuple[str, ...]] = {}
+    fields: dict[str, tuple[str, ...]] = {}
     for name in type(of).model_fields:
         value = getattr(of, name)
         if name in besides:
             continue
         if value is None or value == "":
-            found[name] = (OF_POLICY,) if name in inherits else ()
+            fields[name] = (OF_POLICY,) if name in inherits else ()
         else:
-            found[name] = tuple(_texts(value))
-    return {name: texts for name, texts in found.items() if texts}
+            fields[name] = tuple(_texts(value))
+    return {name: texts for name, texts in fields.items() if texts}
 
 
 def _texts(value: Any) -> Sequence[str]:  # noqa: ANN401  (whatever a policy can hold)
@@ -143,8 +143,8 @@ def _texts(value: Any) -> Sequence[str]:  # noqa: ANN401  (whatever a policy can
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json", exclude_none=True)
     if isinstance(value, Mapping):
-        said = {k.replace("_", " "): ", ".join(_texts(v)) for k, v in value.items()}
-        return [f"{k}: {text}" for k, text in said.items() if text]
+        texts = {k.replace("_", " "): ", ".join(_texts(v)) for k, v in value.items()}
+        return [f"{k}: {text}" for k, text in texts.items() if text]
     if isinstance(value, list | tuple):
         return [", ".join(_texts(v)) if isinstance(v, BaseModel) else str(v) for v in value]
     if isinstance(value, bool):

@@ -209,16 +209,16 @@ class _Texts:
 
     def place(self, vectors: FloatArray) -> slice | npt.NDArray[np.intp]:
         """Where these are among the rows: (p, d) -> a stretch, or p numbers."""
-        found = []
+        places = []
         for v in vectors:
             key = v.tobytes()
             if key not in self._rows:
                 self._rows[key] = len(self._vectors)
                 self._vectors.append(v)
-            found.append(self._rows[key])
-        if found == list(range(found[0], found[0] + len(found))) if found else False:
-            return slice(found[0], found[0] + len(found))  # a view, where numbers would copy
-        return np.array(found, np.intp)
+            places.append(self._rows[key])
+        if places == list(range(places[0], places[0] + len(places))) if places else False:
+            return slice(places[0], places[0] + len(places))  # a view, where numbers would copy
+        return np.array(places, np.intp)
 
     def matrix(self, scale: float) -> FloatArray:
         """So that a product with vectors is logits: (t, d)."""

@@ -55,8 +55,8 @@ def reconsider(
     # The band of bfloat16 is the widest, whatever precision the workers screen in.
     precision = "bfloat16" if settings.precision == "auto" else settings.precision
     texts = settings.model_copy(update={"device": "cpu", "precision": precision})
-    seeker = Loading(texts, sessions)
-    return reconsider_with(sessions, seeker, notify_workers, stop)
+    encoder = Loading(texts, sessions)
+    return reconsider_with(sessions, encoder, notify_workers, stop)
 
 
 @dataclass(frozen=True)
@@ -67,20 +67,20 @@ class Loading:
     sessions: Sessions
 
     def policy(self, policy: Policy) -> tuple[int, PolicyVectors]:
-        return self._seeker.policy(policy)
+        return self._encoder.policy(policy)
 
     @cached_property
-    def _seeker(self) -> PolicyEncoder:
+    def _encoder(self) -> PolicyEncoder:
         return LazyQueryEncoder(self.settings, self.sessions)
 
 
 def reconsider_with(
     sessions: Sessions,
-    seeker: PolicyEncoder,
+    encoder: PolicyEncoder,
     notify_workers: Callable[[], object],
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
-    """The same with a seeker at hand."""
+    """The same with a encoder at hand."""
     touched = 0
     sides: dict[int, Sides] = {}  # by activation
     held: set[int] = set()  # activations
@@ -91,7 +91,7 @@ def reconsider_with(
         if work is None:
             break
         if step is None:  # between two transactions: none waits for a model
-            sides[work.id] = _sides(sessions, work, seeker)
+            sides[work.id] = _sides(sessions, work, encoder)
             continue
         touched += step.touched
         if step.queued:
@@ -135,13 +135,13 @@ def _next(session: Session, held: Collection[int]) -> Activation | None:
     )
 
 
-def _sides(sessions: Sessions, work: Activation, seeker: PolicyEncoder) -> Sides:
+def _sides(sessions: Sessions, work: Activation, encoder: PolicyEncoder) -> Sides:
     assert work.before_id is not None, "without it there is nothing to do"
     with sessions.begin() as session:
         old = load_policy(session, work.before_id).policy
         new = load_policy(session, work.policy_id).policy
-    encoder_id, before = seeker.policy(old)
-    return Sides(encoder_id, before, seeker.policy(new)[1])
+    encoder_id, before = encoder.policy(old)
+    return Sides(encoder_id, before, encoder.policy(new)[1])
 
 
 def _step(session: Session, work: Activation, sides: Sides | None) -> _Step | None:

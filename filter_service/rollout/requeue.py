@@ -84,8 +84,8 @@ def _batch(session: Session, work: Activation, client_id: int) -> Batch:
     Each client has its own, in which it finds what became of its items and of no others.
     """
     known = select(Batch).where(Batch.activation_id == work.id, Batch.client_id == client_id)
-    if (found := session.scalar(known)) is not None:
-        return found
+    if (batch_id := session.scalar(known)) is not None:
+        return batch_id
     label = f"{work.name}, judged anew"
     batch = Batch(id=uuid.uuid4(), policy_id=work.policy_id, label=label, priority=PRIORITY)
     batch.client_id, batch.activation_id = client_id, work.id

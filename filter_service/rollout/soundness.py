@@ -47,11 +47,13 @@ def remarks(policy: Policy, cosines: Cosines) -> Iterator[Remark]:
         yield from _shared(policy, a, b, cosines)
 
 
-def seen(policy: Policy, vectors: PolicyVectors) -> Iterator[Remark]:
+def model_remarks(policy: Policy, vectors: PolicyVectors) -> Iterator[Remark]:
     """What only the model knows: directions that coincide, thresholds that nothing reaches."""
-    for number, (wanted, found) in enumerate(zip(policy.classes, vectors.classes, strict=True)):
-        yield from _out_of_reach(number, wanted, found)
-        yield from _idle(number, wanted, found)
+    for number, (wanted, class_vectors) in enumerate(
+        zip(policy.classes, vectors.classes, strict=True)
+    ):
+        yield from _out_of_reach(number, wanted, class_vectors)
+        yield from _idle(number, wanted, class_vectors)
     directions = [_direction(c) for c in vectors.classes]
     for a, b in combinations(range(len(directions)), 2):
         if float(directions[a] @ directions[b]) >= ALIKE:
@@ -102,20 +104,20 @@ def by_model(vectors: PolicyVectors) -> Cosines:
 def _untold(policy: Policy, number: int, cosines: Cosines) -> Iterator[Remark]:
     """Prompts that are a neutral prompt to the model, too; if all are, nothing is left."""
     wanted, place = policy.classes[number], ("classes", number, "prompts")
-    found = cosines((number, "prompts"), (number, "neutral"))  # (p, k)
-    near = np.flatnonzero(found.max(axis=1) >= ALIKE).tolist()
-    against = [int(found[p].argmax()) for p in near]
-    said = {
+    near_neutral = cosines((number, "prompts"), (number, "neutral"))  # (p, k)
+    near = np.flatnonzero(near_neutral.max(axis=1) >= ALIKE).tolist()
+    against = [int(near_neutral[p].argmax()) for p in near]
+    texts = {
         p: f"{wanted.prompts[p]!r} is all but {_called(policy, wanted, k)} "
-        f"(cosine {found[p, k]:.3f})"
+        f"(cosine {near_neutral[p, k]:.3f})"
         for p, k in zip(near, against, strict=True)
     }
     if len(near) == len(wanted.prompts):
-        pairs = ", ".join(list(said.values())[:3])
+        pairs = ", ".join(list(texts.values())[:3])
         what = f"nothing tells {wanted.name} from what is ordinary: {pairs}"
         yield Remark(place, f"{what}; reword its prompts or the neutral ones", fatal=True)
         return
-    for p, sentence in said.items():
+    for p, sentence in texts.items():
         yield Remark((*place, p), f"{sentence}; reword one of the two")
 
 
@@ -169,27 +171,29 @@ def _shared(policy: Policy, a: int, b: int, cosines: Cosines) -> Iterator[Remark
         )
 
 
-def _out_of_reach(number: int, wanted: ForbiddenClass, found: ClassVectors) -> Iterator[Remark]:
+def _out_of_reach(
+    number: int, wanted: ForbiddenClass, class_vectors: ClassVectors
+) -> Iterator[Remark]:
     """A threshold above, or below, whatever margin an image can have."""
-    low, high = _margins(found)
+    low, high = _margins(class_vectors)
     a, b = (wanted.calibration.a, wanted.calibration.b) if wanted.calibration else (1.0, 0.0)
     needed = math.log(wanted.threshold / (1 - wanted.threshold))
     if a * high + b < needed:
-        said = f"no image can be flagged: none reaches more than {_sigmoid(a * high + b):.4g}"
+        sentence = f"no image can be flagged: none reaches more than {_sigmoid(a * high + b):.4g}"
     elif a * low + b >= needed:
-        said = f"every image is flagged: none stays under {_sigmoid(a * low + b):.4g}"
+        sentence = f"every image is flagged: none stays under {_sigmoid(a * low + b):.4g}"
     else:
         return
     yield Remark(
         ("classes", number, "threshold"),
-        f"{said} for {wanted.name}, whose threshold is {wanted.threshold:g}; mend the threshold "
-        "or the calibration",
+        f"{sentence} for {wanted.name}, whose threshold is {wanted.threshold:g}; mend the "
+        "threshold or the calibration",
         fatal=True,
     )
 
 
-def _idle(number: int, wanted: ForbiddenClass, found: ClassVectors) -> Iterator[Remark]:
-    if wanted.look_alikes and found.head.sigmoid:
+def _idle(number: int, wanted: ForbiddenClass, class_vectors: ClassVectors) -> Iterator[Remark]:
+    if wanted.look_alikes and class_vectors.head.sigmoid:
         yield Remark(
             ("classes", number, "look_alikes"),
             f"this model contrasts {wanted.name} with nothing, so that its look-alikes change "
@@ -197,15 +201,18 @@ def _idle(number: int, wanted: ForbiddenClass, found: ClassVectors) -> Iterator[
         )
 
 
-def _margins(found: ClassVectors) -> tuple[float, float]:
+def _margins(class_vectors: ClassVectors) -> tuple[float, float]:
     """Bounds on the margin of any image, in logits: the lowest, the highest.
 
     The log of a mean of exponentials lies between the mean and the maximum.
     """
-    scale, bias = found.head.scale, found.head.bias
-    if found.head.sigmoid:
+    scale, bias = class_vectors.head.scale, class_vectors.head.bias
+    if class_vectors.head.sigmoid:
         return -scale + 2 * bias, scale + 2 * bias
-    prompts, neutral = found.prompts.astype(np.float64), found.neutral.astype(np.float64)
+    prompts, neutral = (
+        class_vectors.prompts.astype(np.float64),
+        class_vectors.neutral.astype(np.float64),
+    )
     high = np.linalg.norm(prompts - neutral.mean(axis=0), axis=1).max()
     low = np.linalg.norm(neutral - prompts.mean(axis=0), axis=1).max()
     nearest = np.sqrt(np.clip(2 - 2 * _cosines(prompts, neutral), 0, None)).min(axis=1).max()

@@ -139,14 +139,14 @@ def _quickest(sessions: Sessions) -> _Form:
 def _worked(
     sessions: Sessions, encoder_id: int, form: _Form, contrast: Contrast, pieces: _Pieces
 ) -> PolicyComparison:
-    found = PolicyComparison()
+    comparison = PolicyComparison()
     for piece in pieces:
         with sessions.begin() as session:
             images, vectors = _read(session, encoder_id, form, piece)
             exactly = partial(_exactly, session, encoder_id, images, vectors)
             if len(images):  # or they were deleted meanwhile
-                found += contrast.compare(images, vectors, exactly)
-    return found
+                comparison += contrast.compare(images, vectors, exactly)
+    return comparison
 
 
 def _read(session: Session, encoder_id: int, form: _Form, piece: _Piece) -> tuple[Ids, FloatArray]:
@@ -157,14 +157,16 @@ def _read(session: Session, encoder_id: int, form: _Form, piece: _Piece) -> tupl
         "step": (piece.first - piece.last) // STRETCHES + 1,
     }
     query = _PIECE.format(encoder=encoder_id, vector=form.vector)
-    found = sorted(_in_binary(session, query, bounds))  # the server would sort megabytes on disk
-    images = np.frombuffer(b"".join(ids for _, ids, _ in found), ">i8").astype(np.int64)
+    # The server would sort megabytes on disk.
+    pieces = sorted(_in_binary(session, query, bounds))
+    images = np.frombuffer(b"".join(ids for _, ids, _ in pieces), ">i8").astype(np.int64)
     if not len(images):
         return images, np.zeros((0, 0), np.float32)
-    width = sum(len(data) for *_, data in found) // len(images)  # bytes, of which 4 are a header
+    # Bytes, of which 4 are a header.
+    width = sum(len(data) for *_, data in pieces) // len(images)
     vectors = np.empty((len(images), width // 2 - 2), np.int32)
     start = 0
-    for *_, data in found:
+    for *_, data in pieces:
         rows = np.frombuffer(data, np.uint8).reshape(-1, width)[:, 4:]
         _widen(rows.view(form.halves), vectors[start : start + len(rows)])
         start += len(rows)
@@ -200,11 +202,11 @@ def _exactly(
     """The vectors that the judge would take for these rows, and whether each is float32."""
     wanted = np.isin(images, images[rows])  # with all frames of their images
     query = _EXACT.format(encoder=encoder_id)
-    found = _in_binary(session, query, [np.unique(images[rows]).tolist()])
+    stored = _in_binary(session, query, [np.unique(images[rows]).tolist()])
     place = np.cumsum(wanted)[rows] - 1  # of each row among what was found
-    kept = [None if len(found) != wanted.sum() else found[p][0] for p in place]
+    exact_vectors = [None if len(stored) != wanted.sum() else stored[p][0] for p in place]
     exact = [
         unit(vectors[row]) if data is None else Float32s.parse(data)
-        for row, data in zip(rows, kept, strict=True)
+        for row, data in zip(rows, exact_vectors, strict=True)
     ]
-    return np.stack(exact), np.array([data is not None for data in kept])
+    return np.stack(exact), np.array([data is not None for data in exact_vectors])

@@ -55,8 +55,8 @@ def active_policy(session: Session, name: str, scope: Scope = OPERATOR) -> Polic
     meant = None if scope.everyone else _newest_own(session, name, scope.client_id)
     if meant is None:
         meant = meant_policy_id(session, name, newest_activation(session, name))
-    found = None if meant is None else session.get_one(StoredPolicy, meant)
-    return None if found is None else Policy.model_validate(found.document)
+    stored = None if meant is None else session.get_one(StoredPolicy, meant)
+    return None if stored is None else Policy.model_validate(stored.document)
 
 
 def meant_version(sessions: Sessions, name: str) -> StoredVersion | None:
@@ -76,13 +76,13 @@ def names(sessions: Sessions, after: str = "", limit: int = 50) -> list[NamedVer
         .limit(limit)
     )
     with sessions.begin() as session:
-        found = []
+        named = []
         for name, count in session.execute(query).all():
             active = newest_activation(session, name)
             meant = meant_policy_id(session, name, active)
             digest = session.scalar(select(StoredPolicy.digest).where(StoredPolicy.id == meant))
-            found.append(NamedVersion(name, digest, active, _proposal(session, name), count))
-    return found
+            named.append(NamedVersion(name, digest, active, _proposal(session, name), count))
+    return named
 
 
 def history(
@@ -118,21 +118,21 @@ def version_of(sessions: Sessions, digest: str, scope: Scope = OPERATOR) -> Stor
             or_(owned(None), owned(scope.client_id))
         )
     with sessions.begin() as session:
-        found = session.scalar(query.limit(1)) if _DIGEST.fullmatch(digest) else None
-    if found is None:
+        stored = session.scalar(query.limit(1)) if _DIGEST.fullmatch(digest) else None
+    if stored is None:
         raise UnknownPolicy(
             f"There is no stored policy {digest[:80]!r}: send the policy itself, which stores it."
         )
-    return _stored(found)
+    return _stored(stored)
 
 
 def waiting_of(sessions: Sessions, name: str) -> tuple[Activation, StoredVersion] | None:
     """What is proposed for a name, if anything is."""
     with sessions.begin() as session:
-        found = _proposal(session, name)
-        if found is None:
+        proposal = _proposal(session, name)
+        if proposal is None:
             return None
-        return found, _stored(session.get_one(StoredPolicy, found.policy_id))
+        return proposal, _stored(session.get_one(StoredPolicy, proposal.policy_id))
 
 
 def newest_activation(session: Session, name: str) -> Activation | None:

@@ -44,11 +44,11 @@ def export(
     last: StoredStatement | None = None
     while True:
         with sessions.begin() as session:
-            found = list(session.scalars(_next(since, until, last)))
-            if not found:
+            statements = list(session.scalars(_next(since, until, last)))
+            if not statements:
                 return
-            written = _write(session, folder, found, actor)
-        last = found[-1]
+            written = _write(session, folder, statements, actor)
+        last = statements[-1]
         yield written
 
 
@@ -86,25 +86,26 @@ def _next(
 
 
 def _write(
-    session: Session, folder: Path, found: Sequence[StoredStatement], actor: str
+    session: Session, folder: Path, statements: Sequence[StoredStatement], actor: str
 ) -> StatementFile:
-    text = canonical(content(found))
-    begin = found[0].issued_at.astimezone(UTC)
-    path = folder / f"statements-{begin:%Y%m%dT%H%M%S}-{found[0].puid}.json"
+    text = canonical(content(statements))
+    begin = statements[0].issued_at.astimezone(UTC)
+    path = folder / f"statements-{begin:%Y%m%dT%H%M%S}-{statements[0].puid}.json"
     durable.write(path, text.encode())
     session.execute(
         update(StoredStatement)
         .where(
-            StoredStatement.puid.in_([s.puid for s in found]), StoredStatement.exported_at.is_(None)
+            StoredStatement.puid.in_([s.puid for s in statements]),
+            StoredStatement.exported_at.is_(None),
         )
         .values(exported_at=func.now())
     )
     details = {
         "what": "statements",
         "format": "json",
-        "rows": len(found),
+        "rows": len(statements),
         "file": path.name,
         "digest": text_digest(text),
     }
     ledger.append(session, [Entry(Event.EXPORTED, actor, details=details)])
-    return StatementFile(path, len(found))
+    return StatementFile(path, len(statements))

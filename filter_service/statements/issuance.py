@@ -82,10 +82,10 @@ def statements_of(sessions: Sessions, item_id: int) -> Sequence[StoredStatement]
     with sessions.begin() as session:
         if session.get(Item, item_id) is None:
             raise UnknownItem(f"There is no item {item_id}: check the id.")
-        found = session.scalars(
+        rows = session.scalars(
             query.order_by(StoredStatement.issued_at.desc(), StoredStatement.puid)
         )
-        return sorted(found, key=lambda s: s.withdrawn_at is not None)
+        return sorted(rows, key=lambda s: s.withdrawn_at is not None)
 
 
 def _due(sessions: Sessions, after: int, limit: int) -> list[int]:
@@ -142,14 +142,14 @@ def _issue(session: Session, item_id: int) -> IssuanceResult:
         return _withdraw(session, standing)
     if reasons is None or standing is not None:
         return IssuanceResult(item_id, standing.puid if standing else None)
-    said, told = _checked(session, reasons)
+    filed, notice = _checked(session, reasons)
     row = {
         "puid": reasons.puid,
         "item_id": item_id,
         "review_id": reasons.review_id,
         "language": ",".join(reasons.notices.languages),
-        "document": said,
-        "notice": told,
+        "document": filed,
+        "notice": notice,
     }
     session.execute(insert(StoredStatement).values(row))
     details = {
@@ -157,8 +157,8 @@ def _issue(session: Session, item_id: int) -> IssuanceResult:
         "policy": reasons.policy.digest,
         "class": reasons.forbidden.name,
         "review": reasons.review_id,
-        "document": text_digest(canonical(said)),
-        "notice": text_digest(told),
+        "document": text_digest(canonical(filed)),
+        "notice": text_digest(notice),
     }
     entry = Entry(Event.STATED, ACTOR, item_id, reasons.batch_id, details)
     ledger.append(session, [entry])
@@ -178,23 +178,23 @@ def _withdraw(session: Session, statement: StoredStatement) -> IssuanceResult:
 def _checked(session: Session, reasons: Reasons) -> tuple[dict[str, Any], str]:
     """Document and notice; InvalidStatement names every rule that they break."""
     facts = wording.facts(reasons, reasons.notices.languages[0])
-    said, told = document(reasons, facts), wording.notice(reasons)
-    broken = [*check(said), *_revealing(session, reasons, said, told)]
+    filed, notice = document(reasons, facts), wording.notice(reasons)
+    broken = [*check(filed), *_revealing(session, reasons, filed, notice)]
     if broken:
         raise InvalidStatement(
             f"The statement for item {reasons.item_id} breaks rules. {' '.join(broken)} Mend the "
             "policy, and issue it again."
         )
-    return said, told
+    return filed, notice
 
 
-def _revealing(session: Session, reasons: Reasons, said: dict[str, Any], told: str) -> list[str]:
+def _revealing(session: Session, reasons: Reasons, filed: dict[str, Any], notice: str) -> list[str]:
     """What either text gives away of anybody whom the record knows."""
     hidden = hidden_in(session, reasons.item_id)
     policy = canonical(reasons.policy.model_dump(mode="json"))
     ours = " ".join([policy, *map(wording.vocabulary, reasons.notices.languages)])
-    text = f"{canonical(said)} {told}"
-    found = list(personal_data.named(text, hidden.names, ours))
+    text = f"{canonical(filed)} {notice}"
+    personal = list(personal_data.named(text, hidden.names, ours))
     for theirs in hidden.texts:
-        found += personal_data.quoted(text, theirs, ours)
-    return [f"It holds {what}: no personal data may be sent." for what in found]
+        personal += personal_data.quoted(text, theirs, ours)
+    return [f"It holds {what}: no personal data may be sent." for what in personal]

@@ -173,10 +173,10 @@ def _row(session: Session, item_id: int) -> _Row:
         .outerjoin(ReviewOutcome, ReviewOutcome.item_id == Item.id)
         .where(Item.id == item_id)
     )
-    found = session.execute(query).one_or_none()
-    if found is None:
+    row = session.execute(query).one_or_none()
+    if row is None:
         raise UnknownItem(f"There is no item {item_id}: check the id.")
-    return found
+    return row
 
 
 def _restricted(row: _Row, notices: Notices) -> bool:
@@ -237,8 +237,8 @@ def _record(session: Session, row: _Row, name: str) -> Explanation | None:
             PolicyClass.name == name,
         )
     )
-    found = session.scalar(query)
-    return None if found is None else Explanation.model_validate(found)
+    stored = session.scalar(query)
+    return None if stored is None else Explanation.model_validate(stored)
 
 
 def _strength(row: _Row, forbidden: ForbiddenClass, record: Explanation | None) -> Strength | None:

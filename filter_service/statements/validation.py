@@ -45,14 +45,14 @@ def check(document: object) -> list[str]:
     if not isinstance(document, Mapping):
         return [f"A statement is an object with fields: {document!r} is none."]
     known = DatabaseStatement.model_fields  # what is unknown is told of also where it is empty
-    kept = {k: v for k, v in document.items() if k not in known or v not in (None, "", [], {})}
+    given = {k: v for k, v in document.items() if k not in known or v not in (None, "", [], {})}
     broken = []
     try:
-        DatabaseStatement.model_validate(kept)
+        DatabaseStatement.model_validate(given)
     except ValidationError as error:
         broken = [_sentence(e) for e in error.errors(include_url=False)]
     rules = (_asked, _restrictions, _ends, _source)
-    return [*broken, *(s for rule in rules for s in rule(kept))]
+    return [*broken, *(s for rule in rules for s in rule(given))]
 
 
 def check_file(content: object) -> list[str]:
@@ -60,17 +60,17 @@ def check_file(content: object) -> list[str]:
     if not isinstance(content, Mapping) or not isinstance(content.get("statements"), list):
         return ['A file of statements is an object {"statements": […]}: this is none.']
     statements = content["statements"]
-    found = [_unknown(str(name), ("statements",)) for name in content if name != "statements"]
+    faults = [_unknown(str(name), ("statements",)) for name in content if name != "statements"]
     if not 1 <= len(statements) <= AT_ONCE:
-        found.append(
+        faults.append(
             f"A file holds {len(statements)} statements: 1 to {AT_ONCE} are taken at once."
         )
     puids = Counter(str(s.get("puid")) for s in statements if isinstance(s, Mapping))
     twice = (puid for puid, n in puids.items() if n > 1)
-    found += [f"The puid {puid!r} stands there more than once." for puid in twice]
+    faults += [f"The puid {puid!r} stands there more than once." for puid in twice]
     for number, statement in enumerate(statements, 1):
-        found += [f"Statement {number}: {sentence}" for sentence in check(statement)]
-    return found
+        faults += [f"Statement {number}: {sentence}" for sentence in check(statement)]
+    return faults
 
 
 def _sentence(error: ErrorDetails) -> str:

@@ -84,14 +84,14 @@ def _notice(reasons: Reasons, language: Language) -> str:
     begin = reasons.decided_at.astimezone(UTC).date()
     days = reasons.stated.days
     template = _templates().get_template(f"{language}/notice.txt")
-    said = template.render(
+    text = template.render(
         r=reasons,
         puid=reasons.puid,
         facts=facts(reasons, language),
         begin=begin,
         end=None if days is None else begin + timedelta(days=days),
     )
-    return _tidy(said)
+    return _tidy(text)
 
 
 def _parts(text: str) -> Iterator[NoticePart]:

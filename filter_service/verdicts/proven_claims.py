@@ -30,13 +30,13 @@ def _specific(proof: Proof, class_name: str) -> str:
 
 def necessary(record: Explanation, outlined: bool) -> str:
     """What the region does whose removal clears the image; empty where none was sought."""
-    region, found = record.region, record.map
-    if region is None or found is None:
+    region, relevance_map = record.region, record.map
+    if region is None or relevance_map is None:
         return ""
-    fills = record.fills if len(region.places) < found.grid.size else ()
+    fills = record.fills if len(region.places) < relevance_map.grid.size else ()
     if not fills:
         return "No part of the picture decides by itself."
-    share = f"{max(1, round(100 * len(region.places) / found.grid.size))} % of the picture"
+    share = f"{max(1, round(100 * len(region.places) / relevance_map.grid.size))} % of the picture"
     part = f"the outlined {share}" if outlined else share
     if len(fills) == len((MEAN_COLOUR, BLUR)):
         return f"Without {part} it would not be flagged."

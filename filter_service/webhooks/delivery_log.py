@@ -14,7 +14,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Delivery, DeliveryAttempt, OutboxEvent
 from filter_service.errors import UnknownEntry
 from filter_service.ledger import Entry, Event
-from filter_service.webhooks.endpoints import known
+from filter_service.webhooks.endpoints import endpoint_row
 
 ATTEMPTS = 50  # shown of one delivery, the last ones
 
@@ -71,7 +71,7 @@ def deliveries(
     """What was sent to an endpoint or waits, the newest first. Raises UnknownEntry."""
     query = _page(endpoint_id, before, limit, state)
     with sessions.begin() as session:
-        known(session, endpoint_id, scope)
+        endpoint_row(session, endpoint_id, scope)
         rows = session.execute(query).all()
         attempts: dict[int, list[AttemptSummary]] = {}
         tries = (
@@ -86,8 +86,8 @@ def deliveries(
             tried = attempts.setdefault(t.event_id, [])
             if len(tried) < ATTEMPTS:
                 tried.append(AttemptSummary(t.at, t.status, t.problem, t.seconds))
-    found = tuple(_delivered(d, event, attempts.get(event.id, [])) for d, event in rows[:limit])
-    return DeliveryLogPage(found, found[-1].event_id if len(rows) > limit else None)
+    page = tuple(_delivered(d, event, attempts.get(event.id, [])) for d, event in rows[:limit])
+    return DeliveryLogPage(page, page[-1].event_id if len(rows) > limit else None)
 
 
 def redeliver(
@@ -99,7 +99,7 @@ def redeliver(
 ) -> None:
     """Send an event once more, whatever became of it, under its old id. Raises UnknownEntry."""
     with sessions.begin() as session:
-        known(session, endpoint_id, scope)
+        endpoint_row(session, endpoint_id, scope)
         again = (
             update(Delivery)
             .where(
@@ -110,14 +110,14 @@ def redeliver(
             .values(attempts=0, due_at=func.now(), delivered_at=None, given_up_at=None)
             .returning(OutboxEvent.item_id, OutboxEvent.batch_id)
         )
-        found = session.execute(again).one_or_none()
-        if found is None:
+        row = session.execute(again).one_or_none()
+        if row is None:
             raise UnknownEntry(
                 f"Nothing with the webhook-id {message_id} was ever for webhook {endpoint_id}: "
                 "take an id from its deliveries."
             )
         details = {"webhook": endpoint_id, "message": str(message_id)}
-        ledger.append(session, [Entry(Event.REDELIVERED, actor, *found, details)])
+        ledger.append(session, [Entry(Event.REDELIVERED, actor, *row, details)])
 
 
 def _page(

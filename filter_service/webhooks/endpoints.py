@@ -113,15 +113,15 @@ def endpoints(
 def endpoint(sessions: Sessions, endpoint_id: int, scope: Scope = OPERATOR) -> Endpoint:
     """Raises UnknownEntry."""
     with sessions.begin() as session:
-        return _endpoint(known(session, endpoint_id, scope))
+        return _endpoint(endpoint_row(session, endpoint_id, scope))
 
 
 def remove(sessions: Sessions, endpoint_id: int, actor: str, scope: Scope = OPERATOR) -> None:
     """Send nothing more there; what was on its way is given up, and the secret forgotten."""
     with sessions.begin() as session:
-        known(session, endpoint_id, scope)
+        endpoint_row(session, endpoint_id, scope)
         session.execute(_waiting(endpoint_id).values(given_up_at=func.now()))
-        row = known(session, endpoint_id, scope, lock=True)
+        row = endpoint_row(session, endpoint_id, scope, lock=True)
         row.removed_at, row.secret = func.now(), ""
         details = {"webhook": endpoint_id, "url": row.url}
         ledger.append(session, [Entry(Event.WEBHOOK_REMOVED, actor, details=details)])
@@ -130,14 +130,14 @@ def remove(sessions: Sessions, endpoint_id: int, actor: str, scope: Scope = OPER
 def retry(sessions: Sessions, endpoint_id: int, actor: str, scope: Scope = OPERATOR) -> None:
     """Send what waits there now, instead of later; also to an endpoint that was disabled."""
     with sessions.begin() as session:
-        known(session, endpoint_id, scope)
+        endpoint_row(session, endpoint_id, scope)
         session.execute(_waiting(endpoint_id).values(due_at=func.now()))
-        known(session, endpoint_id, scope, lock=True).disabled_at = None
+        endpoint_row(session, endpoint_id, scope, lock=True).disabled_at = None
         details = {"webhook": endpoint_id}
         ledger.append(session, [Entry(Event.REDELIVERED, actor, details=details)])
 
 
-def known(
+def endpoint_row(
     session: Session, endpoint_id: int, scope: Scope, *, lock: bool = False
 ) -> WebhookEndpoint:
     """The row of an endpoint in use that somebody sees; raises UnknownEntry."""

@@ -14,7 +14,7 @@ from filter_service.db.tables import Batch, Delivery, Item, OutboxEvent, Webhook
 from filter_service.db.unjudged import UnjudgedReason, unjudged, waits
 from filter_service.errors import Conflict
 from filter_service.verdicts import Verdict
-from filter_service.webhooks.endpoints import EventType, known
+from filter_service.webhooks.endpoints import EventType, endpoint_row
 
 PING = "webhook.ping"  # a test, which is sent to one endpoint because somebody asked for it
 AT_ONCE = 100  # batches announced in one go
@@ -92,8 +92,8 @@ def announce_finished(sessions: Sessions, limit: int = AT_ONCE) -> int:
         .with_for_update(skip_locked=True, key_share=True)
     )
     with sessions.begin() as session:
-        found = list(session.scalars(finished))
-        for batch in found:
+        batches = list(session.scalars(finished))
+        for batch in batches:
             data = _summary(session, batch)
             announce(
                 session,
@@ -103,15 +103,17 @@ def announce_finished(sessions: Sessions, limit: int = AT_ONCE) -> int:
                 batch_id=batch.id,
             )
         session.execute(
-            update(Batch).where(Batch.id.in_([b.id for b in found])).values(announced_at=func.now())
+            update(Batch)
+            .where(Batch.id.in_([b.id for b in batches]))
+            .values(announced_at=func.now())
         )
-    return len(found)
+    return len(batches)
 
 
 def ping(sessions: Sessions, endpoint_id: int, actor: str, scope: Scope = OPERATOR) -> uuid.UUID:
     """Send a test event to one endpoint; -> its webhook-id. Raises UnknownEntry or Conflict."""
     with sessions.begin() as session:
-        if known(session, endpoint_id, scope).disabled_at is not None:
+        if endpoint_row(session, endpoint_id, scope).disabled_at is not None:
             raise Conflict(
                 f"Webhook {endpoint_id} is disabled since its address answered 410 Gone: "
                 "have it tried again first."

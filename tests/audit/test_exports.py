@@ -52,7 +52,7 @@ def app(sessions: Sessions, storage: Storage) -> FastAPI:
 
 
 def exported(sessions: Sessions, form: Format = Format.JSONL, /, **narrowed: str) -> bytes:
-    export = exports.begin(sessions, ExportFilter.said(**narrowed), form, "service")
+    export = exports.begin(sessions, ExportFilter.parse(**narrowed), form, "service")
     data = b"".join(export)
     export.close()
     return data
@@ -327,7 +327,7 @@ def test_an_export_is_told_when_it_begins_and_when_it_ends(
 ) -> None:
     writer.item(writer.batch())
     export = exports.begin(
-        sessions, ExportFilter.said(since="2026-01-01"), Format.CSV, "person ada"
+        sessions, ExportFilter.parse(since="2026-01-01"), Format.CSV, "person ada"
     )
     (begun,) = told(sessions)
     assert begun["state"] == "begun"

@@ -21,8 +21,8 @@ from filter_service.audit.record.event_descriptions import (
     SENTENCES,
     RecordChapter,
     chapter_of,
+    fill_sentence,
     sentence,
-    told,
     who,
 )
 from filter_service.audit.record.headline import headline
@@ -101,7 +101,7 @@ def test_an_event_of_a_later_release_is_told() -> None:
 
 
 def test_details_are_never_read_as_a_pattern() -> None:
-    assert told("{who} said[: {reason}].", {"who": "anna", "reason": "{who} [x]"}) == (
+    assert fill_sentence("{who} said[: {reason}].", {"who": "anna", "reason": "{who} [x]"}) == (
         "Anna said: {who} [x]."
     )
 
@@ -155,7 +155,7 @@ def test_an_untouched_record_agrees_with_the_ledger(record: Record) -> None:
 def test_other_items_agree_with_the_ledger_too(world: World, name: str) -> None:
     found = Record(recorded.life(world, world.item(name)))
     assert found.broken == []
-    assert headline(found.life)
+    assert headline(found.history)
 
 
 SAID = "who, stage, decision, reason, note, seconds, revealed"

@@ -145,7 +145,7 @@ def test_every_layer_has_a_site_that_tells_what_it_added(kind: str) -> None:
     assert reading is not None and len(reading.sites) == len(blocks)
     g = torch.randn(1, 2, 64, generator=torch.Generator().manual_seed(3)).expand(3, -1, -1)
     for site, block, then in zip(reading.sites, blocks, after, strict=True):
-        gained = torch.einsum("nce,ne->nc", g, tape.kept()[then] - tape.kept()[block])
+        gained = torch.einsum("nce,ne->nc", g, tape.activations()[then] - tape.activations()[block])
         assert np.ptp((gained - site.total(g)).numpy(), axis=0).max() < 1e-4
         assert np.ptp(gained.numpy(), axis=0).max() > 1e-2
 

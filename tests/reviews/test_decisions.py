@@ -14,7 +14,14 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Person, Review, ReviewOutcome, StoredImage, Tally
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownEntry
 from filter_service.reviews.case_claims import Filter, Stage, case_of, claim, claim_next, waiting
-from filter_service.reviews.decisions import Decision, DecisionReceipt, decide, settle, told, undo
+from filter_service.reviews.decisions import (
+    Decision,
+    DecisionReceipt,
+    decide,
+    settle,
+    undo,
+    visible_decisions,
+)
 from filter_service.reviews.review_rules import RuleKind, add_rule
 from tests.support.review_cases import (
     LEASE,
@@ -299,14 +306,14 @@ def test_a_second_look_is_blind(sessions: Sessions, ada: Person, ben: Person, su
     decide(sessions, ada, item, OVERTURNED, note="a toy", undo_seconds=0)
     settle(sessions)
     amy = colleague(sessions, "amy", Role.AUDITOR)
-    assert told(sessions, ben, item) == told(sessions, sue, item) == []
-    assert [t.note for t in told(sessions, ada, item)] == ["a toy"]
-    assert [t.login for t in told(sessions, amy, item)] == ["ada"]
+    assert visible_decisions(sessions, ben, item) == visible_decisions(sessions, sue, item) == []
+    assert [t.note for t in visible_decisions(sessions, ada, item)] == ["a toy"]
+    assert [t.login for t in visible_decisions(sessions, amy, item)] == ["ada"]
     assert "toy" not in repr(claim(sessions, ben, item, LEASE))
     assert "overturned" not in repr(case_of(sessions, item))
     decide(sessions, ben, item, OVERTURNED, undo_seconds=0)
     settle(sessions)
-    assert [t.login for t in told(sessions, sue, item)] == ["ada", "ben"]
+    assert [t.login for t in visible_decisions(sessions, sue, item)] == ["ada", "ben"]
 
 
 def test_lookalikes_are_decided_in_one_go(sessions: Sessions, ada: Person) -> None:

@@ -29,7 +29,7 @@ def schema() -> Any:  # noqa: ANN401  (pyarrow has no types)
         ColumnType.DAY: pa.date32(),
     }
     return pa.schema(
-        [pa.field(c.name, kinds[c.kind], c.name != "item", {"told": c.told}) for c in COLUMNS]
+        [pa.field(c.name, kinds[c.kind], c.name != "item", {"told": c.meaning}) for c in COLUMNS]
     )
 
 

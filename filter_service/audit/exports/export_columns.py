@@ -25,7 +25,7 @@ class Column:
 
     name: str
     kind: ColumnType
-    told: str  # what it means, for people
+    meaning: str  # what it means, for people
 
 
 COLUMNS = (

@@ -40,7 +40,7 @@ class ExportFilter:
     batch: uuid.UUID | None = None
 
     @classmethod
-    def said(cls, **texts: str) -> Self:
+    def parse(cls, **texts: str) -> Self:
         """From what a person typed, empty texts meaning nothing; raises InvalidRequest."""
         given = {name: text.strip() for name, text in texts.items() if text.strip()}
         if unknown := set(given) - set(cls.__dataclass_fields__):
@@ -66,7 +66,7 @@ class ExportFilter:
             )
 
     @property
-    def told(self) -> dict[str, str]:
+    def details(self) -> dict[str, str]:
         """For the ledger: what was narrowed, and nothing else."""
         texts = {
             k: v.isoformat() if isinstance(v, datetime) else v for k, v in asdict(self).items()
@@ -76,23 +76,23 @@ class ExportFilter:
 
     def conditions(self, session: Session) -> list[ColumnElement[bool]]:
         """On items, batches and outcomes; raises for what this service has never known."""
-        found: list[ColumnElement[bool]] = []
+        conditions: list[ColumnElement[bool]] = []
         at = Batch.submitted_at if self.by is PeriodBasis.SUBMITTED else Item.judged_at
         if self.since is not None:
-            found.append(at >= self.since)
+            conditions.append(at >= self.since)
         if self.until is not None:
-            found.append(at < self.until)
+            conditions.append(at < self.until)
         if self.policy is not None:
-            found.append(Batch.policy_id.in_(_policies(session, self.policy)))
+            conditions.append(Batch.policy_id.in_(_policies(session, self.policy)))
         if self.class_name is not None:
-            found.append(Item.class_id.in_(_classes(session, self.class_name)))
+            conditions.append(Item.class_id.in_(_classes(session, self.class_name)))
         if self.decision is not None:
-            found.append(ReviewOutcome.decision == self.decision)
+            conditions.append(ReviewOutcome.decision == self.decision)
         if self.batch is not None and session.get(Batch, self.batch) is None:
             raise UnknownBatch(
                 f"There is no batch {self.batch}: take its id as submitting gave it."
             )
-        return found + self.walked()
+        return conditions + self.walked()
 
     def walked(self) -> list[ColumnElement[bool]]:
         """Of the conditions those that an index in the order of items answers by itself."""
@@ -142,11 +142,11 @@ def _policies(session: Session, policy: str) -> list[int]:
     named = StoredPolicy.name == policy
     exact = StoredPolicy.digest == policy if _DIGEST.fullmatch(policy) else None
     query = select(StoredPolicy.id).where(named if exact is None else or_(named, exact))
-    if not (found := list(session.scalars(query))):
+    if not (ids := list(session.scalars(query))):
         raise UnknownPolicy(
             f"No stored policy has the name or digest {policy[:80]!r}: nothing was judged by it."
         )
-    return found
+    return ids
 
 
 def _classes(session: Session, name: str) -> list[int]:

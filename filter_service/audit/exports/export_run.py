@@ -63,5 +63,5 @@ def begin(
     `seen` is a condition on items that leaves out what whoever asks may not see.
     """
     export = Export(sessions, Rows(sessions, wanted, seen), form, actor)
-    export.note("begun", {"filters": wanted.told})
+    export.note("begun", {"filters": wanted.details})
     return export

@@ -104,10 +104,10 @@ class Rows:
             self.reached = self.last
             return []
         query = _ROWS.where(Item.id > self.reached, Item.id <= upto, *self._conditions)
-        found = [list(row) for row in session.execute(query.order_by(Item.id))]
+        rows = [list(row) for row in session.execute(query.order_by(Item.id))]
         self.reached = upto
-        self._names.put_into(session, found)
-        return [tuple(row) for row in found]
+        self._names.put_into(session, rows)
+        return [tuple(row) for row in rows]
 
 
 def _newest(table: type[Appeal | StoredStatement], *columns: Any, by: Any) -> Any:  # noqa: ANN401

@@ -38,9 +38,9 @@ class Check:
         return self.table == self.ledger
 
 
-def checks(life: ItemHistory) -> list[Check]:
+def checks(history: ItemHistory) -> list[Check]:
     """Every comparison that can be made; what was erased cannot be compared any more."""
-    return [check for part in _PARTS for check in _readable(part(life))]
+    return [check for part in _PARTS for check in _readable(part(history))]
 
 
 def _readable(found: Iterator[Check]) -> Iterator[Check]:
@@ -51,143 +51,145 @@ def _readable(found: Iterator[Check]) -> Iterator[Check]:
         yield Check(_AROUND, "what entries say", "it cannot be read", "what was written")
 
 
-def _sealed(life: ItemHistory) -> Iterator[Check]:
+def _sealed(history: ItemHistory) -> Iterator[Check]:
     """Every entry says what it committed to, and stands where it was sealed."""
-    for entry in life.entries:
-        place = life.places[entry.id]
-        lawful = place.payload is not None or life.erased(entry)
+    for entry in history.entries:
+        place = history.places[entry.id]
+        lawful = place.payload is not None or history.erased(entry)
         wrong = place.broken or (None if lawful else "What it said is gone, and nothing erased it.")
         if wrong is not None:
             yield Check(_AROUND, "the entry itself", wrong, "as it was sealed", (entry.id,))
-    if all(place.broken is None for place in life.places.values()):
-        numbers = tuple(entry.id for entry in life.entries)
+    if all(place.broken is None for place in history.places.values()):
+        numbers = tuple(entry.id for entry in history.entries)
         yield Check(
             _AROUND, "every entry itself", "as it was written", "as it was written", numbers
         )
 
 
-def _verdict(life: ItemHistory) -> Iterator[Check]:
-    item = life.item
-    last = life.last(Event.JUDGED, Event.FAILED, Event.RETRIED)
+def _verdict(history: ItemHistory) -> Iterator[Check]:
+    item = history.item
+    last = history.last(Event.JUDGED, Event.FAILED, Event.RETRIED)
     if last is None or last.event == Event.RETRIED:
         yield _check(last, "verdict", item.verdict, None)
         return
-    said = _details(last)
-    if said is None:
+    details = _details(last)
+    if details is None:
         return
     if last.event == Event.FAILED:
         yield _check(last, "verdict", item.verdict, Verdict.UNDETERMINED)
-        yield _check(last, "reason", item.reason, said.get("reason"))
+        yield _check(last, "reason", item.reason, details.get("reason"))
         return
-    blocked = _blocked(life)
+    blocked = _blocked(history)
     if blocked is None:
-        yield _check(last, "verdict", item.verdict, said.get("verdict"))
+        yield _check(last, "verdict", item.verdict, details.get("verdict"))
         for name, held in (
-            ("class", life.judged.class_name),
+            ("class", history.judged.class_name),
             ("margin", item.margin),
             ("probability", item.probability),
         ):
-            yield _check(last, name, held, said.get(name))
+            yield _check(last, name, held, details.get(name))
     else:
         yield _check(blocked, "verdict, by a list", item.verdict, Verdict.FLAGGED)
-    policy, encoder = life.judged.policy, life.judged.encoder
-    yield _check(last, "the words of the policy", policy and policy.digest, said.get("policy"))
-    yield _check(last, "encoder", encoder and encoder.fingerprint, said.get("encoder"))
-    yield from _flags(life, last)
-    listed = life.last(Event.LIST_DECIDED)
+    policy, encoder = history.judged.policy, history.judged.encoder
+    yield _check(last, "the words of the policy", policy and policy.digest, details.get("policy"))
+    yield _check(last, "encoder", encoder and encoder.fingerprint, details.get("encoder"))
+    yield from _flags(history, last)
+    listed = history.last(Event.LIST_DECIDED)
     if listed is None or listed.details is not None:
-        told = listed and listed.details.get("entry")
-        yield _check(listed, "the list that decided", life.item.list_entry_id, told)
+        recorded = listed and listed.details.get("entry")
+        yield _check(listed, "the list that decided", history.item.list_entry_id, recorded)
 
 
-def _flags(life: ItemHistory, last: LedgerEntry) -> Iterator[Check]:
+def _flags(history: ItemHistory, last: LedgerEntry) -> Iterator[Check]:
     """What the table of scores flags, to a thousandth of a logit.
 
     An image has its scores once: another item of it may have been measured a rounding error apart,
     and of a class that is far from its threshold, by a fast look instead of an exact one.
     """
-    told: dict[str, float] = last.details.get("flags", {})
+    recorded: dict[str, float] = last.details.get("flags", {})
     held = {}
-    for one in life.judged.scores:
-        forbidden = life.judged.forbidden(one.class_name)
+    for one in history.judged.scores:
+        forbidden = history.judged.forbidden(one.class_name)
         over = forbidden and one.margin >= threshold_margin(forbidden)
-        if over or one.class_name in told:
-            near = math.isclose(one.margin, told.get(one.class_name, math.inf), abs_tol=NEAR)
-            held[one.class_name] = told[one.class_name] if near else one.margin
+        if over or one.class_name in recorded:
+            near = math.isclose(one.margin, recorded.get(one.class_name, math.inf), abs_tol=NEAR)
+            held[one.class_name] = recorded[one.class_name] if near else one.margin
     # Scores go with an image that is erased or locked away.
-    if life.judged.scores and "flags" in last.details:
-        yield _check(last, "what was flagged, and by how much", held, told)
+    if history.judged.scores and "flags" in last.details:
+        yield _check(last, "what was flagged, and by how much", held, recorded)
 
 
-def _blocked(life: ItemHistory) -> LedgerEntry | None:
+def _blocked(history: ItemHistory) -> LedgerEntry | None:
     """The list that flagged it whatever the model said."""
-    decided = life.last(Event.LIST_DECIDED)
-    said = _details(decided) or {}
-    judged = _details(life.last(Event.JUDGED)) or {}
-    forced = said.get("decision") == "confirmed" and judged.get("verdict") != Verdict.FLAGGED
-    other = said.get("decision") == "confirmed" and said.get("class") != judged.get("class")
+    decided = history.last(Event.LIST_DECIDED)
+    details = _details(decided) or {}
+    judged = _details(history.last(Event.JUDGED)) or {}
+    forced = details.get("decision") == "confirmed" and judged.get("verdict") != Verdict.FLAGGED
+    other = details.get("decision") == "confirmed" and details.get("class") != judged.get("class")
     return decided if forced or other else None
 
 
-def _image(life: ItemHistory) -> Iterator[Check]:
+def _image(history: ItemHistory) -> Iterator[Check]:
     """One image, from the submission to the verdict; its digest goes only when it is erased."""
-    if life.image is None:
+    if history.image is None:
         return
-    if life.image.digest is None:
-        erased = life.last(Event.ERASED)
+    if history.image.digest is None:
+        erased = history.last(Event.ERASED)
         what = "its bytes and their digest are gone"
         yield Check(
             RecordChapter.KEPT, what, "erased", "erased" if erased else None, _numbers(erased)
         )
         return
-    for entry in life.of(Event.SUBMITTED, Event.FETCHED, Event.JUDGED):
-        said = _details(entry)
-        if said is not None and said.get("digest") is not None:
+    for entry in history.of(Event.SUBMITTED, Event.FETCHED, Event.JUDGED):
+        details = _details(entry)
+        if details is not None and details.get("digest") is not None:
             chapter = (
                 RecordChapter.SCORED if entry.event == Event.JUDGED else RecordChapter.SUBMITTED
             )
-            yield Check(chapter, "the image", life.image.digest, said["digest"], (entry.id,))
+            yield Check(chapter, "the image", history.image.digest, details["digest"], (entry.id,))
 
 
-def _explanations(life: ItemHistory) -> Iterator[Check]:
+def _explanations(history: ItemHistory) -> Iterator[Check]:
     """The exact text of each has the digest that its entry holds."""
-    held = {e.class_name: e for e in life.judged.explanations}
-    told = {s["class"]: e for e in life.of(Event.EXPLAINED) if (s := _details(e)) is not None}
-    for name, entry in told.items():
-        kept: ExplanationSection | None = held.pop(name, None)
+    held = {e.class_name: e for e in history.judged.explanations}
+    recorded = {
+        s["class"]: e for e in history.of(Event.EXPLAINED) if (s := _details(e)) is not None
+    }
+    for name, entry in recorded.items():
+        section: ExplanationSection | None = held.pop(name, None)
         what = f"the explanation for {name}"
-        if kept is None and _forgotten(life, entry):
+        if section is None and _forgotten(history, entry):
             continue
-        said = entry.details.get("record")
-        digest = None if kept is None else digest_of(kept.text, said)
-        yield Check(RecordChapter.EXPLAINED, what, digest, said, (entry.id,))
-    if all(e.details is not None for e in life.of(Event.EXPLAINED)):
+        digest_recorded = entry.details.get("record")
+        digest = None if section is None else digest_of(section.text, digest_recorded)
+        yield Check(RecordChapter.EXPLAINED, what, digest, digest_recorded, (entry.id,))
+    if all(e.details is not None for e in history.of(Event.EXPLAINED)):
         for name in held:
             yield Check(
                 RecordChapter.EXPLAINED, f"the explanation for {name}", "there is one", None
             )
 
 
-def _forgotten(life: ItemHistory, entry: LedgerEntry) -> bool:
+def _forgotten(history: ItemHistory, entry: LedgerEntry) -> bool:
     """A later entry says that explanations were deleted."""
-    later = [e for e in life.of(*_FORGETTING) if e.id > entry.id]
+    later = [e for e in history.of(*_FORGETTING) if e.id > entry.id]
     expired = (e for e in later if e.event == Event.EXPIRED)
     return any(e.event != Event.EXPIRED for e in later) or any(
         "explanations" in (_details(e) or {}).get("parts", ()) for e in expired
     )
 
 
-def _reviews(life: ItemHistory) -> Iterator[Check]:
+def _reviews(history: ItemHistory) -> Iterator[Check]:
     """Each decision has its entry, and each entry its decision."""
     entries = {
-        event: {s.get("review"): e for e in life.of(event) if (s := _details(e)) is not None}
+        event: {s.get("review"): e for e in history.of(event) if (s := _details(e)) is not None}
         for event in (Event.DECIDED, Event.UNDONE, Event.SETTLED)
     }
-    for kept in life.people.reviews:
-        yield from _review(kept, life, entries)
-    known = {kept.review.id for kept in life.people.reviews}
-    for event, told in entries.items():
-        for review, entry in told.items():
+    for section in history.people.reviews:
+        yield from _review(section, history, entries)
+    known = {section.review.id for section in history.people.reviews}
+    for event, recorded in entries.items():
+        for review, entry in recorded.items():
             if review not in known:
                 yield Check(
                     RecordChapter.DECIDED, f"decision {review}", None, event.value, (entry.id,)
@@ -195,20 +197,20 @@ def _reviews(life: ItemHistory) -> Iterator[Check]:
 
 
 def _review(
-    kept: ReviewSection, life: ItemHistory, entries: dict[Event, dict[Any, LedgerEntry]]
+    section: ReviewSection, history: ItemHistory, entries: dict[Event, dict[Any, LedgerEntry]]
 ) -> Iterator[Check]:
-    review = kept.review
+    review = section.review
     decided = entries[Event.DECIDED].get(review.id)
     if decided is None:
-        if all(e.details is not None for e in life.of(Event.DECIDED)):
+        if all(e.details is not None for e in history.of(Event.DECIDED)):
             yield Check(RecordChapter.DECIDED, f"decision {review.id}", review.decision, None)
         return
-    said = decided.details
-    names = [name for name in SAID if name in said]  # older entries hold fewer
-    table = (f"person {kept.login}", *(getattr(review, name) for name in names))
-    told = (decided.actor, *(said[name] for name in names))
+    details = decided.details
+    names = [name for name in SAID if name in details]  # older entries hold fewer
+    table = (f"person {section.login}", *(getattr(review, name) for name in names))
+    recorded = (decided.actor, *(details[name] for name in names))
     what = f"decision {review.id}: who, {', '.join(names)}"
-    yield Check(RecordChapter.DECIDED, what, table, told, (decided.id,))
+    yield Check(RecordChapter.DECIDED, what, table, recorded, (decided.id,))
     undone = entries[Event.UNDONE].get(review.id)
     if undone is not None or review.undone_at is not None:
         both = (review.undone_at is not None, undone is not None)
@@ -222,50 +224,56 @@ def _review(
         )
 
 
-def _outcome(life: ItemHistory) -> Iterator[Check]:
+def _outcome(history: ItemHistory) -> Iterator[Check]:
     """How the review ended is what was decided last and for good, by a person or a list."""
     final = None
-    for entry in life.of(Event.SETTLED, Event.LIST_DECIDED):
-        if (said := _details(entry)) is None:
+    for entry in history.of(Event.SETTLED, Event.LIST_DECIDED):
+        if (details := _details(entry)) is None:
             return
-        if entry.event == Event.LIST_DECIDED or said.get("next") == FINAL:
+        if entry.event == Event.LIST_DECIDED or details.get("next") == FINAL:
             final = entry
-    outcome = life.people.outcome
+    outcome = history.people.outcome
     if final is not None or outcome is not None:
-        told = final and (final.details.get("decision"), final.details.get("review"))
+        recorded = final and (final.details.get("decision"), final.details.get("review"))
         held = outcome and (outcome.decision, outcome.review_id)
         yield Check(
-            RecordChapter.DECIDED, "how it ended, by which decision", held, told, _numbers(final)
+            RecordChapter.DECIDED,
+            "how it ended, by which decision",
+            held,
+            recorded,
+            _numbers(final),
         )
 
 
-def _appeals(life: ItemHistory) -> Iterator[Check]:
-    opened = {s.get("appeal"): e for e in life.of(Event.APPEALED) if (s := _details(e))}
-    closed = {s.get("appeal"): e for e in life.of(Event.APPEAL_CLOSED) if (s := _details(e))}
-    rows: dict[str, Appeal] = {str(a.id): a for a in life.people.appeals}
-    erased = any(e.details is None for e in life.of(Event.APPEALED, Event.APPEAL_CLOSED))
+def _appeals(history: ItemHistory) -> Iterator[Check]:
+    opened = {s.get("appeal"): e for e in history.of(Event.APPEALED) if (s := _details(e))}
+    closed = {s.get("appeal"): e for e in history.of(Event.APPEAL_CLOSED) if (s := _details(e))}
+    rows: dict[str, Appeal] = {str(a.id): a for a in history.people.appeals}
+    erased = any(e.details is None for e in history.of(Event.APPEALED, Event.APPEAL_CLOSED))
     known: set[Any] = {*opened, *closed, *(() if erased else rows)}
     for appeal in sorted(known):
         row, first, last = rows.get(appeal), opened.get(appeal), closed.get(appeal)
         what = f"appeal {str(appeal)[:8]}: by whom, and the flag stands"
-        told = (first and first.actor, last and last.details.get("upheld"))
+        recorded = (first and first.actor, last and last.details.get("upheld"))
         held = (row and row.opened_by, row and row.upheld)
-        yield Check(RecordChapter.APPEALED, what, held, told, _numbers(first, last))
+        yield Check(RecordChapter.APPEALED, what, held, recorded, _numbers(first, last))
 
 
-def _statements(life: ItemHistory) -> Iterator[Check]:
+def _statements(history: ItemHistory) -> Iterator[Check]:
     """What each statement of reasons says, and whether it stands."""
-    told = {s.get("puid"): e for e in life.of(Event.STATED) if (s := _details(e)) is not None}
-    ended = {s.get("puid"): e for e in life.of(Event.STATEMENT_WITHDRAWN) if (s := _details(e))}
-    rows = {str(s.statement.puid): s for s in life.people.statements}
-    erased = any(e.details is None for e in life.of(Event.STATED, Event.STATEMENT_WITHDRAWN))
-    for puid in sorted({*told, *ended, *(() if erased else rows)}):
-        entry, end, row = told.get(puid), ended.get(puid), rows.get(puid)
-        said = entry.details if entry else {}
+    recorded = {
+        s.get("puid"): e for e in history.of(Event.STATED) if (s := _details(e)) is not None
+    }
+    ended = {s.get("puid"): e for e in history.of(Event.STATEMENT_WITHDRAWN) if (s := _details(e))}
+    rows = {str(s.statement.puid): s for s in history.people.statements}
+    erased = any(e.details is None for e in history.of(Event.STATED, Event.STATEMENT_WITHDRAWN))
+    for puid in sorted({*recorded, *ended, *(() if erased else rows)}):
+        entry, end, row = recorded.get(puid), ended.get(puid), rows.get(puid)
+        details = entry.details if entry else {}
         what = f"statement of reasons {str(puid)[:8]}: document, notice, withdrawn"
-        ledger = entry and (said.get("document"), said.get("notice"), end is not None)
+        ledger = entry and (details.get("document"), details.get("notice"), end is not None)
         yield Check(
-            RecordChapter.STATED, what, row and _stated(row, said), ledger, _numbers(entry, end)
+            RecordChapter.STATED, what, row and _stated(row, details), ledger, _numbers(entry, end)
         )
 
 
@@ -275,19 +283,19 @@ def _stated(row: StatementSection, said: dict[str, Any]) -> tuple[str, str, bool
     return digest_of(row.text, said.get("document")), notice, withdrawn
 
 
-def _anew(life: ItemHistory) -> Iterator[Check]:
+def _anew(history: ItemHistory) -> Iterator[Check]:
     """Which item this one supersedes, and which ones supersede it."""
-    first = life.last(Event.SUBMITTED)
+    first = history.last(Event.SUBMITTED)
     if first is not None and first.details is not None:
-        what, told = "the item that it was judged anew for", first.details.get("supersedes")
-        yield Check(RecordChapter.JUDGED_ANEW, what, life.item.supersedes, told, (first.id,))
-    entries = life.of(Event.REEVALUATED)
+        what, recorded = "the item that it was judged anew for", first.details.get("supersedes")
+        yield Check(RecordChapter.JUDGED_ANEW, what, history.item.supersedes, recorded, (first.id,))
+    entries = history.of(Event.REEVALUATED)
     if all(e.details is not None for e in entries):
-        told = tuple(sorted((e.details.get("item") for e in entries), key=str))
-        held = tuple(sorted(life.keeping.later, key=str))
-        if told or held:
+        recorded = tuple(sorted((e.details.get("item") for e in entries), key=str))
+        held = tuple(sorted(history.keeping.later, key=str))
+        if recorded or held:
             what = "the items that it was judged anew as"
-            yield Check(RecordChapter.JUDGED_ANEW, what, held, told, _numbers(*entries))
+            yield Check(RecordChapter.JUDGED_ANEW, what, held, recorded, _numbers(*entries))
 
 
 _AROUND = RecordChapter.AROUND

@@ -164,10 +164,10 @@ def sentence(entry: LedgerEntry) -> str:
     except ValueError:  # of a release that came later
         return f"{_titled(entry.event)}, by {who(entry.actor)}."
     known = {name: v for name, v in said_in(entry).items() if v is not None and v != ""}
-    return told(written, {**known, "who": who(entry.actor)})
+    return fill_sentence(written, {**known, "who": who(entry.actor)})
 
 
-def told(written: str, known: Mapping[str, Any]) -> str:
+def fill_sentence(written: str, known: Mapping[str, Any]) -> str:
     """A sentence of the table with its details put in."""
 
     def if_known(part: re.Match[str]) -> str:
@@ -177,9 +177,9 @@ def told(written: str, known: Mapping[str, Any]) -> str:
         return _worded(name[1], known[name[1]]) if name[1] in known else _UNKNOWN
 
     # What is left out is decided first, and what is put in is never read as a pattern.
-    said = _NAME.sub(value, _LEFT_OUT.sub(if_known, written))
-    said = said[:-1] if said.endswith(("..", "?.", "!.", "….")) else said
-    return said[:1].upper() + said[1:]
+    sentence = _NAME.sub(value, _LEFT_OUT.sub(if_known, written))
+    sentence = sentence[:-1] if sentence.endswith(("..", "?.", "!.", "….")) else sentence
+    return sentence[:1].upper() + sentence[1:]
 
 
 def who(actor: str | None) -> str:
@@ -209,9 +209,9 @@ def _worded(name: str, value: object) -> str:
         return ", ".join(str(v) for v in value)
     if isinstance(value, float | int) and name in _FIGURES:
         return format(value, _FIGURES[name]).replace("-", "−")
-    if _DIGEST.fullmatch(said := str(value)):
-        return f"{said[:16]}…"  # the entry has it whole
-    return who(said) if name == "to" else said
+    if _DIGEST.fullmatch(text := str(value)):
+        return f"{text[:16]}…"  # the entry has it whole
+    return who(text) if name == "to" else text
 
 
 def _titled(event: str) -> str:

@@ -6,15 +6,15 @@ from filter_service.rendering.formats import percent, signed
 from filter_service.verdicts import Verdict, threshold_margin
 
 
-def headline(life: ItemHistory) -> str:
+def headline(history: ItemHistory) -> str:
     """The verdict, how the review ended, and what became of the last appeal."""
-    return " ".join(said for part in (_judged, _reviewed, _appealed) if (said := part(life)))
+    return " ".join(said for part in (_judged, _reviewed, _appealed) if (said := part(history)))
 
 
-def _judged(life: ItemHistory) -> str:
-    item, name = life.item, life.judged.class_name
+def _judged(history: ItemHistory) -> str:
+    item, name = history.item, history.judged.class_name
     if item.verdict is None:
-        return _unjudged(life)
+        return _unjudged(history)
     if item.verdict is Verdict.UNDETERMINED:
         return f"It could not be judged: {item.reason}."
     if item.verdict is Verdict.CLEAR:
@@ -26,7 +26,7 @@ def _judged(life: ItemHistory) -> str:
         return f"The model found it clear{nearest}."
     if name is None or item.margin is None or item.probability is None:
         return f"Flagged for {name or 'a class'} by a list."
-    forbidden = life.judged.forbidden(name)
+    forbidden = history.judged.forbidden(name)
     if forbidden is None:
         return f"Flagged for {name}: probability {percent(item.probability)}."
     over = item.margin - threshold_margin(forbidden)
@@ -36,14 +36,14 @@ def _judged(life: ItemHistory) -> str:
     )
 
 
-def _unjudged(life: ItemHistory) -> str:
-    if life.of(Event.ERASED):
+def _unjudged(history: ItemHistory) -> str:
+    if history.of(Event.ERASED):
         return "It was erased before it was judged."
-    return "It was taken back." if life.of(Event.CANCELLED) else "It waits to be judged."
+    return "It was taken back." if history.of(Event.CANCELLED) else "It waits to be judged."
 
 
-def _reviewed(life: ItemHistory) -> str:
-    people = life.people
+def _reviewed(history: ItemHistory) -> str:
+    people = history.people
     if people.waits is not None:
         return "It waits for a person."
     if people.outcome is None:
@@ -54,10 +54,10 @@ def _reviewed(life: ItemHistory) -> str:
     return f"{people.outcome.decision.capitalize()} by {by.login if by else 'somebody'}."
 
 
-def _appealed(life: ItemHistory) -> str:
-    if not life.people.appeals:
+def _appealed(history: ItemHistory) -> str:
+    if not history.people.appeals:
         return ""
-    last = life.people.appeals[-1]
+    last = history.people.appeals[-1]
     if last.closed_at is None:
         return "An appeal is open."
     return f"On appeal the flag {'stood' if last.upheld else 'did not stand'}."

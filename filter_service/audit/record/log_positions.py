@@ -72,25 +72,25 @@ def places_of(session: Session, entry_ids: Iterable[int]) -> dict[int, LogPositi
         .outerjoin(LedgerPayload, LedgerPayload.entry_id == LedgerRow.id)
         .where(LedgerRow.id.in_(wanted))
     )
-    found = {}
-    for row, actor, told, salt in session.execute(rows):
-        said = None if salt is None else Payload(actor, told, salt)
-        place = _place(row, said, proofs.get(row.id), signed)
-        found[row.id] = place if broken is None else replace(place, broken=broken)
-    return found
+    positions = {}
+    for row, actor, written, salt in session.execute(rows):
+        payload = None if salt is None else Payload(actor, written, salt)
+        place = _place(row, payload, proofs.get(row.id), signed)
+        positions[row.id] = place if broken is None else replace(place, broken=broken)
+    return positions
 
 
 def _place(
-    row: LedgerRow, said: Payload | None, inclusion: Inclusion | None, signed: Checkpoint | None
+    row: LedgerRow, payload: Payload | None, inclusion: Inclusion | None, signed: Checkpoint | None
 ) -> LogPosition:
     committed = bytes.fromhex(row.commitment)
     data = leaf(row.id, row.at, row.event, row.item_id, row.batch_id, committed)
     broken = None
-    if said is not None and not said.opens(row.commitment):
+    if payload is not None and not payload.opens(row.commitment):
         broken = "What it says is not what it committed to."
     elif inclusion is not None and signed is not None:
         broken = _misplaced(data, inclusion, signed)
-    return LogPosition(data, row.commitment, said, inclusion, broken)
+    return LogPosition(data, row.commitment, payload, inclusion, broken)
 
 
 def _misplaced(data: bytes, inclusion: Inclusion, signed: Checkpoint) -> str | None:

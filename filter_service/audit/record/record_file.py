@@ -31,7 +31,7 @@ _PROOFS = re.compile(
 
 
 def written_down(
-    storage: Storage, limits: Limits, life: ItemHistory, others: frozenset[str], style: str
+    storage: Storage, limits: Limits, history: ItemHistory, others: frozenset[str], style: str
 ) -> str:
     """One page of HTML that can be kept, printed, and checked where no network is.
 
@@ -42,11 +42,11 @@ def written_down(
         _templates()
         .get_template("record/file.html")
         .render(
-            r=Record(life),
-            pics=FilePictures(life, storage, limits, others),
+            r=Record(history),
+            pics=FilePictures(history, storage, limits, others),
             ref=lambda number: f"#entry-{number}",
             style=Markup(style),
-            proofs=Markup(_inside_script(proofs_of(life))),
+            proofs=Markup(_inside_script(proofs_of(history))),
         )
     )
 
@@ -56,9 +56,11 @@ def _templates() -> Environment:
     return environment(TEMPLATES)
 
 
-def shown_beside(session: Session, life: ItemHistory, seen: ColumnElement[bool]) -> frozenset[str]:
+def shown_beside(
+    session: Session, history: ItemHistory, seen: ColumnElement[bool]
+) -> frozenset[str]:
     """The other images that explanations name, as far as they came with an item that is seen."""
-    readable = (e.record for e in life.judged.explanations if e.record is not None)
+    readable = (e.record for e in history.judged.explanations if e.record is not None)
     named = {image.digest for record in readable for image in record.images}
     query = (
         select(StoredImage.digest)
@@ -69,13 +71,13 @@ def shown_beside(session: Session, life: ItemHistory, seen: ColumnElement[bool])
     return frozenset(digest for digest in session.scalars(query) if digest is not None)
 
 
-def proofs_of(life: ItemHistory) -> dict[str, Any]:
+def proofs_of(history: ItemHistory) -> dict[str, Any]:
     """The same document as `audit prove` makes, of the entries that the record tells."""
-    placed = [life.places[entry.id] for entry in life.entries]
+    placed = [history.places[entry.id] for entry in history.entries]
     return {
         "format": FORMAT,
-        "item": life.item.id,
-        "checkpoint": life.checkpoint and life.checkpoint.note,
+        "item": history.item.id,
+        "checkpoint": history.checkpoint and history.checkpoint.note,
         "entries": [_proven(place, place.inclusion) for place in placed if place.inclusion],
         "waiting": [place.document for place in placed if place.inclusion is None],
     }

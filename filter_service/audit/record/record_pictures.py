@@ -56,7 +56,7 @@ class PagePictures:
 class FilePictures:
     """For a file: every picture drawn into it."""
 
-    life: ItemHistory
+    history: ItemHistory
     storage: Storage
     limits: Limits
     others: frozenset[str]  # digests of other images that may be shown
@@ -89,20 +89,20 @@ class FilePictures:
 
     @property
     def _digest(self) -> str | None:
-        return self.life.image.digest if self.life.image else None
+        return self.history.image.digest if self.history.image else None
 
     @property
     def _preprocessing(self) -> dict[str, object]:
-        encoder = self.life.judged.encoder
+        encoder = self.history.judged.encoder
         assert encoder is not None, "something was explained"
         found: dict[str, object] = encoder.details["preprocessing"]
         return found
 
     def _view(self, name: str | None) -> View:
-        explained = ((e.class_name, e.record) for e in self.life.judged.explanations)
+        explained = ((e.class_name, e.record) for e in self.history.judged.explanations)
         views = {class_name: record.seen for class_name, record in explained if record}
-        views = {m.class_name: m.view for m in self.life.judged.scores} | views
-        return views.get(name or self.life.judged.class_name or "", View())
+        views = {m.class_name: m.view for m in self.history.judged.scores} | views
+        return views.get(name or self.history.judged.class_name or "", View())
 
     def _blurred(self, digest: str | None, view: View) -> str:
         known = self._points(digest, view)

@@ -53,11 +53,11 @@ class ScoreLine:
 class Record:
     """One item's record, ready to be drawn as a page or as a file."""
 
-    life: ItemHistory
+    history: ItemHistory
 
     @cached_property
     def checks(self) -> list[Check]:
-        return consistency.checks(self.life)
+        return consistency.checks(self.history)
 
     @property
     def broken(self) -> list[Check]:
@@ -73,7 +73,7 @@ class Record:
     def chapters(self) -> Mapping[RecordChapter, list[LedgerEntry]]:
         """The entries of each chapter, oldest first."""
         found = defaultdict(list)
-        for entry in self.life.entries:
+        for entry in self.history.entries:
             found[chapter_of(entry.event)].append(entry)
         return found
 
@@ -88,7 +88,7 @@ class Record:
 
     def sealed(self, number: int) -> bool:
         """The entry has its place in the tree."""
-        place = self.life.places.get(number)
+        place = self.history.places.get(number)
         return place is not None and place.inclusion is not None
 
     def worded(self, value: object) -> str:
@@ -105,12 +105,12 @@ class Record:
     @property
     def policy_text(self) -> str:
         """The whole document whose digest names the version."""
-        return self.json(self.life.judged.stored.document)
+        return self.json(self.history.judged.stored.document)
 
     @property
     def encoder_facts(self) -> list[tuple[str, str]]:
         """Library versions, precision, preprocessing, by name."""
-        encoder = self.life.judged.encoder
+        encoder = self.history.judged.encoder
         return (
             []
             if encoder is None
@@ -124,13 +124,13 @@ class Record:
     @property
     def seen(self) -> ShareSeen | None:
         """How much of the image the model looked at."""
-        item = self.life.item
+        item = self.history.item
         return ShareSeen.of(item.seen_pixels, item.seen_time)
 
     @property
     def picture_kept(self) -> bool:
         """Its bytes are still here."""
-        image = self.life.image
+        image = self.history.image
         return image is not None and image.digest is not None and image.bytes_gone_at is None
 
     @property
@@ -141,26 +141,26 @@ class Record:
     @cached_property
     def scores(self) -> list[ScoreLine]:
         """Every class of the policy, as far as it was measured."""
-        measured = {m.class_name: m for m in self.life.judged.scores}
-        policy = self.life.judged.policy
+        measured = {m.class_name: m for m in self.history.judged.scores}
+        policy = self.history.judged.policy
         classes = policy.classes if policy else ()
         return [_score(c, measured[c.name]) for c in classes if c.name in measured]
 
     @property
     def judged_for(self) -> list[ForbiddenClass]:
         """The classes whose words the record shows in full: flagged, or the nearest one."""
-        judged = self.life.judged
+        judged = self.history.judged
         flagged = {s.forbidden.name for s in self.scores if s.flagged}
         flagged |= {e.class_name for e in judged.explanations} | {judged.class_name or ""}
         return [c for c in (judged.policy.classes if judged.policy else ()) if c.name in flagged]
 
     def evidence(self, explained: ExplanationSection) -> ClassEvidence | None:
         """What an explanation says, as the item's page draws it; None where it cannot be read."""
-        forbidden = self.life.judged.forbidden(explained.class_name)
+        forbidden = self.history.judged.forbidden(explained.class_name)
         record = explained.record
         if forbidden is None or record is None:
             return None
-        return evidence(self.life.item.id, forbidden, record.margin, record)
+        return evidence(self.history.item.id, forbidden, record.margin, record)
 
     def explaining(self, explained: ExplanationSection) -> tuple[int, ...]:
         """The entry that holds an explanation's digest."""
@@ -169,43 +169,43 @@ class Record:
     def review_of(self, entry: LedgerEntry) -> ReviewSection | None:
         """The row of a decision, beside its entry."""
         number = said_in(entry).get("review") if entry.event == Event.DECIDED else None
-        return next((r for r in self.life.people.reviews if r.review.id == number), None)
+        return next((r for r in self.history.people.reviews if r.review.id == number), None)
 
     @property
     def reviews_without_entry(self) -> list[ReviewSection]:
         """Decisions whose entries were erased, or never written."""
-        told = [said_in(entry).get("review") for entry in self.life.of(Event.DECIDED)]
-        return [r for r in self.life.people.reviews if r.review.id not in told]
+        told = [said_in(entry).get("review") for entry in self.history.of(Event.DECIDED)]
+        return [r for r in self.history.people.reviews if r.review.id not in told]
 
     def appeal_of(self, entry: LedgerEntry) -> Appeal | None:
         number = said_in(entry).get("appeal")
-        return next((a for a in self.life.people.appeals if str(a.id) == number), None)
+        return next((a for a in self.history.people.appeals if str(a.id) == number), None)
 
     def stating(self, puid: object) -> tuple[int, ...]:
         return self._about(Event.STATED, "puid", str(puid))
 
     def causing(self, told: NotificationSection) -> tuple[int, ...]:
         """The entries of the transaction in which something was written for the platforms."""
-        return tuple(e.id for e in self.life.entries if e.at == told.at)
+        return tuple(e.id for e in self.history.entries if e.at == told.at)
 
     def numbers(self, *events: str) -> tuple[int, ...]:
-        return tuple(e.id for e in self.life.of(*(Event(name) for name in events)))
+        return tuple(e.id for e in self.history.of(*(Event(name) for name in events)))
 
     @property
     def title(self) -> str:
         """What it was decided for, in a word or two."""
-        return self.life.judged.class_name or f"item {self.life.item.id}"
+        return self.history.judged.class_name or f"item {self.history.item.id}"
 
     @property
     def headline(self) -> str:
         """What was decided, in a sentence."""
-        return headline(self.life)
+        return headline(self.history)
 
     @property
     def gone(self) -> str:
         """What of it was deleted; empty if nothing was."""
-        image = self.life.image
-        if self.life.last(Event.ERASED):
+        image = self.history.image
+        if self.history.last(Event.ERASED):
             return (
                 "Erased: the payloads are gone, the commitments intact. What is still shown "
                 "proves that something was decided here, and when, but not any more about whom."
@@ -215,7 +215,7 @@ class Record:
         return ""
 
     def _about(self, event: Event, name: str, value: object) -> tuple[int, ...]:
-        return tuple(e.id for e in self.life.of(event) if said_in(e).get(name) == value)
+        return tuple(e.id for e in self.history.of(event) if said_in(e).get(name) == value)
 
 
 def _said(value: object) -> str:

@@ -18,11 +18,15 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 def explanation_in(text: str) -> Explanation | None:
     """None where it cannot be read."""
     try:
-        found = Explanation.model_validate(json.loads(text))
-        drawable = found.map is None or found.map.grid.ndim == 2
-        named = all(_DIGEST.fullmatch(image.digest) for image in found.images)
-        _ = found.faithful, found.specific, found.fills  # what follows from numbers can be told
-        return found if drawable and named else None
+        explanation = Explanation.model_validate(json.loads(text))
+        drawable = explanation.map is None or explanation.map.grid.ndim == 2
+        named = all(_DIGEST.fullmatch(image.digest) for image in explanation.images)
+        _ = (
+            explanation.faithful,
+            explanation.specific,
+            explanation.fills,
+        )  # what follows from numbers can be told
+        return explanation if drawable and named else None
     except UNREADABLE:
         return None
 

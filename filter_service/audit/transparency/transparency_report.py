@@ -109,13 +109,13 @@ def report(
     """Everything about a period, as it stands now; rows for these classes only, None: all."""
     with sessions.begin() as session:
         counts = count(session, period)
-    found = _volume(counts) | _decisions(counts) | _errors(counts) | _appeals(counts)
-    found |= {f"{key}_seconds": _median(seconds) for key, seconds in counts.seconds.items()}
+    figures = _volume(counts) | _decisions(counts) | _errors(counts) | _appeals(counts)
+    figures |= {f"{key}_seconds": _median(seconds) for key, seconds in counts.seconds.items()}
     return TransparencyReport(
         period,
         datetime.now(UTC),
         tuple(
-            ReportSection(c.key, c.title, tuple(Figure.put(d, found[d.key]) for d in c.defined))
+            ReportSection(c.key, c.title, tuple(Figure.put(d, figures[d.key]) for d in c.defined))
             for c in CHAPTERS
         ),
         tuple(r for r in _by_class(counts.judged) if classes is None or r.name in classes),

@@ -66,7 +66,7 @@ def caption(encoder: "Encoder", tokenizer: Tokenizer, pixels: Tensor) -> Caption
         pool = model.visual.attn_pool
         with ActivationTape({pool.ln_k: lambda _, out: out}) as tape:
             latent, embeddings = model._encode_image(image)  # (1, d), (1, q, d)
-        seen = _pooled_from(pool, tape.kept()[pool.ln_k])[-embeddings.shape[1] :]  # (q, j)
+        seen = _pooled_from(pool, tape.activations()[pool.ln_k])[-embeddings.shape[1] :]  # (q, j)
         tokens = _write(model, tokenizer, latent, embeddings)  # without the end
         attention = _looked(model, tokens, latent, embeddings) @ seen  # (l, t, j)
     words = _words(tokenizer, tokens[1:])
@@ -131,10 +131,10 @@ def _looked(model: Model, tokens: Sequence[int], latent: Tensor, embeddings: Ten
         watched[block.ln_1_kv] = lambda _, out: out  # called for keys and for values, alike
     with ActivationTape(watched) as tape:
         _read(model, tokens, latent, embeddings)
-    kept = tape.kept()
-    return torch.stack([_attention(b.attn, kept[b.ln_1], kept[b.ln_1_kv][:1]) for b in blocks])[
-        :, :-1
-    ]
+    activations = tape.activations()
+    return torch.stack(
+        [_attention(b.attn, activations[b.ln_1], activations[b.ln_1_kv][:1]) for b in blocks]
+    )[:, :-1]
 
 
 def _pooled_from(pool: Any, tokens: Tensor) -> Tensor:  # noqa: ANN401  (open_clip's, untyped)

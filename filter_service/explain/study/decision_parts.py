@@ -125,15 +125,15 @@ class StudyCase:
         return MaskedAnswers.of(self.encoder, self.pixels, grid, self.masks)
 
 
-def direction_map(found: RelevanceMap, index: int, score: float) -> Map:
+def direction_map(relevance: RelevanceMap, index: int, score: float) -> Map:
     """One direction's map; what it leaves of the score is the remainder."""
-    total = float(found.grid[index].sum(dtype=np.float64))
+    total = float(relevance.grid[index].sum(dtype=np.float64))
     return Map(
-        method=found.method,
-        grid=found.grid[index].astype(np.float16),
+        method=relevance.method,
+        grid=relevance.grid[index].astype(np.float16),
         total=total,
         remainder=score - total,
-        high_norm=found.high_norm,
+        high_norm=relevance.high_norm,
     )
 
 
@@ -162,9 +162,9 @@ def _word_regions(case: StudyCase) -> WordRegions:
     scale = case.vectors.head.scale
     whole = (folded.full - folded.empty)[None]
     directions = scale * np.concatenate([folded.folded, whole])  # (n + 1, d)
-    (found,) = case.seen.maps([0], np.asarray(directions[None], dtype=np.float32), EXACT)
+    (relevance,) = case.seen.maps([0], np.asarray(directions[None], dtype=np.float32), EXACT)
     scores = (directions.astype(np.float64) @ case.z).tolist()
-    maps = [direction_map(found, i, value) for i, value in enumerate(scores)]
+    maps = [direction_map(relevance, i, value) for i, value in enumerate(scores)]
     return WordRegions(
         prompt=folded.prompt,
         words=tuple(
@@ -172,7 +172,7 @@ def _word_regions(case: StudyCase) -> WordRegions:
             for word, value, m in zip(folded.units, scores, maps, strict=False)
         ),
         whole=maps[-1],
-        gap=float(np.abs(found.grid[:-1].sum(axis=0) - found.grid[-1]).max()),
+        gap=float(np.abs(relevance.grid[:-1].sum(axis=0) - relevance.grid[-1]).max()),
     )
 
 

@@ -43,16 +43,16 @@ def audit(
     """
     case = StudyCase.of(encoder, vectors, class_name, image, memories, masks)
     maps = tuple(_drawn(case, name, method) for name, method in methods.items())
-    found: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
     refused: dict[str, str] = {}
     for name, part in PARTS.items() if whole else ():
         try:
-            found[name] = part(case)
+            parts[name] = part(case)
         except NotExplainable as error:
             refused[name] = str(error)
     if whole:
-        found["agreement"] = _agreement([m for m in maps if m.name.startswith("ig-")])
-        if found["agreement"] is None:
+        parts["agreement"] = _agreement([m for m in maps if m.name.startswith("ig-")])
+        if parts["agreement"] is None:
             refused["agreement"] = "Fewer than two maps of integrated gradients can be compared."
     forbidden, policy = case.forbidden, vectors.policy
     return Audit(
@@ -68,7 +68,7 @@ def audit(
         record=case.record,
         maps=maps,
         refused=refused,
-        **found,
+        **parts,
     )
 
 
@@ -88,10 +88,10 @@ def _drawn(case: StudyCase, name: str, method: Method) -> MethodMap:
         if isinstance(method, ByMasking):
             method = _Sharing(method.name, method.values, case.masks, case.answers)
         u = case.vectors.direction(case.z)  # (d,)
-        (found,) = method(case.encoder, case.pixels[None], u[None, None])
+        (relevance,) = method(case.encoder, case.pixels[None], u[None, None])
     except NotExplainable as error:
         return MethodMap(name=name, map=None, refusal=str(error))
-    return MethodMap(name=name, map=direction_map(found, 0, case.score.margin))
+    return MethodMap(name=name, map=direction_map(relevance, 0, case.score.margin))
 
 
 def _agreement(maps: Sequence[MethodMap]) -> Agreement | None:

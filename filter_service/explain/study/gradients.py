@@ -93,14 +93,14 @@ def rolled_out(encoder: "Encoder", pixels: Tensor, directions: Tensor) -> tuple[
     blocks = _blocks(encoder.model.visual)
     with torch.enable_grad(), ActivationTape(_watched(blocks), graph=True) as tape:
         z = encode_with_graph(encoder, pixels.clone().requires_grad_())  # (n, d)
-        kept = tape.kept()
-        written = [kept[block.attn] for block in blocks]
+        activations = tape.activations()
+        written = [activations[block.attn] for block in blocks]
         gradients = [
             torch.autograd.grad((z * u).sum(), written, retain_graph=True)
             for u in directions.unbind(dim=1)
         ]
     with torch.no_grad():
-        layers = [_Layer.of(block.attn, kept[block.ln_1]) for block in blocks]
+        layers = [_Layer.of(block.attn, activations[block.ln_1]) for block in blocks]
         return torch.stack([_rolled(layers, g) for g in gradients], dim=1), z.detach()
 
 
@@ -116,17 +116,19 @@ def layer_by_layer(encoder: "Encoder", pixels: Tensor, directions: Tensor) -> tu
     watched = _watched(blocks) | {block: lambda _, out: out[:, 0] for block in blocks}  # (n, e)
     with torch.enable_grad(), ActivationTape(watched, graph=True) as tape:
         z = encode_with_graph(encoder, pixels.clone().requires_grad_())  # (n, d)
-        kept = tape.kept()
+        activations = tape.activations()
         answers = [
-            F.normalize(tower.ln_post(kept[block]) @ tower.proj, dim=-1) for block in blocks
+            F.normalize(tower.ln_post(activations[block]) @ tower.proj, dim=-1) for block in blocks
         ]  # (n, d) each
         columns = []
         for u in directions.unbind(dim=1):
             total = torch.zeros((), device=z.device)
             for block, answer in zip(blocks, answers, strict=True):
                 score = (answer * u).sum()
-                (g,) = torch.autograd.grad(score, kept[block.attn], retain_graph=True)  # (n, i, e)
-                tokens = kept[block.ln_1].detach()
+                (g,) = torch.autograd.grad(
+                    score, activations[block.attn], retain_graph=True
+                )  # (n, i, e)
+                tokens = activations[block.ln_1].detach()
                 slope = _values(block.attn, tokens, g[:, 0].detach())  # (n, h, j)
                 total = total + slope.clamp(min=0).mean(dim=1) / len(blocks)
             columns.append(total)  # (n, j)

@@ -101,11 +101,11 @@ def difference(
             break
         chosen.append(int(np.nanargmin(np.abs(1 - shares))))
         share = float(shares[chosen[-1]])
-    found = _shares(gap, [bank[i] for i in chosen], vectors[chosen])
+    weighted = _shares(gap, [bank[i] for i in chosen], vectors[chosen])
     return PhraseDifference(
-        phrases=found,
+        phrases=weighted,
         margin_difference=whole,
-        remainder=whole - sum(s.contribution for s in found),
+        remainder=whole - sum(s.contribution for s in weighted),
         share=share,
         short=None if _enough(share) else _short(share, len(chosen)),
     )
@@ -120,7 +120,7 @@ def _bank(question: Question, gap: _Gap, memories: list[Memory]) -> list[Phrase]
     """Phrases that lie along the difference or against it, whatever their logit."""
     length = max(float(np.linalg.norm(gap.delta)), 1e-12)
     ends = [np.asarray(sign * gap.delta / length, dtype=np.float32) for sign in (1.0, -1.0)]
-    found = {
+    by_text = {
         phrase.text: phrase
         for memory in memories
         for end in ends
@@ -128,7 +128,7 @@ def _bank(question: Question, gap: _Gap, memories: list[Memory]) -> list[Phrase]
             question.z, near=end, side=Verdict.FLAGGED, level=-math.inf, limit=ASKED
         )
     }
-    return list(found.values())
+    return list(by_text.values())
 
 
 def _centred(bank: list[Phrase]) -> _Vectors:

@@ -94,18 +94,18 @@ def edits(
         if changed not in ARTICLES and word not in prompt
     ]
     ones = _try(question, carrying, single, encode_texts)
-    found = [t for t in ones if question.beyond(t.margin)]
+    flipping = [t for t in ones if question.beyond(t.margin)]
     tried = ones
-    if len(found) < KEPT:
+    if len(flipping) < KEPT:
         twos = _try(question, carrying, _pairs(question, ones), encode_texts)
-        found += [t for t in twos if question.beyond(t.margin)]
+        flipping += [t for t in twos if question.beyond(t.margin)]
         tried = ones + twos
     start = question.vectors.prompts[carrying]  # (d,)
-    found.sort(key=lambda t: (len(t.changes), degrees(start, t.vector)))
+    flipping.sort(key=lambda t: (len(t.changes), degrees(start, t.vector)))
     return PromptEdits(
-        edits=tuple(_edit(question, carrying, t) for t in found[:KEPT]),
+        edits=tuple(_edit(question, carrying, t) for t in flipping[:KEPT]),
         tried=len(tried),
-        none=None if found else _none(question, carrying, tried),
+        none=None if flipping else _none(question, carrying, tried),
     )
 
 
@@ -144,14 +144,14 @@ def _text(words: Sequence[str], changes: Changes) -> str:
     edited = list(words)
     for place, word in changes:
         edited[place] = word
-    kept = [(place, word) for place, word in enumerate(edited) if word]
-    if ARTICLES.issuperset(word for _, word in kept):
+    remaining = [(place, word) for place, word in enumerate(edited) if word]
+    if ARTICLES.issuperset(word for _, word in remaining):
         return ""
     touched = {place for place, _ in changes}
-    for i, ((place, word), (_, following)) in enumerate(itertools.pairwise(kept)):
+    for i, ((place, word), (_, following)) in enumerate(itertools.pairwise(remaining)):
         if word in ("a", "an") and place not in touched and place + 1 in touched:
-            kept[i] = (place, "an" if following[0].lower() in "aeiou" else "a")
-    return " ".join(word for _, word in kept)
+            remaining[i] = (place, "an" if following[0].lower() in "aeiou" else "a")
+    return " ".join(word for _, word in remaining)
 
 
 def _edit(question: Question, carrying: int, tried: _Tried) -> PromptEdit:

@@ -36,7 +36,7 @@ def wanted(
     batch: Narrowed = "",
 ) -> ExportFilter:
     """What the form narrows; raises InvalidRequest."""
-    return ExportFilter.said(
+    return ExportFilter.parse(
         since=since,
         until=until,
         by=by,

@@ -81,7 +81,7 @@ def item(
         ahead=ahead(sessions, person, queue) if mine and not soon else [],
         colleagues=colleagues(sessions, person) if mine else [],
         precedents=_precedents(service, file),
-        told=decisions.told(sessions, person, item_id),
+        told=decisions.visible_decisions(sessions, person, item_id),
         history=_history(service, caller, file),
         reasons=REASONS,
         lease=service.settings.review_lease_seconds,

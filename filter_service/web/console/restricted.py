@@ -35,7 +35,7 @@ def show_all(
     if after:
         (before,) = key_of(after, int)
     theirs = caller.person.classes if caller.person else None
-    found = restricted.kept(here.sessions, before, ROWS + 1, theirs)
+    found = restricted.restricted_items(here.sessions, before, ROWS + 1, theirs)
     following = cursor(found[ROWS - 1].item.id) if len(found) > ROWS else None
     return render(request, "restricted.html", found=found[:ROWS], next=following)
 

@@ -97,7 +97,7 @@ class Tracing:
         with ActivationTape({module: lambda _, out: out for module in entering}) as tape:
             z = encoder.encode(pixels)  # (2, d)
         margins: list[float] = vectors.margins(z).tolist()
-        stream = torch.stack(list(tape.kept().values()), dim=1)  # (2, layers, j, e)
+        stream = torch.stack(list(tape.activations().values()), dim=1)  # (2, layers, j, e)
         return cls(encoder, vectors, pixels, (margins[0], margins[1]), stream)
 
     def restored(self, patches: Sequence[Patch]) -> list[float]:

@@ -48,7 +48,7 @@ def contributions(encoder: "Encoder", vectors: ClassVectors, pixels: Tensor) -> 
     """
     seen = Pass.of(encoder, vectors, pixels)
     layers = range(len(seen.sites))
-    found = Contributions(
+    result = Contributions(
         heads=tuple(_heads(site, seen.gradient) for site in seen.sites),
         mlps=tuple(float(seen.hidden[n].double() @ seen.worth(n)) for n in layers),
         biases=tuple(
@@ -59,8 +59,8 @@ def contributions(encoder: "Encoder", vectors: ClassVectors, pixels: Tensor) -> 
         constant=seen.margin - seen.score,
         margin=seen.margin,
     )
-    check("sum of all contributions", found.total, seen.margin)
-    return found
+    check("sum of all contributions", result.total, seen.margin)
+    return result
 
 
 def _heads(site: AttentionSite, gradient: Tensor) -> tuple[float, ...]:

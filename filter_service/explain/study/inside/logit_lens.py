@@ -37,7 +37,7 @@ def lens(encoder: "Encoder", vectors: ClassVectors, pixels: Tensor) -> Lens:
     keep: Keep = lambda _, out: out[:, 0]  # noqa: E731  (one function for all modules)
     with ActivationTape(dict.fromkeys(states(tower), keep)) as tape:
         z = encoder.encode(pixels[None])  # (1, d)
-    stream = torch.cat(list(tape.kept().values()))  # (1 + layers, e)
+    stream = torch.cat(list(tape.activations().values()))  # (1 + layers, e)
     with torch.no_grad():
         embeddings = F.normalize(tower.ln_post(stream) @ tower.proj, dim=-1)  # (1 + layers, d)
     margins = vectors.margins(embeddings.cpu().numpy()).tolist()

@@ -109,7 +109,7 @@ def _means(
     with ActivationTape(dict.fromkeys(modules, keep)) as tape:
         for part in references.split(CHUNK):
             encoder.encode(part)
-    return [units.mean(dim=0) for units in tape.kept().values()]
+    return [units.mean(dim=0) for units in tape.activations().values()]
 
 
 def _ablated(

@@ -52,18 +52,18 @@ class Pass:
             watched[module] = lambda _, out: torch.stack([out[:, 0], out.mean(dim=1)], dim=1)
         with ActivationTape(watched) as tape:
             z = encoder.encode(pixels[None])[0]  # (d,)
-        kept = tape.kept()
-        reading = reader.read(tower, kept)
+        activations = tape.activations()
+        reading = reader.read(tower, activations)
         direction = vectors.direction(z)  # (d,)
         score = float(direction.astype("float64") @ z)
         gradient, end = _affine(tower, reading, torch.from_numpy(direction), score)
-        units = [kept[module][0] for module in hidden(tower)]  # (2, m) each
+        units = [activations[module][0] for module in hidden(tower)]  # (2, m) each
         return cls(
             tower=tower,
             margin=float(vectors.margins(z[None])[0]),
             score=score,
             sites=[site for site in reading.sites if isinstance(site, AttentionSite)],
-            start=kept[tower.ln_pre][0],
+            start=activations[tower.ln_pre][0],
             hidden=[u[0] for u in units],
             hidden_mean=[u[1] for u in units],
             gradient=gradient,

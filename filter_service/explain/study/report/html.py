@@ -104,10 +104,10 @@ class _View:
     @property
     def regions(self) -> list[CaptionedPicture]:
         """The region that is necessary and the one that is enough, each outlined."""
-        found, enough = self.audit.record.map, self.audit.sufficient
-        if found is None:
+        relevance_map, enough = self.audit.record.map, self.audit.sufficient
+        if relevance_map is None:
             return []
-        blank = found.model_copy(update={"grid": np.zeros_like(found.grid)})
+        blank = relevance_map.model_copy(update={"grid": np.zeros_like(relevance_map.grid)})
         named = [("necessary", self.audit.region)]
         if enough is not None and enough.flips:
             named.append(("enough", enough))
@@ -155,12 +155,12 @@ class _View:
         return self.audit.record.margin
 
     def _neighbour(self, image: CounterfactualImage) -> CaptionedPicture:
-        found = self.pictures.get(image.digest)
+        picture = self.pictures.get(image.digest)
         lines = [f"margin {signed(image.margin)}"]
         if image.decision:
             lines.append(f"a moderator said: {image.decision}")
         return CaptionedPicture(
-            data_uri(_fitted(found, MIDDLE)) if found else "",
+            data_uri(_fitted(picture, MIDDLE)) if picture else "",
             f"{number(image.degrees, 1)}° away",
             (*lines, image.digest[:12]),
             veiled=not self.audit.flagged,  # then the other answer is "flagged"
@@ -168,21 +168,21 @@ class _View:
 
     def _over(
         self,
-        found: Map,
+        relevance_map: Map,
         title: str,
         side: int,
         score: float,
         region: FlipRegion | None = None,
         unit: str = "logits",
     ) -> CaptionedPicture:
-        times = _times(found, full_colour(found, score))
+        times = _times(relevance_map, full_colour(relevance_map, score))
         lines = (
-            f"full colour at {number(times * full_colour(found, score), 2)} {unit}",
-            f"sum {signed(found.total)}",
-            f"remainder {signed(found.remainder)}",
+            f"full colour at {number(times * full_colour(relevance_map, score), 2)} {unit}",
+            f"sum {signed(relevance_map.total)}",
+            f"remainder {signed(relevance_map.remainder)}",
         )
-        grid = (found.grid.astype(np.float32) / times).astype(np.float16)
-        drawn = self._drawn(found.model_copy(update={"grid": grid}), side, score, region)
+        grid = (relevance_map.grid.astype(np.float32) / times).astype(np.float16)
+        drawn = self._drawn(relevance_map.model_copy(update={"grid": grid}), side, score, region)
         return CaptionedPicture(data_uri(drawn), title, lines, self.audit.flagged)
 
     def _drawn(self, found: Map, side: int, score: float, region: FlipRegion | None) -> Picture:

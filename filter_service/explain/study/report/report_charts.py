@@ -75,17 +75,17 @@ def probability(value: float, threshold: float) -> Markup:
     )
 
 
-def heads(found: Contributions) -> Markup:
+def heads(contributions: Contributions) -> Markup:
     """What every head and MLP added: a row for each layer."""
-    count = len(found.heads[0])
-    full = max(abs(v) for row in (*found.heads, found.mlps) for v in row) or 1.0
+    count = len(contributions.heads[0])
+    full = max(abs(v) for row in (*contributions.heads, contributions.mlps) for v in row) or 1.0
     wide, high = (52, 27) if count <= WIDE_TABLE else (26, 20)
     columns = [*(f"head {h}" for h in range(count)), "MLP"]
     parts = [
         _text(64 + wide * (i + 0.5) + 10 * (i == count), 12, name.removeprefix("head "), "middle")
         for i, name in enumerate(columns)
     ]
-    for layer, (row, mlp) in enumerate(zip(found.heads, found.mlps, strict=True)):
+    for layer, (row, mlp) in enumerate(zip(contributions.heads, contributions.mlps, strict=True)):
         y = 20 + high * layer
         parts.append(_text(56, y + high * 0.68, f"layer {layer}", "end"))
         for i, value in enumerate((*row, mlp)):
@@ -101,49 +101,56 @@ def heads(found: Contributions) -> Markup:
                 middle = x + (wide - 2) / 2
                 shade = ink(value, full)
                 parts.append(_text(middle, y + high * 0.64, signed(value), "middle", shade))
-    return _svg(64 + wide * (count + 1) + 14, 24 + high * len(found.heads), parts, "chart heads")
-
-
-def lens(found: Lens, threshold: float) -> Markup:
-    """The margin after every layer, with the threshold as a line."""
-    names = ["start", *(str(i) for i in range(len(found.margins) - 1))]
-    return _curve(found.margins, names, threshold, "threshold")
-
-
-def restored(found: Trace) -> Markup:
-    """The margin once all changed places are patched at one layer."""
-    margins = [found.corrupted + value for value in found.together]
-    names = [str(i) for i in range(len(margins))]
-    return _curve(margins, names, found.clean, "whole image")
-
-
-def trace_grids(found: Trace) -> list[tuple[str, str, float]]:
-    """For each layer: a tiny picture of its places, its name, and what its class token restores."""
-    full = max(abs(v) for row in found.places for v in row) or 1.0
-    return [
-        (_grid_uri(np.reshape(row, found.grid) / full), f"layer {layer}", token)
-        for layer, (row, token) in enumerate(zip(found.places, found.class_token, strict=True))
-    ]
-
-
-def trace_full(found: Trace) -> float:
-    """Logits at the full colour of those pictures."""
-    return max(abs(v) for row in found.places for v in row)
-
-
-def lowest(found: Agreement) -> float:
-    """The least that two baselines agree."""
-    return min(
-        value for i, row in enumerate(found.correlations) for j, value in enumerate(row) if i != j
+    return _svg(
+        64 + wide * (count + 1) + 14, 24 + high * len(contributions.heads), parts, "chart heads"
     )
 
 
-def pairs(found: Sequence[Pair], grid: tuple[int, int], size: tuple[int, int], box: Box) -> Markup:
+def lens(logit_lens: Lens, threshold: float) -> Markup:
+    """The margin after every layer, with the threshold as a line."""
+    names = ["start", *(str(i) for i in range(len(logit_lens.margins) - 1))]
+    return _curve(logit_lens.margins, names, threshold, "threshold")
+
+
+def restored(trace: Trace) -> Markup:
+    """The margin once all changed places are patched at one layer."""
+    margins = [trace.corrupted + value for value in trace.together]
+    names = [str(i) for i in range(len(margins))]
+    return _curve(margins, names, trace.clean, "whole image")
+
+
+def trace_grids(trace: Trace) -> list[tuple[str, str, float]]:
+    """For each layer: a tiny picture of its places, its name, and what its class token restores."""
+    full = max(abs(v) for row in trace.places for v in row) or 1.0
+    return [
+        (_grid_uri(np.reshape(row, trace.grid) / full), f"layer {layer}", token)
+        for layer, (row, token) in enumerate(zip(trace.places, trace.class_token, strict=True))
+    ]
+
+
+def trace_full(trace: Trace) -> float:
+    """Logits at the full colour of those pictures."""
+    return max(abs(v) for row in trace.places for v in row)
+
+
+def lowest(agreement: Agreement) -> float:
+    """The least that two baselines agree."""
+    return min(
+        value
+        for i, row in enumerate(agreement.correlations)
+        for j, value in enumerate(row)
+        if i != j
+    )
+
+
+def pairs(
+    strongest: Sequence[Pair], grid: tuple[int, int], size: tuple[int, int], box: Box
+) -> Markup:
     """A line between the places of each pair, to be laid over a picture of this size.
 
     The grid lies in the box, in the picture's pixels.
     """
-    full = max(abs(p.effect) for p in found) or 1.0
+    full = max(abs(p.effect) for p in strongest) or 1.0
 
     def middle(place: int) -> tuple[float, float]:
         y, x = divmod(place, grid[1])
@@ -153,7 +160,7 @@ def pairs(found: Sequence[Pair], grid: tuple[int, int], size: tuple[int, int], b
         )
 
     parts = []
-    for pair in reversed(found):  # the strongest on top
+    for pair in reversed(strongest):  # the strongest on top
         (x1, y1), (x2, y2) = middle(pair.first), middle(pair.second)
         width = 2 + 6 * abs(pair.effect) / full
         for stroke, wide in (

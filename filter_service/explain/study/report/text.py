@@ -57,19 +57,19 @@ def _maps(audit: Audit, console: Console) -> None:
     ]
     if audit.maps:
         _table(console, ("map", "", "sum", "remainder", "strongest place"), rows)
-    said = []
+    lines = []
     if audit.agreement is not None:
-        said.append(
+        lines.append(
             "baselines of integrated gradients agree with a rank correlation of "
             f"{number(lowest(audit.agreement), 2)} or more"
         )
-    if (found := audit.additivity) is not None:
-        said.append(
-            f"R² on held-out masks: places alone {number(found.r_squared, 2)}, with pairs "
-            f"{number(found.with_pairs, 2)}"
-            + ("" if found.additive else ": not explainable additively")
+    if (additivity := audit.additivity) is not None:
+        lines.append(
+            f"R² on held-out masks: places alone {number(additivity.r_squared, 2)}, with pairs "
+            f"{number(additivity.with_pairs, 2)}"
+            + ("" if additivity.additive else ": not explainable additively")
         )
-    _part(console, "", said)
+    _part(console, "", lines)
 
 
 def _words(audit: Audit, console: Console) -> None:
@@ -107,10 +107,12 @@ def _otherwise(audit: Audit) -> Iterable[str]:
         )
     for text in r.texts:
         yield f"“{text.text}” for “{text.replaces}”: margin {signed(text.margin)}"
-    found = audit.rewordings
-    for edit in found.edits if found is not None else ():
+    rewordings = audit.rewordings
+    for edit in rewordings.edits if rewordings is not None else ():
         yield f"“{edit.text}” for “{edit.replaces}”: margin {signed(edit.margin)}"
-    yield from filter(None, (r.no_images, r.no_texts, found.none if found is not None else None))
+    yield from filter(
+        None, (r.no_images, r.no_texts, rewordings.none if rewordings is not None else None)
+    )
     if audit.difference is not None and audit.difference.phrases:
         named = (f"{p.text} {signed(p.contribution)}" for p in audit.difference.phrases)
         yield f"in phrases, from the nearest image to this one: {', '.join(named)}"
@@ -142,8 +144,10 @@ def _proof(audit: Audit) -> Iterable[str]:
         yield audit.record.no_map or "there is no map, so there is nothing to test"
         return
     random = ", ".join(signed(d) for d in proof.random_drops)
-    said = f"without the marked tenth the margin loses {signed(proof.top_drop)}, without random "
-    yield f"{said}tenths {random}"
+    beginning = (
+        f"without the marked tenth the margin loses {signed(proof.top_drop)}, without random "
+    )
+    yield f"{beginning}tenths {random}"
     if audit.flagged:
         yield proven_claims.tested(audit.record)
 
