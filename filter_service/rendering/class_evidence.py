@@ -12,7 +12,6 @@ from filter_service.verdicts import probability, proven_claims, threshold_margin
 from filter_service.verdicts.explanation import Explanation, PromptWords
 
 STEPS = (0.3, 1.0, 2.0, 4.0, 8.0)  # logits at which a word takes the next colour, on every page
-MATTERS = 0.2  # logits: of words that say less, nobody asks for the sign
 TICKS = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 REACH = 9.0  # logits: the scale ends here on both sides
 ROOM = 2.5  # percent that are left free at both ends
@@ -142,7 +141,7 @@ class ClassEvidence:
                 word.word,
                 word.shapley,
                 _colour(word.shapley),
-                word.doubtful and abs(word.shapley) >= MATTERS,
+                word.unsure,
                 regions if self.faithful and word.grid is not None else None,
             )
 

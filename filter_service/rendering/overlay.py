@@ -41,6 +41,13 @@ def seen(width: int, height: int, preprocessing: Mapping[str, Any], part: Box | 
     return Box(x + inner.left, y + inner.top, x + inner.right, y + inner.bottom)
 
 
+def fit(picture: Image.Image, longest: int) -> Image.Image:
+    """A picture with a longer side of so many pixels; small ones are enlarged."""
+    scale = longest / max(picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+
+
 def overlay(
     picture: Image.Image,
     relevance_map: Map,

@@ -16,6 +16,7 @@ from filter_service.rendering.overlay import (
     PALE,
     PAPER,
     Colour,
+    fit,
     full_colour,
     overlay,
     tinted,
@@ -25,7 +26,6 @@ from filter_service.verdicts.explanation import Explanation, Word
 
 PANEL, GAP, LINE = 360, 24, 24  # pixels of a card
 MOST_WORDS = 8  # on a card
-MATTERS = 0.2  # logits: of words that say less, nobody asks for the sign
 LETTERS = {"“", "”", "…", "°"}  # of Pillow's own font, besides ASCII
 Point = tuple[float, float]
 
@@ -48,7 +48,7 @@ def card(
     draw = ImageDraw.Draw(sheet)
     _write(draw, (first, 46), _broken(record.class_name, 28, PANEL)[0], 28, anchor="ls")
     _scale(draw, record, (second, 38), wide)
-    _panel(sheet, (first, top), "submitted", _fitted(picture))
+    _panel(sheet, (first, top), "submitted", fit(picture, PANEL))
     _panel(sheet, (second, top), "evidence", _evidence(picture, record, preprocessing))
     _panel(sheet, (third, top), *_nearest(record, neighbour))
     if record.map is not None and record.faithful:
@@ -80,7 +80,7 @@ def _evidence(
         return record.no_map or "There is no map."
     if not record.faithful:
         return f"{proven_claims.NO_BETTER} So the map is not shown."
-    fitted = _fitted(picture)
+    fitted = fit(picture, PANEL)
     return overlay(fitted, record.map, record.margin, preprocessing, record.region, record.part)
 
 
@@ -89,14 +89,7 @@ def _nearest(record: Explanation, neighbour: Image.Image | None) -> tuple[str, I
     if not record.images:
         return title, record.no_images or "None was looked for."
     title = f"{title}, {record.images[0].degrees:.0f}° away"
-    return title, _fitted(neighbour) if neighbour else "Its picture is not at hand."
-
-
-def _fitted(picture: Image.Image) -> Image.Image:
-    """As large as a panel allows."""
-    scale = PANEL / max(picture.size)
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    return title, fit(neighbour, PANEL) if neighbour else "Its picture is not at hand."
 
 
 def _scale(draw: ImageDraw.ImageDraw, record: Explanation, at: Point, wide: int) -> None:
@@ -136,7 +129,7 @@ def _bars(draw: ImageDraw.ImageDraw, words: Sequence[Word], at: Point) -> None:
         ends = sorted((zero, zero + most * word.shapley / largest))
         colour = EVIDENCE if word.shapley > 0 else AGAINST
         draw.rectangle((ends[0], y - 5, ends[1], y + 5), colour)
-        mark = " ?" if _unsure(word) else ""
+        mark = " ?" if word.unsure else ""
         _write(draw, (left + 345, y), _signed(word.shapley), 15, anchor="rm")
         _write(draw, (left + 345, y), mark, 15, PALE, "lm")
     draw.line((zero, top, zero, top + LINE * len(words)), PALE)
@@ -159,7 +152,7 @@ def _sentences(record: Explanation) -> list[str]:
         )
     if record.boundary_degrees is not None:
         sentences.append(f"The boundary of the class is {record.boundary_degrees:.1f}° away.")
-    if record.words and any(map(_unsure, record.words[0].words)):
+    if record.words and any(word.unsure for word in record.words[0].words):
         sentences.append(
             "?: whether this word speaks for the class depends on how it is taken away."
         )
@@ -170,10 +163,6 @@ def _sentences(record: Explanation) -> list[str]:
         f"Encoder {by.encoder} {by.fingerprint[:8]}, policy {by.policy} {by.policy_digest[:8]}."
     )
     return sentences
-
-
-def _unsure(word: Word) -> bool:
-    return word.doubtful and abs(word.shapley) >= MATTERS
 
 
 def _signed(logits: float) -> str:

@@ -29,6 +29,7 @@ Grid = Annotated[
 ]
 
 
+MATTERS = 0.2  # logits: of words that say less, nobody asks for the sign
 MEAN_COLOUR, BLUR = "mean colour", "blur"  # what is put in the place of a region
 
 
@@ -60,6 +61,11 @@ class Word(_Frozen):
     def doubtful(self) -> bool:
         """The two ways of removing the word disagree on its sign."""
         return self.shapley * self.substituted < 0
+
+    @property
+    def unsure(self) -> bool:
+        """Doubtful, and says enough that somebody asks for its sign."""
+        return self.doubtful and abs(self.shapley) >= MATTERS
 
 
 class PromptWords(_Frozen):

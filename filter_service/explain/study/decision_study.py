@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import rankdata
 from torch import Tensor
 
 from filter_service.errors import NotExplainable
@@ -98,16 +99,10 @@ def _agreement(maps: Sequence[MethodMap]) -> Agreement | None:
     drawn = [(m.name, m.map.grid.ravel()) for m in maps if m.map is not None]
     if len(drawn) < 2:
         return None
-    ranks = np.stack([_ranks(grid) for _, grid in drawn])  # (maps, places)
+    ranks = rankdata([grid for _, grid in drawn], axis=1)  # (maps, places)
     with np.errstate(invalid="ignore"):  # a flat map agrees with none: NaN
         correlations: npt.NDArray[np.float64] = np.asarray(np.corrcoef(ranks))
     return Agreement(
         names=tuple(name.removeprefix("ig-").replace("-", " ") for name, _ in drawn),
         correlations=tuple(map(tuple, correlations.tolist())),
     )
-
-
-def _ranks(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Ranks, equal values sharing the mean of theirs: (n,) -> (n,)."""
-    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[where], dtype=np.float64)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import BaseModel
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from filter_service.explain.activations import ActivationTape
@@ -214,11 +215,4 @@ def _rank_correlation(traced: Sequence[TracedPatch]) -> float | None:
     sides = [[t.estimated for t in traced], [t.restored for t in traced]]
     if min(len(set(side)) for side in sides) < 2:
         return None
-    return float(np.corrcoef([_ranks(side) for side in sides])[0, 1])
-
-
-def _ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Ranks from 1, equal values sharing the mean of theirs: (n,)."""
-    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)  # the last rank of each value
-    return np.asarray((ends - (counts - 1) / 2)[where], dtype=np.float64)
+    return float(spearmanr(*sides).statistic)

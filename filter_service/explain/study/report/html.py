@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import PIL.Image
 
@@ -18,7 +17,8 @@ from filter_service.explain.study.decision_audit import ADDITIVE, Audit, MethodM
 from filter_service.explain.study.report import report_charts
 from filter_service.explain.study.report.report_charts import data_uri, number, signed
 from filter_service.images.views import Box
-from filter_service.rendering.overlay import full_colour, overlay, seen
+from filter_service.rendering.overlay import fit, full_colour, overlay, seen
+from filter_service.rendering.templates import environment
 from filter_service.verdicts.explanation import CounterfactualImage, FlipRegion, Map
 
 HERE = Path(__file__).parent
@@ -42,21 +42,10 @@ class CaptionedPicture:
 def page(audit: Audit, picture: Picture, pictures: Mapping[str, Picture] | None = None) -> str:
     """The page of an audit of this picture; `pictures` are the counterfactual ones, by digest."""
     view = _View(audit, picture, pictures or {})
-    template = _environment().get_template("page.html")
-    told = dict(a=audit, r=audit.record, view=view, charts=report_charts, additive_from=ADDITIVE)
-    return template.render(told).lstrip()
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,  # prompts are written by anybody
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"signed": signed, "number": number, "places": _places}
-    return environment
+    templates = environment(HERE)
+    templates.filters |= {"signed": signed, "number": number, "places": _places}
+    values = dict(a=audit, r=audit.record, view=view, charts=report_charts, additive_from=ADDITIVE)
+    return templates.get_template("page.html").render(values).lstrip()
 
 
 @dataclass(frozen=True)
@@ -71,7 +60,7 @@ class _View:
     @property
     def submitted(self) -> CaptionedPicture:
         return CaptionedPicture(
-            data_uri(_fitted(self.picture, LARGE)), "as submitted", (), self.audit.flagged
+            data_uri(fit(self.picture, LARGE)), "as submitted", (), self.audit.flagged
         )
 
     @property
@@ -128,7 +117,7 @@ class _View:
         found = self.audit.additivity
         if found is None or not found.pairs:
             return None
-        small = _fitted(self.picture, MIDDLE)
+        small = fit(self.picture, MIDDLE)
         lines = report_charts.pairs(found.pairs, found.grid, small.size, self._where(small.size))
         return CaptionedPicture(data_uri(small), "pairs of places", (), self.audit.flagged, lines)
 
@@ -160,7 +149,7 @@ class _View:
         if image.decision:
             lines.append(f"a moderator said: {image.decision}")
         return CaptionedPicture(
-            data_uri(_fitted(picture, MIDDLE)) if picture else "",
+            data_uri(fit(picture, MIDDLE)) if picture else "",
             f"{number(image.degrees, 1)}° away",
             (*lines, image.digest[:12]),
             veiled=not self.audit.flagged,  # then the other answer is "flagged"
@@ -186,7 +175,7 @@ class _View:
         return CaptionedPicture(data_uri(drawn), title, lines, self.audit.flagged)
 
     def _drawn(self, found: Map, side: int, score: float, region: FlipRegion | None) -> Picture:
-        fitted = _fitted(self.picture, side)
+        fitted = fit(self.picture, side)
         part = self.audit.record.part
         return overlay(fitted, found, score, self.audit.preprocessing, region, part)
 
@@ -201,13 +190,6 @@ def _times(found: Map, full: float) -> float:
     if (peak := float(values.max())) < full / 4:
         return max(4.0 ** math.ceil(math.log(max(peak, 1e-9) / full, 4)), FINEST)
     return 4.0 if float(np.median(values)) > full else 1.0
-
-
-def _fitted(picture: Picture, side: int) -> Picture:
-    """At most this many pixels wide and high; small ones are enlarged."""
-    scale = side / max(picture.size)
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    return picture.convert("RGB").resize(size, PIL.Image.Resampling.LANCZOS)
 
 
 def _attended(word: CaptionWord) -> Map:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from filter_service.explain.study.decision_audit import Agreement, Pair
 from filter_service.explain.study.inside import Contributions, Lens, Trace
 from filter_service.images.views import Box
+from filter_service.rendering import formats
 from filter_service.rendering.overlay import AGAINST, EVIDENCE, PAPER, Colour
 
 WIDE_TABLE = 12  # heads: more leave no room for numbers
@@ -28,12 +29,11 @@ def data_uri(picture: PIL.Image.Image, lossless: bool = False) -> str:
 
 def signed(value: float, digits: int = 2) -> str:
     """With its sign, never "-0.00"."""
-    rounded = round(value, digits) or 0.0
-    return f"{rounded:+.{digits}f}".replace("-", "−")
+    return formats.signed(value, digits)
 
 
 def number(value: float, digits: int = 3) -> str:
-    return f"{round(value, digits) or 0.0:.{digits}f}".replace("-", "−")
+    return formats.number(value, digits)
 
 
 def colour(value: float, full: float) -> str:
