@@ -14,11 +14,11 @@ from filter_service.db.tables import Item
 from filter_service.ledger import Entry, Event
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.reviews import tallies
-from filter_service.reviews.case_claims import Opening, open_cases
-from filter_service.reviews.decisions import Decision
+from filter_service.reviews.case_opening import Opening, open_cases
 from filter_service.reviews.hash_matching import HashMatch, ListKind
 from filter_service.reviews.list_matches import DECIDES, keep_outcomes
 from filter_service.reviews.review_rules import SamplingRule, active_rules, draws_clear
+from filter_service.reviews.settlement import Decision
 from filter_service.statements import issue_queue as statements
 from filter_service.verdicts import Outcome, Score, Verdict, threshold_margin
 from filter_service.webhooks import EventType, announce

@@ -27,8 +27,10 @@ from filter_service.errors import Conflict, InvalidRequest, UnknownEntry, Unknow
 from filter_service.ledger import Entry, Event
 from filter_service.policy import Severity
 from filter_service.reviews import restricted
-from filter_service.reviews.case_claims import Opening, Stage, is_free, lock, open_case
-from filter_service.reviews.decisions import Decision
+from filter_service.reviews.case_claims import lock
+from filter_service.reviews.case_opening import Opening, Stage, open_case
+from filter_service.reviews.queue import is_free
+from filter_service.reviews.settlement import Decision
 from filter_service.verdicts import Verdict, threshold_margin
 from filter_service.webhooks import EventType, announce
 

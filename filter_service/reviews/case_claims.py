@@ -14,47 +14,14 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, Person, Review, ReviewCase
 from filter_service.errors import Conflict, NotAllowed, UnknownItem, UnknownPerson
 from filter_service.ledger import Entry, Event
-from filter_service.reviews.case_opening import Opening, Stage, open_case, open_cases
+from filter_service.reviews.case_opening import Stage
 from filter_service.reviews.queue import (
     Filter,
     QueuedCase,
-    QueuePage,
-    ahead,
     case_in,
-    case_of,
-    is_free,
     next_case,
     touched,
-    untouched,
-    visible,
-    waiting,
 )
-
-__all__ = [
-    "Filter",
-    "LockedCase",
-    "Opening",
-    "QueuePage",
-    "QueuedCase",
-    "Stage",
-    "admit",
-    "ahead",
-    "case_of",
-    "claim",
-    "claim_next",
-    "extend",
-    "free",
-    "hand_over",
-    "is_free",
-    "lock",
-    "open_case",
-    "open_cases",
-    "release",
-    "require_reviewer",
-    "untouched",
-    "visible",
-    "waiting",
-]
 
 FAIR_TIME = timedelta(minutes=15)  # for somebody to notice what was handed over to them
 

@@ -15,29 +15,10 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Appeal, LedgerEntry, Person, Review, ReviewCase
 from filter_service.errors import Conflict, InvalidRequest, UnknownEntry
 from filter_service.ledger import Entry, Event
-from filter_service.reviews.case_claims import (
-    LockedCase,
-    QueuedCase,
-    Stage,
-    admit,
-    case_of,
-    free,
-    is_free,
-    lock,
-    untouched,
-    visible,
-)
-from filter_service.reviews.settlement import Decision, settle
-
-__all__ = [
-    "Decision",
-    "DecisionReceipt",
-    "DecisionSummary",
-    "decide",
-    "settle",
-    "undo",
-    "visible_decisions",
-]
+from filter_service.reviews.case_claims import LockedCase, admit, free, lock
+from filter_service.reviews.case_opening import Stage
+from filter_service.reviews.queue import QueuedCase, case_of, is_free, untouched, visible
+from filter_service.reviews.settlement import Decision
 
 MOST_TOGETHER = 200  # look-alikes of one decision
 LONGEST_REASON = 500  # letters

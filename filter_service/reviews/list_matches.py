@@ -14,9 +14,10 @@ from filter_service import ledger
 from filter_service.db.tables import Item, ListEntry, ReviewCase, ReviewOutcome, StoredImage
 from filter_service.db.vectors import near
 from filter_service.ledger import Entry, Event
-from filter_service.reviews.case_claims import Stage, is_free
-from filter_service.reviews.decisions import Decision
+from filter_service.reviews.case_opening import Stage
 from filter_service.reviews.hash_matching import ROUNDING, ListKind
+from filter_service.reviews.queue import is_free
+from filter_service.reviews.settlement import Decision
 from filter_service.statements import issue_queue as statements
 from filter_service.verdicts import Verdict
 from filter_service.webhooks import EventType, announce

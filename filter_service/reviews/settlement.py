@@ -17,7 +17,9 @@ from filter_service.db.tables import Appeal, Review, ReviewCase, ReviewOutcome
 from filter_service.errors import DatabaseUnavailable
 from filter_service.ledger import Entry, Event
 from filter_service.reviews import tallies
-from filter_service.reviews.case_claims import QueuedCase, Stage, free, lock
+from filter_service.reviews.case_claims import free, lock
+from filter_service.reviews.case_opening import Stage
+from filter_service.reviews.queue import QueuedCase
 from filter_service.reviews.review_rules import SamplingRule, active_rules, asks_second_look
 from filter_service.statements import issue_queue as statements
 from filter_service.verdicts import Verdict

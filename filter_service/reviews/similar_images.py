@@ -30,7 +30,8 @@ from filter_service.db.tables import (
 from filter_service.db.vectors import among, near
 from filter_service.errors import UnknownItem
 from filter_service.images.perceptual_hash import NEAR
-from filter_service.reviews import case_claims
+from filter_service.reviews.case_opening import Stage
+from filter_service.reviews.queue import is_free, untouched, visible
 from filter_service.scoring import FloatArray
 
 LIMIT = 60
@@ -102,10 +103,10 @@ def lookalikes(
                 ReviewCase.class_name == class_name,
                 ReviewCase.stage == stage,
                 ReviewCase.sampled == sampled,
-                case_claims.visible(person),
-                case_claims.untouched(person),
+                visible(person),
+                untouched(person),
                 or_(
-                    case_claims.is_free(),
+                    is_free(),
                     and_(ReviewCase.holder == person.id, ReviewCase.review_id.is_(None)),
                 ),
                 or_(met.c.cosine >= CLOSE, bits <= NEAR),
@@ -148,7 +149,7 @@ def _waits_for(session: Session, item: Item) -> tuple[str | None, str, bool]:
         name, stage, sampled = case
         return name, stage, sampled
     flagged_for = select(PolicyClass.name).where(PolicyClass.id == item.class_id)
-    return session.scalar(flagged_for), case_claims.Stage.FIRST, False
+    return session.scalar(flagged_for), Stage.FIRST, False
 
 
 def place_of(session: Session, item: Item, class_name: str | None) -> EncodedItem | None:

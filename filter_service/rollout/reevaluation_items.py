@@ -17,7 +17,7 @@ from filter_service.db.tables import (
     ReviewOutcome,
     StoredImage,
 )
-from filter_service.reviews.decisions import Decision
+from filter_service.reviews.settlement import Decision
 from filter_service.rollout.activation import Flags
 from filter_service.rollout.requeue import Old
 from filter_service.verdicts import Verdict

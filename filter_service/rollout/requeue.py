@@ -13,7 +13,7 @@ from filter_service.db.arrivals import enqueue
 from filter_service.db.tables import Activation, Batch, Item
 from filter_service.ledger import Entry, Event
 from filter_service.policy import Policy
-from filter_service.reviews.case_claims import Opening, open_cases
+from filter_service.reviews.case_opening import Opening, open_cases
 from filter_service.scoring import PolicyVectors
 from filter_service.verdicts import Score, Verdict, threshold_margin
 

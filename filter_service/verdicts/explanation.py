@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, PlainSerializer
 
 from filter_service.images.views import Box, View
 from filter_service.verdicts.faithfulness import FirstProof, Proof
@@ -33,8 +33,8 @@ MATTERS = 0.2  # logits: of words that say less, nobody asks for the sign
 MEAN_COLOUR, BLUR = "mean colour", "blur"  # what is put in the place of a region
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+class _Frozen(BaseModel, frozen=True, extra="forbid", arbitrary_types_allowed=True):
+    """An immutable part of a record; unknown fields are refused."""
 
 
 class Map(_Frozen):

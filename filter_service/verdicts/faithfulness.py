@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 WEIGHTS = (2 / 3, 1 / 3)  # of the drops without a tenth and without a fifth of the places
 FLOOR = 0.05  # least spread of random drops, as a share of the margin
@@ -19,8 +19,8 @@ CLEARLY = 1.0  # logits: the rule of schema 1
 FIRST_ORDERS = 3  # random ones of schema 1
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Frozen(BaseModel, frozen=True, extra="forbid"):
+    """An immutable part of a record; unknown fields are refused."""
 
 
 class Drops(_Frozen):

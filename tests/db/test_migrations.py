@@ -18,8 +18,7 @@ from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.db.tables import LedgerPayload, LedgerRow, Table, UnsealedEntry
 from filter_service.errors import DatabaseOutdated, DatabaseUnavailable
 from filter_service.ledger.codec import Payload
-from filter_service.reviews import case_claims
-from filter_service.reviews.case_claims import Filter, QueuedCase
+from filter_service.reviews.queue import Filter, QueuedCase, waiting
 from filter_service.rollout import stored_vectors
 from filter_service.webhooks.endpoints import endpoints
 
@@ -202,4 +201,4 @@ def test_what_was_here_before_clients_is_the_default_clients_and_policies_the_op
 
 def _read_cases(sessions: Sessions) -> list[QueuedCase]:
     admin = accounts.add_person(sessions, "admin", Profile(Role.ADMIN), None, "service")
-    return case_claims.waiting(sessions, admin, Filter(client="default")).cases
+    return waiting(sessions, admin, Filter(client="default")).cases

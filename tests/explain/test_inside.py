@@ -30,7 +30,7 @@ from filter_service.explain.study.inside import (
     removed,
     trace,
 )
-from filter_service.explain.study.inside.causal_tracing import _ranks
+from filter_service.explain.study.inside.causal_tracing import TracedPatch, _rank_correlation
 from filter_service.explain.study.inside.residual_stream import (
     Pass,
     check,
@@ -216,7 +216,12 @@ def test_two_equal_images_have_nothing_to_trace() -> None:
 
 
 def test_equal_values_share_their_rank() -> None:
-    assert _ranks([3.0, 1.0, 3.0, 2.0]).tolist() == [3.5, 1.0, 3.5, 2.0]
+    estimated, ranks = (3.0, 1.0, 3.0, 2.0), (3.5, 1.0, 3.5, 2.0)
+    pairs = zip(estimated, ranks, strict=True)
+    traced = [TracedPatch(layer=0, place=None, estimated=e, restored=r) for e, r in pairs]
+    assert _rank_correlation(traced) == pytest.approx(1.0)
+    falling = [t.model_copy(update={"restored": -t.restored}) for t in traced]
+    assert _rank_correlation(falling) == pytest.approx(-1.0)
 
 
 def test_a_region_is_removed_as_flip_regions_are() -> None:

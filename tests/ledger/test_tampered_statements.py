@@ -10,7 +10,7 @@ from filter_service import ledger
 from filter_service.accounts import Role
 from filter_service.ledger import Entry, Event
 from filter_service.reviews.appeals import open_appeal
-from filter_service.reviews.decisions import Decision
+from filter_service.reviews.settlement import Decision
 from filter_service.statements.issuance import issue_due
 from tests.support.review_cases import colleague
 from tests.support.sealed_ledger import Ledger, opened

@@ -51,9 +51,10 @@ from filter_service.retention import erasure
 from filter_service.retention.erasure_steps import STEPS
 from filter_service.reviews import case_claims, hash_lists
 from filter_service.reviews.appeals import open_appeal
-from filter_service.reviews.decisions import Decision, decide, settle
+from filter_service.reviews.decisions import decide
 from filter_service.reviews.hash_lists import NewListEntry
 from filter_service.reviews.hash_matching import ListKind, Match
+from filter_service.reviews.settlement import Decision, settle
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
 from tests.support.console_world import World, world_over

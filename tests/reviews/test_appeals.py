@@ -14,9 +14,12 @@ from filter_service.db.tables import Item, Person, ReviewOutcome, StoredImage
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownEntry, UnknownItem
 from filter_service.reviews import restricted
 from filter_service.reviews.appeals import appeal, appeals_of, open_appeal
-from filter_service.reviews.case_claims import Filter, Stage, claim, claim_next, release
-from filter_service.reviews.decisions import Decision, decide, settle
+from filter_service.reviews.case_claims import claim, claim_next, release
+from filter_service.reviews.case_opening import Stage
+from filter_service.reviews.decisions import decide
+from filter_service.reviews.queue import Filter
 from filter_service.reviews.review_rules import RuleKind, add_rule
+from filter_service.reviews.settlement import Decision, settle
 from tests.support.review_cases import (
     LEASE,
     Wanted,

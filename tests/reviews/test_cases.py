@@ -13,21 +13,11 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Person, ReviewCase
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownItem, UnknownPerson
 from filter_service.reviews import tallies
-from filter_service.reviews.case_claims import (
-    Filter,
-    QueuedCase,
-    Stage,
-    ahead,
-    case_of,
-    claim,
-    claim_next,
-    extend,
-    free,
-    hand_over,
-    release,
-    waiting,
-)
-from filter_service.reviews.decisions import Decision, decide, settle
+from filter_service.reviews.case_claims import claim, claim_next, extend, free, hand_over, release
+from filter_service.reviews.case_opening import Stage
+from filter_service.reviews.decisions import decide
+from filter_service.reviews.queue import Filter, QueuedCase, ahead, case_of, waiting
+from filter_service.reviews.settlement import Decision, settle
 from tests.support.review_cases import (
     LEASE,
     POLICY,

@@ -13,16 +13,12 @@ from filter_service.accounts import Role, reveal
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Person, Review, ReviewOutcome, StoredImage, Tally
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownEntry
-from filter_service.reviews.case_claims import Filter, Stage, case_of, claim, claim_next, waiting
-from filter_service.reviews.decisions import (
-    Decision,
-    DecisionReceipt,
-    decide,
-    settle,
-    undo,
-    visible_decisions,
-)
+from filter_service.reviews.case_claims import claim, claim_next
+from filter_service.reviews.case_opening import Stage
+from filter_service.reviews.decisions import DecisionReceipt, decide, undo, visible_decisions
+from filter_service.reviews.queue import Filter, case_of, waiting
 from filter_service.reviews.review_rules import RuleKind, add_rule
+from filter_service.reviews.settlement import Decision, settle
 from tests.support.review_cases import (
     LEASE,
     Wanted,

@@ -18,17 +18,11 @@ from filter_service.db.tables import LedgerEntry, Person, Review, ReviewCase, Re
 from filter_service.errors import Conflict, NotAllowed
 from filter_service.ledger import Event
 from filter_service.reviews import tallies
-from filter_service.reviews.case_claims import (
-    Filter,
-    QueuedCase,
-    claim_next,
-    extend,
-    hand_over,
-    release,
-    waiting,
-)
-from filter_service.reviews.decisions import Decision, decide, settle, undo
+from filter_service.reviews.case_claims import claim_next, extend, hand_over, release
+from filter_service.reviews.decisions import decide, undo
+from filter_service.reviews.queue import Filter, QueuedCase, waiting
 from filter_service.reviews.review_rules import RuleKind, add_rule
+from filter_service.reviews.settlement import Decision, settle
 from tests.support.review_cases import Wanted, cases_of, colleague
 
 PEOPLE, SENIORS, LEAVING = 50, 5, 8

@@ -32,7 +32,8 @@ from filter_service.ledger import Entry, Event
 from filter_service.moderation import drain
 from filter_service.policy import Policy
 from filter_service.reviews.case_claims import claim
-from filter_service.reviews.decisions import Decision, decide, settle
+from filter_service.reviews.decisions import decide
+from filter_service.reviews.settlement import Decision, settle
 from filter_service.rollout import Flags, reevaluation, requeue
 from filter_service.rollout.reevaluation import reconsider_with
 from filter_service.scoring import ClassVectors, Head, PolicyVectors

@@ -17,9 +17,9 @@ from filter_service.errors import InvalidStatement, UnknownItem
 from filter_service.policy import Policy, parse_policy
 from filter_service.reviews import hash_lists, review_rules
 from filter_service.reviews.appeals import open_appeal
-from filter_service.reviews.decisions import Decision
 from filter_service.reviews.hash_lists import NewListEntry
 from filter_service.reviews.hash_matching import ListKind, Match
+from filter_service.reviews.settlement import Decision
 from filter_service.statements.issuance import issue, issue_due, problems, statements_of
 from filter_service.statements.issue_queue import note
 from filter_service.statements.validation import check

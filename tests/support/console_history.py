@@ -12,10 +12,11 @@ from filter_service.db.tables import Batch, Item, Person, ReviewCase, ReviewOutc
 from filter_service.policy import Severity
 from filter_service.reviews import case_claims, hash_lists, review_rules
 from filter_service.reviews.appeals import open_appeal
-from filter_service.reviews.case_claims import Opening, open_case
-from filter_service.reviews.decisions import Decision, decide, settle
+from filter_service.reviews.case_opening import Opening, open_case
+from filter_service.reviews.decisions import decide
 from filter_service.reviews.hash_lists import NewListEntry
 from filter_service.reviews.hash_matching import ListKind, Match
+from filter_service.reviews.settlement import Decision, settle
 from filter_service.reviews.tallies import DAYS
 from filter_service.webhooks.delivery import deliver_due
 from tests.support.console_world import World

@@ -18,7 +18,8 @@ from filter_service.ledger.sealer import seal
 from filter_service.ledger.signers import signer_of
 from filter_service.reviews import case_claims
 from filter_service.reviews.appeals import open_appeal
-from filter_service.reviews.decisions import Decision, decide, settle, undo
+from filter_service.reviews.decisions import decide, undo
+from filter_service.reviews.settlement import Decision, settle
 from filter_service.webhooks.delivery import deliver_due
 from tests.support.console_world import World
 from tests.support.web_clients import somebody

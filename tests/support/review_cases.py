@@ -25,7 +25,7 @@ from filter_service.db.tables import (
     WebhookEndpoint,
 )
 from filter_service.policy import ForbiddenClass, Policy, Severity
-from filter_service.reviews.case_claims import Opening, open_cases
+from filter_service.reviews.case_opening import Opening, open_cases
 from filter_service.verdicts import Verdict
 
 POLICY = Policy(

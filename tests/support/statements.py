@@ -24,7 +24,8 @@ from filter_service.db.tables import (
 )
 from filter_service.policy import Policy, parse_policy
 from filter_service.reviews import case_claims
-from filter_service.reviews.decisions import Decision, decide, settle
+from filter_service.reviews.decisions import decide
+from filter_service.reviews.settlement import Decision, settle
 from filter_service.statements.explanation_summary import ExplanationSummary
 from filter_service.statements.reasons import DecisionMaker, Reasons, Strength
 from filter_service.verdicts.explanation import Explanation

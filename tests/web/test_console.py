@@ -15,7 +15,8 @@ from filter_service.ledger import Event
 from filter_service.policy import ForbiddenClass
 from filter_service.rendering.class_evidence import evidence
 from filter_service.rendering.formats import percent, signed, span
-from filter_service.reviews.case_claims import Filter, claim_next
+from filter_service.reviews.case_claims import claim_next
+from filter_service.reviews.queue import Filter
 from filter_service.verdicts.explanation import Explanation
 from tests.support.explanation_records import record
 from tests.support.web_clients import client_of, somebody

@@ -17,7 +17,7 @@ from filter_service.accounts.logins import open_session
 from filter_service.db.session import Sessions
 from filter_service.db.tables import LedgerEntry, Review, ReviewCase, ReviewOutcome
 from filter_service.ledger import Event
-from filter_service.reviews.decisions import settle
+from filter_service.reviews.settlement import settle
 from filter_service.settings import Settings
 from filter_service.web.http.access import cookie_name, csrf_token
 from tests.support.review_cases import Wanted, cases_of

@@ -31,9 +31,9 @@ from filter_service.db.tables import (
 from filter_service.demo import SAMPLES
 from filter_service.ledger import Event
 from filter_service.local import Services
-from filter_service.reviews.decisions import settle
 from filter_service.reviews.hash_lists import entries
 from filter_service.reviews.review_rules import active_rules
+from filter_service.reviews.settlement import settle
 from filter_service.webhooks.delivery import deliver_due
 from tests.support.console_world import World, world_over
 from tests.support.review_cases import stage_of

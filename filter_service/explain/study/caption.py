@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from filter_service.errors import NotExplainable
@@ -37,10 +37,8 @@ class Tokenizer(Protocol):
         """The text of tokens."""
 
 
-class CaptionWord(BaseModel):
+class CaptionWord(BaseModel, frozen=True, extra="forbid", arbitrary_types_allowed=True):
     """One word of a caption, with the attention it was written with; the shares add up to one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     word: str
     grid: Grid  # (h, w) share of each place, mean over the decoder's layers
@@ -48,10 +46,8 @@ class CaptionWord(BaseModel):
     elsewhere: float  # share of the class token, which is no place
 
 
-class Caption(BaseModel):
+class Caption(BaseModel, frozen=True, extra="forbid"):
     """A caption of the image in the model's own words, the most likely token at each step."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     text: str
     words: tuple[CaptionWord, ...]

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from filter_service.explain.study import inside
 from filter_service.explain.study.caption import Caption
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 ADDITIVE = 0.8  # held-out R-squared from which a decision is explainable additively
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+class _Frozen(BaseModel, frozen=True, extra="forbid", arbitrary_types_allowed=True):
+    """An immutable part of a record; unknown fields are refused."""
 
 
 class MethodMap(_Frozen):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from filter_service.explain.counterfactual import Memory
 from filter_service.explain.question import Question
@@ -28,20 +28,16 @@ STEPS = 64  # along the way between the images, over which the margin's gradient
 _Vectors = npt.NDArray[np.float64]
 
 
-class PhraseShare(BaseModel):
+class PhraseShare(BaseModel, frozen=True, extra="forbid"):
     """What one phrase has to do with the difference."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     text: str
     difference: float  # logits: the phrase's own, of the image less of the counterfactual
     contribution: float  # logits of the margin, to first order along the way between the images
 
 
-class PhraseDifference(BaseModel):
+class PhraseDifference(BaseModel, frozen=True, extra="forbid"):
     """Why two images get different answers, in phrases of the bank."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     phrases: tuple[PhraseShare, ...]  # in the order in which they were chosen
     margin_difference: float  # logits, of the image less of the counterfactual

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from filter_service.explain.counterfactual import KEPT, Memory, others_flag
 from filter_service.explain.question import Question, degrees
@@ -22,10 +22,8 @@ ARTICLES = frozenset({"a", "an", "the"})  # no words of their own: a and an foll
 BOTH_DELETED = 28  # pairs of words that are deleted together, at most
 
 
-class PromptEdit(BaseModel):
+class PromptEdit(BaseModel, frozen=True, extra="forbid"):
     """A prompt with one or two words changed, with which the image gets the other answer."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     text: str
     replaces: str
@@ -34,10 +32,8 @@ class PromptEdit(BaseModel):
     margin: float
 
 
-class PromptEdits(BaseModel):
+class PromptEdits(BaseModel, frozen=True, extra="forbid"):
     """The smallest edits of a prompt that flip, the nearest first; or how far there is none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     edits: tuple[PromptEdit, ...]
     tried: int

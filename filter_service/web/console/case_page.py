@@ -27,8 +27,8 @@ from filter_service.errors import NotAllowed, UnknownItem
 from filter_service.images.views import ShareSeen
 from filter_service.policy import Policy, Severity
 from filter_service.rendering.class_evidence import ClassEvidence, evidence
-from filter_service.reviews import case_claims, restricted
-from filter_service.reviews.case_claims import QueuedCase
+from filter_service.reviews import restricted
+from filter_service.reviews.queue import QueuedCase, case_of
 from filter_service.verdicts.explanation import Explanation
 
 SEVERITIES = tuple(s.value for s in Severity)  # as the queue numbers them
@@ -79,7 +79,7 @@ class Undoable:
 
 def casefile(sessions: Sessions, person: Person, item_id: int, wanted: str | None) -> CaseFile:
     """Raises UnknownItem, or NotAllowed for an item of classes that this person may not see."""
-    case = case_claims.case_of(sessions, item_id)
+    case = case_of(sessions, item_id)
     with sessions.begin() as session:
         restricted.require_open(session, item_id)
         item, digest, batch, client, policy, worst = _item(session, item_id)

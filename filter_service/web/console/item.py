@@ -17,7 +17,7 @@ from filter_service.db.tables import LedgerEntry, Person
 from filter_service.errors import InvalidRequest
 from filter_service.images.perceptual_hash import NEAR
 from filter_service.reviews import case_claims, decisions, similar_images
-from filter_service.reviews.decisions import Decision
+from filter_service.reviews.settlement import Decision
 from filter_service.web.console.case_page import CaseFile, casefile, colleagues, undoable
 from filter_service.web.console.queue import (
     address,

@@ -13,6 +13,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Person
 from filter_service.errors import InvalidRequest, NotAllowed
 from filter_service.reviews import case_claims, tallies
+from filter_service.reviews import queue as review_queue
 from filter_service.reviews.case_opening import Stage
 from filter_service.reviews.queue import Filter, Held, Order
 from filter_service.web.console.case_page import (
@@ -50,8 +51,8 @@ def queue(
 ) -> Response:
     """What waits for somebody who may see it; their own claims first."""
     person, chosen = somebody(caller), filter_of(request.query_params)
-    page = case_claims.waiting(service.sessions, person, chosen, after, ROWS)
-    begun = case_claims.waiting(service.sessions, person, Filter(held="mine"), None, MINE).cases
+    page = review_queue.waiting(service.sessions, person, chosen, after, ROWS)
+    begun = review_queue.waiting(service.sessions, person, Filter(held="mine"), None, MINE).cases
     mine = [c for c in begun if not c.pending]
     waiting = tallies.waiting_now(service.sessions, person.classes)
     shown = [c.item_id for c in page.cases]
@@ -108,7 +109,7 @@ def address(item_id: int, queue: str) -> str:
 
 def ahead(sessions: Sessions, person: Person, queue: str, limit: int = 2) -> list[str]:
     """The pages that would come next, as they look once claimed."""
-    found = case_claims.ahead(sessions, person, filter_of(dict(parse_qsl(queue))), limit)
+    found = review_queue.ahead(sessions, person, filter_of(dict(parse_qsl(queue))), limit)
     return [address(c.item_id, queue) for c in found]
 
 
