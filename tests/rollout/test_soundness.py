@@ -158,7 +158,7 @@ def test_a_model_that_contrasts_with_nothing_leaves_look_alikes_without_effect(
     asked = {"name": "gun", "prompts": ["a gun"], "threshold": 0.5, "look_alikes": ["a guitar"]}
     policy = Policy.model_validate({"name": "test", "neutral": NEUTRAL, "classes": [asked]})
     head = Head(10.0, sigmoid=True)
-    (remark,) = soundness.seen(policy, policy_vectors(policy, bundled.encode_texts, head))
+    (remark,) = soundness.model_remarks(policy, policy_vectors(policy, bundled.encode_texts, head))
     assert remark.place == ("classes", 0, "look_alikes") and not remark.fatal
     assert "contrasts gun with nothing" in remark.sentence
 
