@@ -267,6 +267,6 @@ def test_search_finds_the_rare_pictures_of_a_client(
     submit(world.a, *(picture(n) for n in range(1, 40)))
     mine = submit(world.b, picture(50), picture(51))["batch"]
     world.work()
-    monkeypatch.setattr(vectors, "_OWN", " AND false ")  # as if walking met none of them
+    monkeypatch.setattr(vectors, "OWN_ONLY", " AND false ")  # as if walking met none of them
     found = world.b.get("/v1/search", params={"text": "anything"}).json()["images"]
     assert {f["digest"] for f in found} == {i["digest"] for i in items(world.b, mine)}
