@@ -15,13 +15,7 @@ from filter_service.db.tables import Item, Person, Review, ReviewCase
 from filter_service.errors import Conflict, NotAllowed, UnknownItem, UnknownPerson
 from filter_service.ledger import Entry, Event
 from filter_service.reviews.case_opening import Stage
-from filter_service.reviews.queue import (
-    Filter,
-    QueuedCase,
-    case_in,
-    next_case,
-    touched,
-)
+from filter_service.reviews.queue import Filter, QueuedCase, case_in, next_case, touched
 
 FAIR_TIME = timedelta(minutes=15)  # for somebody to notice what was handed over to them
 

@@ -10,10 +10,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
-from filter_service.db.tables import (
-    Item,
-    ReviewCase,
-)
+from filter_service.db.tables import Item, ReviewCase
 from filter_service.ledger import Entry, Event
 from filter_service.policy import Severity
 

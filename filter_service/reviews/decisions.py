@@ -10,14 +10,13 @@ from sqlalchemy import and_, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
-from filter_service.accounts import Ability, may
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Appeal, LedgerEntry, Person, Review, ReviewCase
 from filter_service.errors import Conflict, InvalidRequest, UnknownEntry
 from filter_service.ledger import Entry, Event
 from filter_service.reviews.case_claims import LockedCase, admit, free, lock
 from filter_service.reviews.case_opening import Stage
-from filter_service.reviews.queue import QueuedCase, case_of, is_free, untouched, visible
+from filter_service.reviews.queue import QueuedCase, is_free, untouched, visible
 from filter_service.reviews.settlement import Decision
 
 MOST_TOGETHER = 200  # look-alikes of one decision
@@ -32,20 +31,6 @@ class DecisionReceipt:
     review_id: int
     item_id: int
     effective_at: datetime  # it can be undone until then
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionSummary:
-    """A decision as colleagues may read it."""
-
-    review_id: int
-    stage: Stage
-    login: str
-    decision: Decision
-    reason: str | None
-    note: str | None
-    decided_at: datetime
-    effective: bool
 
 
 def decide(
@@ -107,38 +92,6 @@ def undo(
             session,
             [Entry(Event.UNDONE, actor, r.item_id, details={"review": r.id}) for r in reviews],
         )
-
-
-def visible_decisions(sessions: Sessions, person: Person, item_id: int) -> list[DecisionSummary]:
-    """What was decided about an item, oldest first, as far as this person may know.
-
-    Whoever might give the second look learns nothing before they have given it.
-    """
-    case = case_of(sessions, item_id)
-    query = (
-        select(Review, Person.login)
-        .join(Person, Person.id == Review.person_id)
-        .where(Review.item_id == item_id, Review.undone_at.is_(None))
-        .order_by(Review.id)
-    )
-    with sessions.begin() as session:
-        decided = [(review, login) for review, login in session.execute(query)]
-    blind = case is not None and case.stage is Stage.SECOND and may(person, Ability.REVIEW)
-    if blind and person.id not in {r.person_id for r, _ in decided if r.decision != "skipped"}:
-        return []
-    return [
-        DecisionSummary(
-            r.id,
-            Stage(r.stage),
-            login,
-            Decision(r.decision),
-            r.reason,
-            r.note,
-            r.decided_at,
-            r.settled_at is not None,
-        )
-        for r, login in decided
-    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,7 @@ from filter_service.db.embeddings import known_vectors
 from filter_service.db.policies import load_policy
 from filter_service.db.query_encoder import LazyQueryEncoder
 from filter_service.db.session import Sessions
-from filter_service.db.tables import (
-    Activation,
-    Batch,
-    Item,
-)
+from filter_service.db.tables import Activation, Batch, Item
 from filter_service.policy import Policy
 from filter_service.rollout.activation import Flags
 from filter_service.rollout.reevaluation_items import concerns, first_arriving, items_before

@@ -15,10 +15,11 @@ from filter_service.db.tables import Person, Review, ReviewOutcome, StoredImage,
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownEntry
 from filter_service.reviews.case_claims import claim, claim_next
 from filter_service.reviews.case_opening import Stage
-from filter_service.reviews.decisions import DecisionReceipt, decide, undo, visible_decisions
+from filter_service.reviews.decisions import DecisionReceipt, decide, undo
 from filter_service.reviews.queue import Filter, case_of, waiting
 from filter_service.reviews.review_rules import RuleKind, add_rule
 from filter_service.reviews.settlement import Decision, settle
+from filter_service.reviews.visible_decisions import visible_decisions
 from tests.support.review_cases import (
     LEASE,
     Wanted,

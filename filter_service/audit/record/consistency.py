@@ -2,40 +2,18 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
+from filter_service.audit.record.consistency_check import Check, details_of, entry_ids
 from filter_service.audit.record.event_descriptions import RecordChapter
 from filter_service.audit.record.item_history import ItemHistory
+from filter_service.audit.record.review_consistency import appeals, outcome, reviews, statements
 from filter_service.audit.record.stored_json import UNREADABLE, digest_of
-from filter_service.audit.record.stored_sections import (
-    ExplanationSection,
-    ReviewSection,
-    StatementSection,
-)
-from filter_service.canonical import text_digest
-from filter_service.db.tables import Appeal, LedgerEntry
+from filter_service.audit.record.stored_sections import ExplanationSection
+from filter_service.db.tables import LedgerEntry
 from filter_service.ledger import Event
 from filter_service.verdicts import Verdict, threshold_margin
 
-FINAL = "final"  # what a settled decision says is next where nothing is
 NEAR = 1e-3  # logits: float32 numbers that are added in another order lie closer by far
-SAID = ("stage", "decision", "reason", "note", "seconds", "revealed")  # of a decision
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One comparison of a table with the ledger."""
-
-    chapter: RecordChapter
-    what: str
-    table: object  # what the table says, and
-    ledger: object  # what the entry says
-    entries: tuple[int, ...] = ()
-
-    @property
-    def holds(self) -> bool:
-        return self.table == self.ledger
 
 
 def checks(history: ItemHistory) -> list[Check]:
@@ -72,7 +50,7 @@ def _verdict(history: ItemHistory) -> Iterator[Check]:
     if last is None or last.event == Event.RETRIED:
         yield _check(last, "verdict", item.verdict, None)
         return
-    details = _details(last)
+    details = details_of(last)
     if details is None:
         return
     if last.event == Event.FAILED:
@@ -122,8 +100,8 @@ def _flags(history: ItemHistory, last: LedgerEntry) -> Iterator[Check]:
 def _blocked(history: ItemHistory) -> LedgerEntry | None:
     """The list that flagged it whatever the model said."""
     decided = history.last(Event.LIST_DECIDED)
-    details = _details(decided) or {}
-    judged = _details(history.last(Event.JUDGED)) or {}
+    details = details_of(decided) or {}
+    judged = details_of(history.last(Event.JUDGED)) or {}
     forced = details.get("decision") == "confirmed" and judged.get("verdict") != Verdict.FLAGGED
     other = details.get("decision") == "confirmed" and details.get("class") != judged.get("class")
     return decided if forced or other else None
@@ -137,11 +115,11 @@ def _image(history: ItemHistory) -> Iterator[Check]:
         erased = history.last(Event.ERASED)
         what = "its bytes and their digest are gone"
         yield Check(
-            RecordChapter.KEPT, what, "erased", "erased" if erased else None, _numbers(erased)
+            RecordChapter.KEPT, what, "erased", "erased" if erased else None, entry_ids(erased)
         )
         return
     for entry in history.of(Event.SUBMITTED, Event.FETCHED, Event.JUDGED):
-        details = _details(entry)
+        details = details_of(entry)
         if details is not None and details.get("digest") is not None:
             chapter = (
                 RecordChapter.SCORED if entry.event == Event.JUDGED else RecordChapter.SUBMITTED
@@ -153,7 +131,7 @@ def _explanations(history: ItemHistory) -> Iterator[Check]:
     """The exact text of each has the digest that its entry holds."""
     held = {e.class_name: e for e in history.judged.explanations}
     recorded = {
-        s["class"]: e for e in history.of(Event.EXPLAINED) if (s := _details(e)) is not None
+        s["class"]: e for e in history.of(Event.EXPLAINED) if (s := details_of(e)) is not None
     }
     for name, entry in recorded.items():
         section: ExplanationSection | None = held.pop(name, None)
@@ -175,112 +153,8 @@ def _forgotten(history: ItemHistory, entry: LedgerEntry) -> bool:
     later = [e for e in history.of(*_FORGETTING) if e.id > entry.id]
     expired = (e for e in later if e.event == Event.EXPIRED)
     return any(e.event != Event.EXPIRED for e in later) or any(
-        "explanations" in (_details(e) or {}).get("parts", ()) for e in expired
+        "explanations" in (details_of(e) or {}).get("parts", ()) for e in expired
     )
-
-
-def _reviews(history: ItemHistory) -> Iterator[Check]:
-    """Each decision has its entry, and each entry its decision."""
-    entries = {
-        event: {s.get("review"): e for e in history.of(event) if (s := _details(e)) is not None}
-        for event in (Event.DECIDED, Event.UNDONE, Event.SETTLED)
-    }
-    for section in history.people.reviews:
-        yield from _review(section, history, entries)
-    known = {section.review.id for section in history.people.reviews}
-    for event, recorded in entries.items():
-        for review, entry in recorded.items():
-            if review not in known:
-                yield Check(
-                    RecordChapter.DECIDED, f"decision {review}", None, event.value, (entry.id,)
-                )
-
-
-def _review(
-    section: ReviewSection, history: ItemHistory, entries: dict[Event, dict[Any, LedgerEntry]]
-) -> Iterator[Check]:
-    review = section.review
-    decided = entries[Event.DECIDED].get(review.id)
-    if decided is None:
-        if all(e.details is not None for e in history.of(Event.DECIDED)):
-            yield Check(RecordChapter.DECIDED, f"decision {review.id}", review.decision, None)
-        return
-    details = decided.details
-    names = [name for name in SAID if name in details]  # older entries hold fewer
-    table = (f"person {section.login}", *(getattr(review, name) for name in names))
-    recorded = (decided.actor, *(details[name] for name in names))
-    what = f"decision {review.id}: who, {', '.join(names)}"
-    yield Check(RecordChapter.DECIDED, what, table, recorded, (decided.id,))
-    undone = entries[Event.UNDONE].get(review.id)
-    if undone is not None or review.undone_at is not None:
-        both = (review.undone_at is not None, undone is not None)
-        yield Check(RecordChapter.DECIDED, f"decision {review.id} undone", *both, _numbers(undone))
-    settled = entries[Event.SETTLED].get(review.id)
-    if settled is not None:
-        table_says = review.decision if review.settled_at else None
-        what = f"decision {review.id} took effect"
-        yield Check(
-            RecordChapter.DECIDED, what, table_says, settled.details.get("decision"), (settled.id,)
-        )
-
-
-def _outcome(history: ItemHistory) -> Iterator[Check]:
-    """How the review ended is what was decided last and for good, by a person or a list."""
-    final = None
-    for entry in history.of(Event.SETTLED, Event.LIST_DECIDED):
-        if (details := _details(entry)) is None:
-            return
-        if entry.event == Event.LIST_DECIDED or details.get("next") == FINAL:
-            final = entry
-    outcome = history.people.outcome
-    if final is not None or outcome is not None:
-        recorded = final and (final.details.get("decision"), final.details.get("review"))
-        held = outcome and (outcome.decision, outcome.review_id)
-        yield Check(
-            RecordChapter.DECIDED,
-            "how it ended, by which decision",
-            held,
-            recorded,
-            _numbers(final),
-        )
-
-
-def _appeals(history: ItemHistory) -> Iterator[Check]:
-    opened = {s.get("appeal"): e for e in history.of(Event.APPEALED) if (s := _details(e))}
-    closed = {s.get("appeal"): e for e in history.of(Event.APPEAL_CLOSED) if (s := _details(e))}
-    rows: dict[str, Appeal] = {str(a.id): a for a in history.people.appeals}
-    erased = any(e.details is None for e in history.of(Event.APPEALED, Event.APPEAL_CLOSED))
-    known: set[Any] = {*opened, *closed, *(() if erased else rows)}
-    for appeal in sorted(known):
-        row, first, last = rows.get(appeal), opened.get(appeal), closed.get(appeal)
-        what = f"appeal {str(appeal)[:8]}: by whom, and the flag stands"
-        recorded = (first and first.actor, last and last.details.get("upheld"))
-        held = (row and row.opened_by, row and row.upheld)
-        yield Check(RecordChapter.APPEALED, what, held, recorded, _numbers(first, last))
-
-
-def _statements(history: ItemHistory) -> Iterator[Check]:
-    """What each statement of reasons says, and whether it stands."""
-    recorded = {
-        s.get("puid"): e for e in history.of(Event.STATED) if (s := _details(e)) is not None
-    }
-    ended = {s.get("puid"): e for e in history.of(Event.STATEMENT_WITHDRAWN) if (s := _details(e))}
-    rows = {str(s.statement.puid): s for s in history.people.statements}
-    erased = any(e.details is None for e in history.of(Event.STATED, Event.STATEMENT_WITHDRAWN))
-    for puid in sorted({*recorded, *ended, *(() if erased else rows)}):
-        entry, end, row = recorded.get(puid), ended.get(puid), rows.get(puid)
-        details = entry.details if entry else {}
-        what = f"statement of reasons {str(puid)[:8]}: document, notice, withdrawn"
-        ledger = entry and (details.get("document"), details.get("notice"), end is not None)
-        yield Check(
-            RecordChapter.STATED, what, row and _stated(row, details), ledger, _numbers(entry, end)
-        )
-
-
-def _stated(row: StatementSection, said: dict[str, Any]) -> tuple[str, str, bool]:
-    notice = text_digest(row.statement.notice)
-    withdrawn = row.statement.withdrawn_at is not None
-    return digest_of(row.text, said.get("document")), notice, withdrawn
 
 
 def _anew(history: ItemHistory) -> Iterator[Check]:
@@ -295,27 +169,19 @@ def _anew(history: ItemHistory) -> Iterator[Check]:
         held = tuple(sorted(history.keeping.later, key=str))
         if recorded or held:
             what = "the items that it was judged anew as"
-            yield Check(RecordChapter.JUDGED_ANEW, what, held, recorded, _numbers(*entries))
+            yield Check(RecordChapter.JUDGED_ANEW, what, held, recorded, entry_ids(*entries))
 
 
 _AROUND = RecordChapter.AROUND
 _PARTS = (
-    *(_sealed, _verdict, _image, _explanations, _reviews, _outcome),
-    *(_appeals, _statements, _anew),
+    *(_sealed, _verdict, _image, _explanations, reviews, outcome),
+    *(appeals, statements, _anew),
 )
 _FORGETTING = (Event.EXPIRED, Event.ERASED, Event.LOCKED_AWAY)
 
 
 def _check(entry: LedgerEntry | None, what: str, table: object, ledger: object) -> Check:
-    return Check(RecordChapter.SCORED, what, table, ledger, _numbers(entry))
-
-
-def _details(entry: LedgerEntry | None) -> dict[str, Any] | None:
-    return None if entry is None else entry.details
-
-
-def _numbers(*entries: LedgerEntry | None) -> tuple[int, ...]:
-    return tuple(e.id for e in entries if e is not None)
+    return Check(RecordChapter.SCORED, what, table, ledger, entry_ids(entry))
 
 
 def broken(found: Sequence[Check]) -> list[Check]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from filter_service.audit.record import consistency
-from filter_service.audit.record.consistency import Check
+from filter_service.audit.record.consistency_check import Check
 from filter_service.audit.record.event_descriptions import (
     RecordChapter,
     chapter_of,

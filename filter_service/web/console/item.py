@@ -18,6 +18,7 @@ from filter_service.errors import InvalidRequest
 from filter_service.images.perceptual_hash import NEAR
 from filter_service.reviews import case_claims, decisions, similar_images
 from filter_service.reviews.settlement import Decision
+from filter_service.reviews.visible_decisions import visible_decisions
 from filter_service.web.console.case_page import CaseFile, casefile, colleagues, undoable
 from filter_service.web.console.queue import (
     address,
@@ -81,7 +82,7 @@ def item(
         ahead=ahead(sessions, person, queue) if mine and not soon else [],
         colleagues=colleagues(sessions, person) if mine else [],
         precedents=_precedents(service, file),
-        told=decisions.visible_decisions(sessions, person, item_id),
+        told=visible_decisions(sessions, person, item_id),
         history=_history(service, caller, file),
         reasons=REASONS,
         lease=service.settings.review_lease_seconds,
