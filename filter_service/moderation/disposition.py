@@ -14,10 +14,10 @@ from filter_service.db.tables import Item
 from filter_service.ledger import Entry, Event
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.reviews import tallies
-from filter_service.reviews.case_opening import Opening, open_cases
+from filter_service.reviews.case_opening import Opening, ReviewChance, open_cases
 from filter_service.reviews.hash_matching import HashMatch, ListKind
 from filter_service.reviews.list_matches import DECIDES, keep_outcomes
-from filter_service.reviews.review_rules import SamplingRule, active_rules, draws_clear
+from filter_service.reviews.review_rules import ClearDraw, SamplingRule, active_rules, draw_clear
 from filter_service.reviews.settlement import Decision
 from filter_service.statements import issue_queue as statements
 from filter_service.verdicts import Outcome, Score, Verdict, threshold_margin
@@ -46,6 +46,9 @@ class Disposition:
     review: Score | None = None  # for what it waits for somebody's decision
     sealed: ForbiddenClass | None = None  # it is to be locked away
     hidden: bool = False  # its image is locked away: nobody reviews it
+
+    def score_of(self, class_name: str) -> Score:
+        return next(s for s in self.judged.outcome.scores if s.class_name == class_name)
 
     @property
     def decision(self) -> Decision | None:
@@ -150,8 +153,8 @@ def _open(
     rules = active_rules(session)
     openings = []
     for r in rulings:
-        sample = _drawn(r, rules)
-        score = r.review or sample
+        draw = _drawn(r, rules, policy)
+        score = r.score_of(draw.class_names[0]) if draw else r.review
         if score is not None and not r.hidden:
             forbidden = policy.forbidden(score.class_name)
             openings.append(
@@ -163,19 +166,22 @@ def _open(
                     class_name=score.class_name,
                     severity=forbidden.severity,
                     margin=score.margin - threshold_margin(forbidden),
-                    sampled=sample is not None,
+                    sampled=draw is not None,
+                    chance=draw.chance if draw else ReviewChance.certain(score.class_name),
                 )
             )
     open_cases(session, openings, actor)
 
 
-def _drawn(ruling: Disposition, rules: Sequence[SamplingRule]) -> Score | None:
-    """The class for which a clear item is to be reviewed all the same, nearest first."""
+def _drawn(ruling: Disposition, rules: Sequence[SamplingRule], policy: Policy) -> ClearDraw | None:
+    """Whether a clear item is to be reviewed all the same, and for which classes."""
     if ruling.verdict is not Verdict.CLEAR:
         return None
-    item = ruling.judged.item_id
     scores = _by_nearness(ruling.judged.outcome.scores)
-    return next((s for s in scores if draws_clear(rules, [s.class_name], item)), None)
+    below = {
+        s.class_name: threshold_margin(policy.forbidden(s.class_name)) - s.margin for s in scores
+    }
+    return draw_clear(rules, below, ruling.judged.item_id)
 
 
 def _counted(rulings: Sequence[Disposition]) -> Iterable[tuple[str, str]]:

@@ -7,6 +7,7 @@ from sqlalchemy import delete, exists, func, select, text, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
+from filter_service.calibration import labels
 from filter_service.db.tables import (
     Fetch,
     QueueEntry,
@@ -79,6 +80,10 @@ def _list_entries(session: Session, target: Target) -> int:
     return len(gone)
 
 
+def _labels(session: Session, target: Target) -> int:
+    return 0 if target.image is None else labels.forget(session, target.image.id, target.ids)
+
+
 def _names(session: Session, target: Target) -> int:
     """What came with the items, and what was measured of them."""
     for item in target.items:
@@ -119,6 +124,7 @@ STEPS: Mapping[str, Step] = {
     "explanations": _part("explanations"),
     "embeddings": _part("embeddings"),
     "scores": _part("scores"),
+    "labels": _labels,
     "file names": _names,
     "digests and perceptual hashes": _image,
 }

@@ -1,11 +1,12 @@
 """Opens cases: items that are to wait for a person's decision."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
-from sqlalchemy import select
+from sqlalchemy import null, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -25,6 +26,20 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ReviewChance:
+    """How likely it was that an item came to be reviewed, known when it was drawn."""
+
+    item: float  # for whatever class
+    classes: Mapping[str, float]  # for each class about which the review says something
+    evenly: bool = True  # drawn, or one of all, whatever its margin
+
+    @classmethod
+    def certain(cls, class_name: str) -> Self:
+        """Every flag waits for review."""
+        return cls(1.0, {class_name: 1.0})
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """An item that is to wait for review."""
 
@@ -37,6 +52,7 @@ class Opening:
     margin: float  # logits above the threshold of this class; below 0 for a clear item
     sampled: bool = False
     stage: Stage = Stage.FIRST
+    chance: ReviewChance | None = None  # None: somebody asked for it, as in an appeal
 
 
 def open_case(session: Session, opening: Opening, actor: str) -> None:
@@ -60,6 +76,9 @@ def open_cases(session: Session, openings: Sequence[Opening], actor: str) -> Non
             "batch_id": o.batch_id,
             "image_id": o.image_id,
             "client_id": select(Item.client_id).where(Item.id == o.item_id).scalar_subquery(),
+            "chance": o.chance and o.chance.item,
+            "class_chances": null() if o.chance is None else dict(o.chance.classes),
+            "evenly": o.chance is None or o.chance.evenly,
         }
         for o in openings
     ]

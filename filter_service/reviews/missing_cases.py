@@ -18,7 +18,7 @@ from filter_service.db.tables import (
     StoredImage,
 )
 from filter_service.policy import Policy
-from filter_service.reviews.case_opening import Opening, open_cases
+from filter_service.reviews.case_opening import Opening, ReviewChance, open_cases
 from filter_service.verdicts import Verdict, threshold_margin
 
 ACTOR = "service"
@@ -86,4 +86,5 @@ def _opening(item: Item, policy_id: int, name: str, policy: Policy) -> Opening:
         class_name=name,
         severity=forbidden.severity,
         margin=item.margin - threshold_margin(forbidden),
+        chance=ReviewChance.certain(name),
     )

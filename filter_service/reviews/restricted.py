@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from filter_service import ledger
+from filter_service.calibration import labels
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Appeal,
@@ -189,6 +190,7 @@ def _forget(session: Session, image_id: int, locked: int, actor: str) -> None:
     ]
     ledger.append(session, entries)
     session.execute(_FORGET, {"image": image_id, "parts": FORGOTTEN})
+    labels.forget(session, image_id)
     session.execute(update(StoredImage).where(StoredImage.id == image_id).values(pdq=None))
 
 

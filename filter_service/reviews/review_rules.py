@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -19,6 +19,7 @@ from filter_service.db.tables import Person, ReviewRule
 from filter_service.errors import InvalidRequest, NotAllowed, UnknownEntry
 from filter_service.ledger import Entry, Event
 from filter_service.policy.strict import Name
+from filter_service.reviews.case_opening import ReviewChance
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
@@ -37,7 +38,7 @@ class SamplingRule:
     id: int
     kind: RuleKind
     class_name: str | None  # None: every class
-    margin_below: float | None  # only so many logits from the threshold; None: any
+    margin_below: float | None  # only so many logits from its threshold; None: any
     share: float  # of those, above 0 to 1
     created_by: str
     created_at: datetime
@@ -114,14 +115,46 @@ def asks_second_look(rules: Sequence[SamplingRule], case: RuleSubject) -> bool:
     )
 
 
-def draws_clear(rules: Sequence[SamplingRule], class_names: Collection[str], item_id: int) -> bool:
-    """Whether a clear item, judged for these classes, is to be reviewed all the same."""
-    return any(
-        rule.kind is RuleKind.CLEAR_SAMPLE
-        and (rule.class_name is None or rule.class_name in class_names)
-        and _drawn(rule, item_id)
-        for rule in rules
+@dataclass(frozen=True, slots=True)
+class ClearDraw:
+    """For which classes a clear item is reviewed all the same, and how likely that was."""
+
+    class_names: tuple[str, ...]  # nearest first
+    chance: ReviewChance
+
+
+def draw_clear(
+    rules: Sequence[SamplingRule], below: Mapping[str, float], item_id: int
+) -> ClearDraw | None:
+    """Whether a clear item is to be reviewed; `below`: logits under the threshold, by class.
+
+    Each rule draws by itself, so that the chance is that of being drawn by any that could have.
+    """
+    could = {name: [r for r in rules if _concerns(r, name, gap)] for name, gap in below.items()}
+    every = {rule.id: rule for some in could.values() for rule in some}
+    drew = {rule.id for rule in every.values() if _drawn(rule, item_id)}
+    names = tuple(n for n, some in could.items() if any(r.id in drew for r in some))
+    if not names:
+        return None
+    chance = ReviewChance(
+        _any_of(every.values()),
+        {name: _any_of(could[name]) for name in names},
+        evenly=any(every[rule].margin_below is None for rule in drew),
     )
+    return ClearDraw(names, chance)
+
+
+def _concerns(rule: SamplingRule, class_name: str, below: float) -> bool:
+    """Whether a rule could draw a clear item for a class."""
+    return (
+        rule.kind is RuleKind.CLEAR_SAMPLE
+        and rule.class_name in (None, class_name)
+        and (rule.margin_below is None or below < rule.margin_below)
+    )
+
+
+def _any_of(rules: Iterable[SamplingRule]) -> float:
+    return 1 - math.prod(1 - rule.share for rule in rules)
 
 
 def _drawn(rule: SamplingRule, item_id: int) -> bool:

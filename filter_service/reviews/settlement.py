@@ -19,6 +19,7 @@ from filter_service.ledger import Entry, Event
 from filter_service.reviews import tallies
 from filter_service.reviews.case_claims import free, lock
 from filter_service.reviews.case_opening import Stage
+from filter_service.reviews.decided_labels import draw_of, label
 from filter_service.reviews.queue import QueuedCase
 from filter_service.reviews.review_rules import SamplingRule, active_rules, asks_second_look
 from filter_service.statements import issue_queue as statements
@@ -177,6 +178,7 @@ def _finish(session: Session, due: _Due) -> None:
     """Write the outcome, close the case and the appeal, and tell the platform."""
     case = due.case
     _count(session, due)
+    draw = draw_of(session, case.item_id)
     outcome = {
         "item_id": case.item_id,
         "image_id": case.image_id,
@@ -186,11 +188,16 @@ def _finish(session: Session, due: _Due) -> None:
         "review_id": due.review.id,
         "at": func.now(),
     }
+    drawn = {"chance": draw.chance, "evenly": draw.evenly}
+    # What is decided again, as on appeal, came to be known as it did before.
     session.execute(
         upsert(ReviewOutcome)
-        .values(outcome)
-        .on_conflict_do_update(index_elements=["item_id"], set_=outcome)
+        .values(outcome | drawn)
+        .on_conflict_do_update(
+            index_elements=["item_id"], set_=outcome if draw.chance is None else outcome | drawn
+        )
     )
+    label(session, case, due.decision is Decision.CONFIRMED, due.review.id, draw)
     session.execute(delete(ReviewCase).where(ReviewCase.item_id == case.item_id))
     statements.note(session, [case.item_id])
     message = _decision_message(due)

@@ -136,6 +136,22 @@ def by_hand(world: list[Told], period: Period) -> dict[str, float | None]:
     }
 
 
+def test_what_was_drawn_for_being_near_alone_is_no_part_of_the_share_missed(
+    sessions: Sessions,
+) -> None:
+    writer = Writer(sessions)
+    rule(sessions, 0.5)
+    rule(sessions, 0.9, margin_below=2.0)
+    batch = writer.batch()
+    clear = [writer.item(batch, Verdict.CLEAR) for _ in range(20)]
+    for number, item in enumerate(clear):
+        evenly = number < 10
+        decision = "confirmed" if evenly else "overturned"
+        writer.decided(item, decision, START, sampled=True, evenly=evenly)
+    found = values(transparency.report(sessions, FOREVER))
+    assert (found["sample"], found["missed_share"]) == (10, 0)
+
+
 def values(report: TransparencyReport) -> dict[str, float | None]:
     return {f.key: f.value for s in report.sections for f in s.figures}
 

@@ -125,6 +125,24 @@ def test_clear_items_are_drawn_for_the_class_of_the_rule(
     assert cases(sessions) == {clear: (expected, margin, True), flagged: ("knife", 2.0, False)}
 
 
+def test_a_case_remembers_how_likely_it_was(sessions: Sessions, desk: Desk) -> None:
+    rules = [
+        {"kind": "clear_sample", "class_name": name, "margin_below": near, "share": share}
+        for name, near, share in ((None, None, 0.5), ("knife", 2.0, 0.25), ("gun", 2.0, 1.0))
+    ]
+    with sessions.begin() as session:
+        session.execute(insert(ReviewRule), [rule | {"created_by": "x"} for rule in rules])
+    desk.judge(*[CLEAR] * 40, KNIFE)  # clear: a logit under the knife's threshold, five the gun's
+    columns = (ReviewCase.sampled, ReviewCase.chance, ReviewCase.class_chances, ReviewCase.evenly)
+    with sessions.begin() as session:
+        found = {str(row): row for row in session.execute(select(*columns))}
+    assert sorted(map(tuple, found.values()), key=str) == [
+        (False, 1.0, {"knife": 1.0}, True),
+        (True, 0.625, {"gun": 0.5, "knife": 0.625}, True),
+        (True, 0.625, {"knife": 0.625}, False),
+    ]
+
+
 def test_only_the_share_of_a_rule_is_drawn(sessions: Sessions, desk: Desk) -> None:
     rule = {"kind": "clear_sample", "share": 0.25, "created_by": "x"}
     with sessions.begin() as session:

@@ -16,7 +16,7 @@ from filter_service.reviews.review_rules import (
     active_rules,
     add_rule,
     asks_second_look,
-    draws_clear,
+    draw_clear,
     remove_rule,
 )
 from tests.support.review_cases import colleague
@@ -52,32 +52,60 @@ def test_rules_ask_for_class_and_margin(rule: SamplingRule, case: Seen, asked: b
 
 def test_a_share_is_drawn() -> None:
     rule = replace(LOOK, share=0.1)
-    drawn = sum(asks_second_look([rule], Seen(item)) for item in range(10_000))
-    assert 900 < drawn < 1_100
+    found = sum(asks_second_look([rule], Seen(item)) for item in range(10_000))
+    assert 900 < found < 1_100
+
+
+def drawn(rules: list[SamplingRule], class_names: list[str], item: int) -> bool:
+    return draw_clear(rules, dict.fromkeys(class_names, 1.0), item) is not None
 
 
 def test_what_is_drawn_never_changes() -> None:
     rule = replace(DRAW, share=0.05)
-    drawn = [item for item in range(200) if draws_clear([rule], ["gun"], item)]
-    assert drawn == [0, 9, 31, 36, 46, 55, 64, 107, 123, 157, 196]
+    found = [item for item in range(200) if drawn([rule], ["gun"], item)]
+    assert found == [0, 9, 31, 36, 46, 55, 64, 107, 123, 157, 196]
 
 
 def test_rules_draw_independently_of_each_other() -> None:
     one, two = replace(DRAW, id=1, share=0.5), replace(DRAW, id=2, share=0.5)
     both = [
-        item
-        for item in range(1_000)
-        if draws_clear([one], ["gun"], item) and draws_clear([two], ["gun"], item)
+        item for item in range(1_000) if drawn([one], ["gun"], item) and drawn([two], ["gun"], item)
     ]
     assert 200 < len(both) < 300
 
 
 def test_clear_items_are_drawn_by_class() -> None:
     rule = replace(DRAW, class_name="gun")
-    assert draws_clear([rule], ["knife", "gun"], 1)
-    assert not draws_clear([rule], ["knife"], 1)
-    assert draws_clear([DRAW], ["knife"], 1)
-    assert not draws_clear([LOOK], ["gun"], 1)
+    assert drawn([rule], ["knife", "gun"], 1)
+    assert not drawn([rule], ["knife"], 1)
+    assert drawn([DRAW], ["knife"], 1)
+    assert not drawn([LOOK], ["gun"], 1)
+
+
+EVEN = replace(DRAW, id=7, share=0.02)
+LEANING = replace(DRAW, id=8, class_name="gun", margin_below=2.0, share=0.2)
+
+
+def test_a_second_rule_leans_to_the_threshold() -> None:
+    items = range(10_000)
+    near = sum(draw_clear([EVEN, LEANING], {"gun": 1.9}, i) is not None for i in items)
+    far = [i for i in items if draw_clear([EVEN, LEANING], {"gun": 2.0}, i) is not None]
+    assert near / 10_000 == pytest.approx(1 - 0.98 * 0.8, abs=0.012)
+    assert far == [i for i in items if draw_clear([EVEN], {"gun": 2.0}, i) is not None]
+
+
+def test_a_draw_says_how_likely_it_was_for_each_class() -> None:
+    draws = [draw_clear([EVEN, LEANING], {"knife": 0.5, "gun": 1.0}, i) for i in range(2_000)]
+    found = [draw for draw in draws if draw is not None]
+    both = [draw for draw in found if draw.chance.evenly]
+    leaning = [draw for draw in found if not draw.chance.evenly]
+    assert both and leaning
+    assert all(d.chance.item == pytest.approx(0.216) for d in found)
+    assert all(d.class_names == ("knife", "gun") for d in both)
+    assert all(d.chance.classes == pytest.approx({"knife": 0.02, "gun": 0.216}) for d in both)
+    # What only the rule for guns drew says nothing about knives: their margins had no part in it.
+    assert all(d.class_names == ("gun",) for d in leaning)
+    assert all(d.chance.classes == pytest.approx({"gun": 0.216}) for d in leaning)
 
 
 def test_rules_hold_until_they_are_removed(sessions: Sessions) -> None:

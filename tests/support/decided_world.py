@@ -106,7 +106,15 @@ class Writer:
             return session.scalars(insert(Item).values(values).returning(Item.id)).one()
 
     def decided(
-        self, item: int, decision: str, at: datetime, *, sampled: bool = False, seconds: float = 9.5
+        self,
+        item: int,
+        decision: str,
+        at: datetime,
+        *,
+        sampled: bool = False,
+        seconds: float = 9.5,
+        chance: float | None = None,
+        evenly: bool = True,
     ) -> int:
         """A person's final decision."""
         with self.sessions.begin() as session:
@@ -123,14 +131,15 @@ class Writer:
             )
             session.add(review)
             session.flush()
-            self._outcome(session, item, decision, at, sampled, review.id)
+            draw = {"sampled": sampled, "chance": chance, "evenly": evenly}
+            self._outcome(session, item, decision, at, review.id, **draw)
             return review.id
 
     def listed(self, item: int, decision: str, at: datetime) -> None:
         """A list's decision."""
         with self.sessions.begin() as session:
             session.get_one(Item, item).list_entry_id = self.entry
-            self._outcome(session, item, decision, at, False, None)
+            self._outcome(session, item, decision, at, None, sampled=False)
 
     def appealed(
         self, item: int, opened_at: datetime, closed_at: datetime | None, upheld: bool | None
@@ -164,8 +173,8 @@ class Writer:
         item: int,
         decision: str,
         at: datetime,
-        sampled: bool,
         review: int | None,
+        **draw: Any,
     ) -> None:
         image, class_id = session.execute(
             select(Item.image_id, Item.class_id).where(Item.id == item)
@@ -177,9 +186,9 @@ class Writer:
                 image_id=image,
                 class_name=names[class_id],
                 decision=decision,
-                sampled=sampled,
                 review_id=review,
                 at=at,
+                **draw,
             )
         )
 

@@ -25,7 +25,7 @@ from filter_service.db.tables import (
     WebhookEndpoint,
 )
 from filter_service.policy import ForbiddenClass, Policy, Severity
-from filter_service.reviews.case_opening import Opening, open_cases
+from filter_service.reviews.case_opening import Opening, ReviewChance, open_cases
 from filter_service.verdicts import Verdict
 
 POLICY = Policy(
@@ -48,6 +48,7 @@ class Wanted:
     class_name: str = "gun"
     margin: float = 1.0
     sampled: bool = False
+    chance: ReviewChance | None = None
 
 
 def colleague(
@@ -100,6 +101,7 @@ def cases_of(
                 severity=severities[w.class_name],
                 margin=w.margin,
                 sampled=w.sampled,
+                chance=w.chance,
             )
             for item, image, w in zip(items, image_ids, wanted, strict=True)
         ]

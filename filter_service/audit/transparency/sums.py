@@ -123,8 +123,10 @@ class _Shares:
 
 
 def _clear_rules(session: Session, period: Period) -> list[ReviewRule]:
+    """Those that look at no margin: what others alone have drawn is left out of the figures."""
     query = select(ReviewRule).where(
         ReviewRule.kind == RuleKind.CLEAR_SAMPLE,
+        ReviewRule.margin_below.is_(None),
         ReviewRule.created_at < period.until,
         ReviewRule.removed_at.is_(None) | (ReviewRule.removed_at > period.since),
     )
@@ -182,7 +184,7 @@ _JUDGED: Any = text("""
             CAST(i.judged_at AT TIME ZONE 'UTC' AS date) AS day,
             CASE WHEN o.item_id IS NULL THEN 'nobody'
                 WHEN o.review_id IS NULL THEN 'list' ELSE 'people' END AS decided_by,
-            o.decision, coalesce(o.sampled, false) AS sampled,
+            o.decision, coalesce(o.sampled AND o.evenly, false) AS sampled,
             anew.supersedes IS NOT NULL AS superseded, count(*) AS n
         FROM (
             SELECT id, batch_id, verdict, judged_at,
@@ -234,5 +236,6 @@ _SECONDS = text(f"""
 """)
 _WAITING = text("""
     SELECT count(*) FROM review_cases c JOIN items i ON i.id = c.item_id
-    WHERE c.sampled AND c.stage <> 'appeal' AND judged_at >= :since AND judged_at < :until
+    WHERE c.sampled AND c.evenly AND c.stage <> 'appeal'
+        AND judged_at >= :since AND judged_at < :until
 """)

@@ -5,6 +5,7 @@ All are declared as soon as this package is imported, since they refer to each o
 
 from filter_service.db.tables.accounts import ApiKey, Client, Login, LoginFailure, Person, Reveals
 from filter_service.db.tables.batches import Batch, Fetch, IdempotencyKey, Item, QueueEntry
+from filter_service.db.tables.calibration import StoredLabel
 from filter_service.db.tables.columns import Digest, Float16s, Float32s, Table
 from filter_service.db.tables.encoders import (
     Embedding,
@@ -88,6 +89,7 @@ __all__ = [
     "StoredEncoder",
     "StoredExplanation",
     "StoredImage",
+    "StoredLabel",
     "StoredPhrase",
     "StoredPolicy",
     "StoredScore",

@@ -2,6 +2,7 @@
 
 import uuid
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Index, text
 from sqlalchemy.dialects.postgresql import BIT
@@ -67,6 +68,15 @@ class ReviewCase(Table):
         BigInteger, comment="The decision that takes effect when it can no longer be undone."
     )
     client_id: Mapped[int] = mapped_column(server_default="1", comment="Its item's.")
+    chance: Mapped[float | None] = mapped_column(
+        comment="With which it came to be reviewed, when it was drawn; null: not by a draw."
+    )
+    class_chances: Mapped[dict[str, Any] | None] = mapped_column(
+        comment="The same by class that it was drawn for."
+    )
+    evenly: Mapped[bool] = mapped_column(
+        server_default="true", comment="Drawn, or one of all, whatever its margin."
+    )
 
 
 class Review(Table):
@@ -123,6 +133,8 @@ class ReviewOutcome(Table):
         ForeignKey("reviews.id"), comment="Null: a list decided."
     )
     at: Mapped[now]
+    chance: Mapped[float | None] = mapped_column(comment="Its case's.")
+    evenly: Mapped[bool] = mapped_column(server_default="true", comment="Its case's.")
 
 
 class Appeal(Table):
@@ -156,7 +168,7 @@ class ReviewRule(Table):
     kind: Mapped[str] = mapped_column(comment="second_look or clear_sample.")
     class_name: Mapped[str | None] = mapped_column(comment="Null: every class.")
     margin_below: Mapped[float | None] = mapped_column(
-        comment="Only so many logits above the threshold; null: any."
+        comment="Only so many logits from the threshold; null: any."
     )
     share: Mapped[float] = mapped_column(comment="Of those, drawn at random.")
     created_by: Mapped[str]

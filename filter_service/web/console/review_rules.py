@@ -103,8 +103,7 @@ class ReviewRuleForm(BaseModel):
             raise InvalidRequest(
                 f"{self.kind!r} is no rule: choose {' or '.join(review_rules.RuleKind)}."
             )
-        second = self.kind == review_rules.RuleKind.SECOND_LOOK
-        margin = self.margin_below.strip() if second else ""
+        margin = self.margin_below.strip()
         return {
             "kind": review_rules.RuleKind(self.kind),
             "class_name": self.class_name.strip() or None,

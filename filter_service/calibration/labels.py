@@ -1,0 +1,287 @@
+"""Labels: what is true of an image and a class, and the chance with which it came to be known."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import case, delete, func, select, text
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from filter_service.db.policies import load_policy
+from filter_service.db.tables import Restriction, StoredImage, StoredLabel, StoredPolicy
+from filter_service.errors import InvalidRequest, NotAllowed
+from filter_service.policy import Policy
+
+MOST = 20_000  # labels read at once, the newest
+
+# What of a class changes no margin; whatever else differs makes it another one.
+_BESIDE = {"name", "threshold", "severity", "clause", "calibration", "sealed", "statement"}
+
+
+class LabelSource(StrEnum):
+    """How a truth came to be known."""
+
+    FLAG = "flag"  # a flag that was reviewed
+    SAMPLE = "sample"  # a clear item that was drawn
+    APPEAL = "appeal"  # somebody asked: it says nothing about the others
+    UPLOAD = "upload"  # a labelled folder or manifest
+
+
+@dataclass(frozen=True, slots=True)
+class ClassLabel:
+    """The truth about one image and one class."""
+
+    image_id: int
+    class_name: str
+    truth: bool
+    source: LabelSource
+    chance: float | None = None  # None: unknown, or chosen by anything but the margin
+    item_id: int | None = None
+    review_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassLabels:
+    """Labels of one class with the margins of one encoder, newest first."""
+
+    images: npt.NDArray[np.int64]  # (n,)
+    margins: npt.NDArray[np.float64]  # (n,) logits
+    truths: npt.NDArray[np.bool_]  # (n,)
+    chances: npt.NDArray[np.float64]  # (n,) NaN: unknown; fits and estimates leave them out
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def drawn(self) -> "ClassLabels":
+        """Those of which it is known how likely they were to be known."""
+        known = np.isfinite(self.chances)
+        return ClassLabels(
+            self.images[known], self.margins[known], self.truths[known], self.chances[known]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UploadReceipt:
+    """What became of labels that were uploaded."""
+
+    new: int
+    unchanged: int  # known before, and the same
+    contradicted: tuple[int, ...]  # images of which a decision that stands says otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCount:
+    """How many labels a class has from one source."""
+
+    class_name: str
+    source: str
+    present: int
+    absent: int
+    drawn: int  # with a known chance
+
+
+def keep(session: Session, labels: Sequence[ClassLabel]) -> None:
+    """What a decision says, in its transaction; a later one takes the place of an earlier one.
+
+    The chance stays that of the draw: an appeal may turn a truth, but not how it came to be known.
+    """
+    if not labels:
+        return
+    new = upsert(StoredLabel).values([asdict(label) for label in labels])
+    old, added = StoredLabel, new.excluded
+    asked_after = added.chance.is_(None) & old.chance.is_not(None)
+    values: dict[str, Any] = {n: added[n] for n in ("truth", "item_id", "review_id")} | {
+        "at": func.now(),
+        "chance": func.coalesce(added.chance, old.chance),
+        "source": case((asked_after, old.source), else_=added.source),
+    }
+    session.execute(
+        new.on_conflict_do_update(index_elements=["image_id", "class_name"], set_=values)
+    )
+
+
+def upload(
+    session: Session, policy: Policy, truths: Mapping[tuple[int, str], bool]
+) -> UploadReceipt:
+    """Keep what somebody says of images and classes; what people decided here comes first.
+
+    Raises InvalidRequest for a class that the policy has not, that is restricted, or an image that
+    is erased or locked away.
+    """
+    _require_classes(session, policy, {name for _, name in truths})
+    _require_images(session, {image for image, _ in truths})
+    rows = [
+        asdict(ClassLabel(image, name, truth, LabelSource.UPLOAD))
+        for (image, name), truth in sorted(truths.items())
+    ]
+    known = _known(session, {image for image, _ in truths})
+    before = {key: known[key] for key in truths if key in known}
+    same = sum(before[key][0] == truths[key] for key in before)
+    against = {k for k in before if before[k] == (not truths[k], False)}
+    if rows:
+        new = upsert(StoredLabel).values(rows)
+        session.execute(
+            new.on_conflict_do_update(
+                index_elements=["image_id", "class_name"],
+                set_={"truth": new.excluded.truth, "at": func.now()},
+                where=StoredLabel.source == LabelSource.UPLOAD,
+            )
+        )
+    return UploadReceipt(
+        len(truths) - len(before), same, tuple(sorted({image for image, _ in against}))
+    )
+
+
+def forget(session: Session, image_id: int, items: Collection[int] = ()) -> int:
+    """Labels of an image, and those that these items' decisions gave; -> how many."""
+    mine = (StoredLabel.image_id == image_id) | StoredLabel.item_id.in_(items)
+    gone = delete(StoredLabel).where(mine).returning(StoredLabel.image_id)
+    return len(session.scalars(gone).all())
+
+
+def of_class(
+    session: Session,
+    policy_id: int,
+    class_name: str,
+    encoder_id: int,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int = MOST,
+    custodian: bool = False,
+) -> ClassLabels:
+    """The newest `limit` labels of a policy's class that one encoder has a margin for.
+
+    Margins of other versions of the policy count, where the class is asked for in the same words.
+    Raises InvalidRequest for a class that the policy has not, NotAllowed for a restricted one
+    unless a custodian asks.
+    """
+    rows = session.execute(
+        _LABELLED,
+        {
+            "name": class_name,
+            "encoder": encoder_id,
+            "classes": same_words(session, policy_id, class_name, custodian=custodian),
+            "since": since,
+            "until": until,
+            "limit": limit,
+        },
+    ).all()
+    images, margins, truths, chances = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return ClassLabels(
+        np.array(images, np.int64),
+        np.array(margins, np.float64),
+        np.array(truths, np.bool_),
+        np.array([np.nan if c is None else c for c in chances], np.float64),
+    )
+
+
+def same_words(
+    session: Session, policy_id: int, class_name: str, *, custodian: bool = False
+) -> list[int]:
+    """This class in all versions of its policy that give the same margins; -> class ids."""
+    known = load_policy(session, policy_id)
+    if class_name not in known.class_ids:
+        raise InvalidRequest(
+            f"Policy {known.policy.name!r} has no class {class_name!r}: it has "
+            f"{', '.join(sorted(known.class_ids))}."
+        )
+    if known.policy.forbidden(class_name).sealed is not None and not custodian:
+        raise NotAllowed(f"Class {class_name!r} is restricted: only a custodian may ask for it.")
+    versions = select(StoredPolicy.id).where(StoredPolicy.name == known.policy.name)
+    others = [load_policy(session, each) for each in session.scalars(versions)]
+    words = _words(known.policy, class_name)
+    return [
+        other.class_ids[class_name]
+        for other in others
+        if class_name in other.class_ids and _words(other.policy, class_name) == words
+    ]
+
+
+def count(session: Session) -> list[LabelCount]:
+    """How many labels there are, by class and source; nothing of what is restricted."""
+    hidden = restricted_classes(session)
+    found = [LabelCount(*row) for row in session.execute(_COUNT)]
+    return [row for row in found if row.class_name not in hidden]
+
+
+def restricted_classes(session: Session) -> set[str]:
+    """The classes that some version of some policy restricts."""
+    return set(session.scalars(_RESTRICTED))
+
+
+def _words(policy: Policy, class_name: str) -> dict[str, Any]:
+    """Everything that a margin of the class depends on, beside the encoder."""
+    forbidden = policy.forbidden(class_name)
+    return forbidden.model_dump(mode="json", exclude=_BESIDE) | {
+        "templates": policy.templates_of(forbidden),
+        "neutral": policy.neutral_of(forbidden),
+        "coverage": policy.coverage,
+    }
+
+
+def _require_classes(session: Session, policy: Policy, names: set[str]) -> None:
+    has = {c.name for c in policy.classes}
+    if missing := sorted(names - has):
+        raise InvalidRequest(
+            f"Policy {policy.name!r} has no class {missing[0]!r}: it has {', '.join(sorted(has))}."
+        )
+    if hidden := sorted(names & restricted_classes(session)):
+        raise InvalidRequest(
+            f"Class {hidden[0]!r} is restricted: nobody labels its images, so leave it out."
+        )
+
+
+def _require_images(session: Session, images: set[int]) -> None:
+    locked = select(Restriction.image_id).where(Restriction.image_id == StoredImage.id)
+    here = select(StoredImage.id).where(
+        StoredImage.id.in_(images), StoredImage.digest.is_not(None), ~locked.exists()
+    )
+    if gone := images - set(session.scalars(here)):
+        raise InvalidRequest(
+            f"{len(gone)} of the images are not here any more: label those that are stored."
+        )
+
+
+def _known(session: Session, images: set[int]) -> dict[tuple[int, str], tuple[bool, bool]]:
+    """The truth that stands, and whether it was uploaded."""
+    query = select(StoredLabel).where(StoredLabel.image_id.in_(images))
+    return {
+        (row.image_id, row.class_name): (row.truth, row.source == LabelSource.UPLOAD)
+        for row in session.scalars(query)
+    }
+
+
+# The newest labels first and then their margins, one by one from the index: Postgres would else
+# rather join a million scores. The same words give the same margin in every version.
+_LABELLED = text("""
+    WITH newest AS MATERIALIZED (
+        SELECT image_id, truth, chance, at FROM labels l
+        WHERE class_name = :name
+          AND (CAST(:since AS timestamptz) IS NULL OR at >= :since)
+          AND (CAST(:until AS timestamptz) IS NULL OR at < :until)
+          AND NOT EXISTS (SELECT FROM sealed_items r WHERE r.image_id = l.image_id OFFSET 0)
+        ORDER BY at DESC, image_id DESC LIMIT :limit
+    )
+    SELECT n.image_id, s.margin, n.truth, n.chance
+    FROM newest n CROSS JOIN LATERAL (
+        SELECT margin FROM scores
+        WHERE encoder_id = :encoder AND class_id = ANY(:classes) AND image_id = n.image_id LIMIT 1
+    ) s
+    ORDER BY n.at DESC, n.image_id DESC
+""")
+_COUNT = text("""
+    SELECT class_name, source, count(*) FILTER (WHERE truth), count(*) FILTER (WHERE NOT truth),
+        count(chance)
+    FROM labels l WHERE NOT EXISTS (SELECT FROM sealed_items r WHERE r.image_id = l.image_id)
+    GROUP BY class_name, source ORDER BY class_name, source
+""")
+_RESTRICTED = text("""
+    SELECT DISTINCT c ->> 'name' FROM policies, jsonb_array_elements(document -> 'classes') c
+    WHERE c ->> 'sealed' IS NOT NULL
+""")
