@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, delete, select, update
 
 from filter_service import ledger
 from filter_service.db.arrivals import arrived, enqueue, expect, keep_images, unwanted
+from filter_service.db.lease_queue import FETCHES
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Fetch, Item
 from filter_service.egress.client import Internet
@@ -33,11 +33,12 @@ ACTOR = "service"
 
 @dataclass(frozen=True, slots=True)
 class _Claimed:
-    """A fetch that one thread may do. The attempt tells its claim from any later one."""
+    """A fetch that one thread may do until its lease ends."""
 
     item_id: int
     uri: str
     attempt: int
+    until: datetime
     problem: str | None
 
 
@@ -84,22 +85,16 @@ def _work(this: _Round) -> int:
 def _claim(this: _Round) -> _Claimed | None:
     """The next fetch that nobody holds; it is due again when its holder must have been killed."""
     lease = timedelta(seconds=2 * this.settings.fetch_seconds + MARGIN)
-    due = (
-        select(Fetch.item_id)
-        .where(Fetch.due_at <= func.now())
-        .order_by(Fetch.due_at, Fetch.item_id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    claim = (
-        update(Fetch)
-        .where(Fetch.item_id == due.scalar_subquery())
-        .values(due_at=func.now() + lease, attempts=Fetch.attempts + 1)
-        .returning(Fetch.item_id, Fetch.uri, Fetch.attempts, Fetch.problem)
-    )
+    due = FETCHES.select_free(Fetch.item_id).order_by(Fetch.due_at, Fetch.item_id).limit(1)
+    claim = FETCHES.claim(lease, Fetch.item_id == due.scalar_subquery())
+    told = (Fetch.item_id, Fetch.uri, Fetch.attempts, Fetch.due_at, Fetch.problem)
     with this.sessions.begin() as session:
-        row = session.execute(claim).one_or_none()
-    return _Claimed(*row) if row else None
+        row = session.execute(claim.returning(*told)).one_or_none()
+    if row is None:
+        return None
+    item_id, uri, attempt, until, problem = row
+    assert until is not None, "it was set just now"
+    return _Claimed(item_id, uri, attempt, until, problem)
 
 
 def _attempt(this: _Round, claimed: _Claimed) -> None:
@@ -153,18 +148,17 @@ def _put_off(this: _Round, claimed: _Claimed, problem: str) -> None:
         return
     pause = min(PAUSE * 3 ** (claimed.attempt - 1), LONGEST_PAUSE)
     with this.sessions.begin() as session:
-        _end(session, claimed, due_at=func.now() + pause, problem=problem)
+        session.execute(FETCHES.hold(pause, *_mine(claimed)).values(problem=problem))
 
 
 def _give_up(this: _Round, claimed: _Claimed, reason: str) -> None:
     """Make the item undetermined; what refers to its bytes stays, for whoever retries it."""
     with this.sessions.begin() as session:
-        if _end(session, claimed, due_at=None, problem=reason):
+        given_up = update(Fetch).where(*_mine(claimed)).values(due_at=None, problem=reason)
+        if session.scalar(given_up.returning(Fetch.item_id)) is not None:
             fail(session, [FailedItem(claimed.item_id, reason)], ACTOR)
 
 
-def _end(session: Session, claimed: _Claimed, **values: object) -> bool:
-    """Change a fetch, if its claim has not lapsed and gone to somebody else."""
-    mine = (Fetch.item_id == claimed.item_id, Fetch.attempts == claimed.attempt)
-    changed = update(Fetch).where(*mine, Fetch.due_at.is_not(None)).values(**values)
-    return session.scalar(changed.returning(Fetch.item_id)) is not None
+def _mine(claimed: _Claimed) -> tuple[ColumnElement[bool], ...]:
+    """The fetch, if its claim has not lapsed and gone to somebody else."""
+    return Fetch.item_id == claimed.item_id, Fetch.due_at == claimed.until

@@ -1,26 +1,22 @@
 """Leases on queued items: claiming, extending, releasing and postponing them."""
 
-import logging
-import threading
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Select, exists, func, select, update
+from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
+from filter_service.db.lease_queue import ITEMS, heartbeat
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Item, QueueEntry, StoredImage
-from filter_service.errors import DatabaseUnavailable
 from filter_service.moderation.results import FailedItem, fail
 
 SUSPECT = 3  # claims that came to nothing; from then on an item is claimed alone
 HOPELESS = 6  # claims that came to nothing; then it is undetermined
 PATIENCE = timedelta(seconds=5)  # before the second try of what was put off; doubles every time
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +32,7 @@ class ClaimedItem:
 
 def has_work(session: Session) -> bool:
     """Whether any item waits that nobody holds."""
-    return bool(session.scalar(select(exists().where(_free()))))
+    return bool(session.scalar(select(exists().where(ITEMS.free))))
 
 
 class Leases:
@@ -75,76 +71,37 @@ class Leases:
         with self._sessions.begin() as session:
             # A row that is locked is just being recorded or cancelled.
             mine = self._mine(self._held).with_for_update(skip_locked=True)
-            session.execute(
-                update(QueueEntry)
-                .where(QueueEntry.item_id.in_(mine))
-                .values(leased_until=func.now() + self._length)
-            )
+            session.execute(ITEMS.hold(self._length, QueueEntry.item_id.in_(mine)))
 
     def release(self, counted: bool) -> None:
         """Give back whatever is held; a claim that was not begun need not count as an attempt."""
+        attempts = QueueEntry.attempts - (0 if counted else 1)
         with self._sessions.begin() as session:
-            session.execute(
-                update(QueueEntry)
-                .where(QueueEntry.item_id.in_(self._mine(self._held).with_for_update()))
-                .values(
-                    worker=None,
-                    leased_until=func.now(),
-                    attempts=QueueEntry.attempts - (0 if counted else 1),
-                )
-            )
+            mine = QueueEntry.item_id.in_(self._mine(self._held).with_for_update())
+            session.execute(ITEMS.give_back(mine).values(worker=None, attempts=attempts))
         self._held.clear()
 
     def postpone(self, items: Iterable[ClaimedItem], problem: str) -> None:
         """Give back items that cannot be judged just now, to be tried again a little later."""
         ids = {c.item_id for c in items}
+        pause = PATIENCE * func.power(2, QueueEntry.attempts)
         with self._sessions.begin() as session:
-            session.execute(
-                update(QueueEntry)
-                .where(QueueEntry.item_id.in_(self._mine(ids).with_for_update()))
-                .values(
-                    worker=None,
-                    leased_until=func.now() + PATIENCE * func.power(2, QueueEntry.attempts),
-                    problem=problem,
-                )
-            )
+            mine = QueueEntry.item_id.in_(self._mine(ids).with_for_update())
+            session.execute(ITEMS.hold(pause, mine).values(worker=None, problem=problem))
         self._held -= ids
 
     def forget(self, items: Iterable[ClaimedItem]) -> None:
         """These were recorded."""
         self._held -= {c.item_id for c in items}
 
-    @contextmanager
-    def beating(self) -> Iterator[None]:
+    def beating(self) -> AbstractContextManager[None]:
         """Extend the leases from another thread while a model computes in this one."""
-        over = threading.Event()
-        thread = threading.Thread(target=self._beat, args=[over], name="heartbeat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
-    def _beat(self, over: threading.Event) -> None:
-        while not over.wait(self._length.total_seconds() / 3):
-            try:
-                self.extend()
-            except DatabaseUnavailable as error:
-                logger.warning("The leases could not be extended. %s", error)
+        return heartbeat(self.extend, self._length)
 
     def _take(self, session: Session, chosen: Sequence["_Free"]) -> list[ClaimedItem]:
         ids = [c.item_id for c in chosen]
-        session.execute(
-            update(QueueEntry)
-            .where(QueueEntry.item_id.in_(ids))
-            .values(
-                worker=self.worker,
-                leased_until=func.now() + self._length,
-                attempts=QueueEntry.attempts + 1,
-                problem=None,
-            )
-        )
+        claim = ITEMS.claim(self._length, QueueEntry.item_id.in_(ids))
+        session.execute(claim.values(worker=self.worker, problem=None))
         rows = session.execute(
             select(Item.id, Item.batch_id, StoredImage.id, StoredImage.digest, Batch.policy_id)
             .join(StoredImage)
@@ -175,19 +132,10 @@ class _Free:
     problem: str | None
 
 
-def _free() -> ColumnElement[bool]:
-    return QueueEntry.leased_until <= func.now()
-
-
 def _lock_free(session: Session, limit: int) -> list[_Free]:
-    rows = session.execute(
-        select(QueueEntry.item_id, QueueEntry.attempts, QueueEntry.problem)
-        .where(_free())
-        .order_by(QueueEntry.priority.desc(), QueueEntry.item_id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    return [_Free(*row) for row in rows]
+    free = ITEMS.select_free(QueueEntry.item_id, QueueEntry.attempts, QueueEntry.problem)
+    urgent = free.order_by(QueueEntry.priority.desc(), QueueEntry.item_id).limit(limit)
+    return [_Free(*row) for row in session.execute(urgent)]
 
 
 def _together(free: list[_Free]) -> list[_Free]:

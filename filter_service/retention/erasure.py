@@ -17,6 +17,7 @@ from sqlalchemy import Select, func, insert, select
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
+from filter_service.db.lease_queue import ITEMS
 from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
@@ -142,7 +143,7 @@ def _require_free(session: Session, target: Target) -> None:
     judging = select(QueueEntry.item_id).where(
         QueueEntry.item_id.in_(ids),
         QueueEntry.worker.is_not(None),
-        QueueEntry.leased_until > func.now(),
+        ITEMS.held,
     )
     if (busy := session.scalar(judging.limit(1))) is not None:
         raise Conflict(f"Item {busy} is just being judged: try again in a minute.")

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
 from filter_service.accounts import Ability, may, sees
+from filter_service.db.lease_queue import CASES
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, Person, Review, ReviewCase
 from filter_service.errors import Conflict, NotAllowed, UnknownItem, UnknownPerson
@@ -140,19 +141,13 @@ def lock(session: Session, item_id: int) -> LockedCase | None:
 def free(session: Session, items: Sequence[int], stage: Stage | None = None) -> None:
     """Let locked cases wait for anybody, in this stage or the one they are in."""
     values: dict[str, Any] = {"stage": stage} if stage else {}
-    session.execute(
-        update(ReviewCase)
-        .where(ReviewCase.item_id.in_(items))
-        .values(holder=None, claimed_at=None, leased_until=func.now(), review_id=None, **values)
-    )
+    given_back = CASES.give_back(ReviewCase.item_id.in_(items))
+    session.execute(given_back.values(holder=None, claimed_at=None, review_id=None, **values))
 
 
 def _hold(session: Session, person: Person, item_id: int, length: timedelta) -> None:
-    session.execute(
-        update(ReviewCase)
-        .where(ReviewCase.item_id == item_id)
-        .values(holder=person.id, claimed_at=func.now(), leased_until=func.now() + length)
-    )
+    claim = CASES.claim(length, ReviewCase.item_id == item_id)
+    session.execute(claim.values(holder=person.id, claimed_at=func.now()))
 
 
 def _take(session: Session, person: Person, item_id: int, seconds: float) -> QueuedCase:
@@ -166,18 +161,13 @@ def _take(session: Session, person: Person, item_id: int, seconds: float) -> Que
 
 def _extend(session: Session, person: Person, item_id: int, seconds: float) -> bool:
     """Also shortens a lease: that of a page which is being closed, or of a case handed over."""
-    until = func.now() + timedelta(seconds=seconds)
-    extended = session.execute(
-        update(ReviewCase)
-        .where(
-            ReviewCase.item_id == item_id,
-            ReviewCase.holder == person.id,
-            ReviewCase.review_id.is_(None),
-        )
-        .values(leased_until=until)
-        .returning(ReviewCase.item_id)
+    own = (
+        ReviewCase.item_id == item_id,
+        ReviewCase.holder == person.id,
+        ReviewCase.review_id.is_(None),
     )
-    return extended.one_or_none() is not None
+    extended = CASES.hold(timedelta(seconds=seconds), *own).returning(ReviewCase.item_id)
+    return session.execute(extended).one_or_none() is not None
 
 
 def _lock_own(session: Session, person: Person, item_id: int) -> LockedCase:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Select, and_, exists, or_, select, true, tuple_
 from sqlalchemy.orm import Session
 
 from filter_service.accounts import Ability, clients, may
+from filter_service.db.lease_queue import CASES
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Client,
@@ -112,7 +113,7 @@ def visible(person: Person) -> ColumnElement[bool]:
 
 def is_free() -> ColumnElement[bool]:
     """The cases that nobody holds and nobody has decided."""
-    return and_(ReviewCase.review_id.is_(None), ReviewCase.leased_until <= func.now())
+    return and_(ReviewCase.review_id.is_(None), CASES.free)
 
 
 def untouched(person: Person) -> ColumnElement[bool]:
@@ -131,7 +132,7 @@ def touched(person: Person, item_id: Any) -> ColumnElement[bool]:  # noqa: ANN40
 
 
 def _held_now() -> ColumnElement[bool]:
-    return and_(ReviewCase.review_id.is_(None), ReviewCase.leased_until > func.now())
+    return and_(ReviewCase.review_id.is_(None), CASES.held)
 
 
 def _conditions(
@@ -177,7 +178,7 @@ def next_case(
 
 def _cases() -> Columns:
     """Everything of a Case, in the order of its fields."""
-    working = or_(ReviewCase.leased_until > func.now(), ReviewCase.review_id.is_not(None))
+    working = or_(CASES.held, ReviewCase.review_id.is_not(None))
     return (
         select(
             ReviewCase.item_id,

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Update, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from filter_service import ledger
+from filter_service.db.lease_queue import DELIVERIES
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Delivery, DeliveryAttempt, OutboxEvent, WebhookEndpoint
 from filter_service.ledger import Entry, Event
@@ -91,7 +92,7 @@ class _Claimed:
 def _due(sessions: Sessions) -> list[tuple[int, int]]:
     """Endpoints for which something is due, and how many lanes each may have."""
     waits = select(Delivery.event_id).where(
-        Delivery.endpoint_id == WebhookEndpoint.id, *_open(Delivery), Delivery.due_at <= func.now()
+        Delivery.endpoint_id == WebhookEndpoint.id, *_open(Delivery), DELIVERIES.free
     )
     query = select(WebhookEndpoint.id, WebhookEndpoint.failing_since).where(
         *_in_use(), waits.exists()
@@ -130,27 +131,20 @@ def _claim(session: Session, endpoint_id: int, lease: timedelta) -> _Claimed | N
         *_open(earlier),
     )
     first = (
-        select(Delivery.event_id)
-        .where(
-            Delivery.endpoint_id == endpoint_id,
-            *_open(Delivery),
-            Delivery.due_at <= func.now(),
-            ~blocked.exists(),
-        )
+        DELIVERIES.select_free(Delivery.event_id, key_share=True)
+        .where(Delivery.endpoint_id == endpoint_id, *_open(Delivery), ~blocked.exists())
         .order_by(Delivery.due_at)
         .limit(1)
-        .with_for_update(skip_locked=True, key_share=True)
     )
     claim = (
-        update(Delivery)
-        .where(
+        DELIVERIES.claim(
+            lease,
             Delivery.endpoint_id == endpoint_id,
             Delivery.event_id == first.scalar_subquery(),
             WebhookEndpoint.id == Delivery.endpoint_id,
             *_in_use(),
             OutboxEvent.id == Delivery.event_id,
         )
-        .values(due_at=func.now() + lease, attempts=Delivery.attempts + 1)
         .returning(
             Delivery.event_id,
             Delivery.subject,

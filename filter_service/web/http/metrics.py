@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from filter_service.accounts import Ability
+from filter_service.db.lease_queue import ITEMS
 from filter_service.db.schema import require_current
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Delivery, QueueEntry, StoredCheck, StoredEncoder, Tally
@@ -134,7 +135,7 @@ class _Stored(Collector):
 
 
 def _queue(session: Session) -> Iterator[Metric]:
-    leased = (QueueEntry.leased_until > func.now()).label("leased")
+    leased = ITEMS.held.label("leased")
     some = select(leased).limit(MOST).subquery()
     counted = select(some.c.leased, func.count()).group_by(some.c.leased)
     counts: dict[bool, int] = {leased: n for leased, n in session.execute(counted)}
