@@ -35,7 +35,7 @@ from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.demo.scenes import DEV_SEEDS, render, sample_scene
 from filter_service.encoder import Encoder, load_encoder
 from filter_service.images import decode
-from filter_service.intake import submissions
+from filter_service.intake import batches, item_lists, submissions
 from filter_service.intake.submissions import Submission
 from filter_service.local import services
 from filter_service.local.data_folder import DataFolder
@@ -143,10 +143,10 @@ class Service:
         batch = submissions.accept(self.sessions, storage, lambda: None, sent, policy)
         began = time.perf_counter()
         CeleryQueue().notify_workers(self.settings.broker_url or "")
-        while not submissions.status(self.sessions, batch).finished:
+        while not batches.status(self.sessions, batch).finished:
             time.sleep(0.05)
         seconds = time.perf_counter() - began
-        verdicts = [i.verdict for i in submissions.items(self.sessions, batch, limit=1_000_000)]
+        verdicts = [i.verdict for i in item_lists.items(self.sessions, batch, limit=1_000_000)]
         return len(verdicts) / seconds, verdicts
 
     def memory(self, which: str) -> float:

@@ -99,6 +99,24 @@ def test_imports_stand_at_the_top_unless_they_start_a_model_or_a_queue() -> None
     assert len(found) <= 60
 
 
+WEB = [p for p in PRODUCT if p.is_relative_to(ROOT / "filter_service" / "web")]
+QUERYING = {"execute", "scalar", "scalars", "get_one", "stream_scalars"}
+
+
+@pytest.mark.parametrize("path", WEB, ids=room)
+def test_pages_and_routes_ask_a_room_and_run_no_query_of_their_own(path: Path) -> None:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    imported = {
+        alias.name
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sqlalchemy")
+        for alias in node.names
+    }
+    asked = {ast.unparse(n) for n in nodes if isinstance(n, ast.Attribute) and n.attr in QUERYING}
+    assert imported <= {"Session", "DataError", "TimeoutError"}
+    assert not asked and "session.get(" not in path.read_text()
+
+
 def test_no_test_imports_from_a_file_of_tests() -> None:
     tests = sorted((ROOT / "tests").rglob("*.py"))
     found = {

@@ -32,9 +32,11 @@ def client_named(sessions: Sessions, name: str) -> Client:
         return named(session, name)
 
 
-def names(session: Session, limit: int = 200) -> list[str]:
-    """The first ones by name, to choose from."""
-    return list(session.scalars(select(Client.name).order_by(Client.name).limit(limit)))
+def client_names(sessions: Sessions, chosen: str | None = None, limit: int = 200) -> list[str]:
+    """The clients that a list can be narrowed to; none where there is only one."""
+    with sessions.begin() as session:
+        names = session.scalars(select(Client.name).order_by(Client.name).limit(limit)).all()
+    return list(names) if len(names) > 1 or chosen else []
 
 
 def named_by_id(sessions: Sessions, ids: Iterable[int]) -> dict[int, str]:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from filter_service import ledger
 from filter_service.accounts import passwords
-from filter_service.accounts.roles import Role
+from filter_service.accounts.roles import ABILITIES, Ability, Role
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Login, Person, PolicyClass
 from filter_service.errors import Conflict, InvalidRequest, UnknownPerson
@@ -163,6 +163,16 @@ def everybody(sessions: Sessions, after: str = "", limit: int = 100) -> list[Per
     rows = select(Person).where(Person.login > after).order_by(Person.login).limit(limit)
     with sessions.begin() as session:
         return list(session.scalars(rows))
+
+
+def colleagues(sessions: Sessions, person: Person, limit: int = 200) -> list[str]:
+    """Whom somebody can hand a case to."""
+    reviewers = [role.value for role, may in ABILITIES.items() if Ability.REVIEW in may]
+    query = select(Person.login).where(
+        Person.disabled_at.is_(None), Person.id != person.id, Person.role.in_(reviewers)
+    )
+    with sessions.begin() as session:
+        return list(session.scalars(query.order_by(Person.login).limit(limit)))
 
 
 def known_classes(sessions: Sessions) -> list[str]:

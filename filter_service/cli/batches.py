@@ -22,8 +22,9 @@ from filter_service.db.unjudged import reasons
 from filter_service.errors import ImageError
 from filter_service.images import Limits, read
 from filter_service.images.views import is_partial
-from filter_service.intake import submissions
-from filter_service.intake.submissions import Status, Submission
+from filter_service.intake import batches, item_lists, retries, submissions
+from filter_service.intake.batches import Status
+from filter_service.intake.submissions import Submission
 from filter_service.policy import read_policy
 from filter_service.verdicts import Verdict
 
@@ -91,7 +92,7 @@ def status(
     """How far a batch has come."""
 
     with workplace(context.obj) as place:
-        found = watched(place, batch) if watch else submissions.status(place.sessions, batch)
+        found = watched(place, batch) if watch else batches.status(place.sessions, batch)
     counts = {k: getattr(found, k) for k in STATES}
     if json_:
         typer.echo(json.dumps({"batch": str(batch), "total": found.total, **counts}))
@@ -108,7 +109,7 @@ def watched(
     with Progress() as progress:
         task = progress.add_task("judged", total=None)
         while True:
-            found = submissions.status(place.sessions, batch)
+            found = batches.status(place.sessions, batch)
             done = None if found.total is None else found.total - found.waiting
             progress.update(task, total=found.total, completed=done)
             if found.finished:
@@ -131,7 +132,7 @@ def items(
         raise typer.BadParameter(f"{verdict!r} is none of {', '.join(Verdict)}.")
     wanted = None if verdict is None else Verdict(verdict)
     with workplace(context.obj) as place:
-        found = submissions.items_with_classes(place.sessions, batch, wanted, after, limit)
+        found = item_lists.items_with_classes(place.sessions, batch, wanted, after, limit)
         with place.sessions.begin() as session:
             why = reasons(session, [item.id for item, _ in found])
     rows = [
@@ -161,14 +162,14 @@ def cancel(context: typer.Context, batch: BatchId) -> None:
     """Take back the items of a batch that have no verdict yet."""
 
     with workplace(context.obj) as place:
-        typer.echo(f"{submissions.cancel(place.sessions, batch)} items cancelled")
+        typer.echo(f"{batches.cancel(place.sessions, batch)} items cancelled")
 
 
 def retry(context: typer.Context, batch: BatchId) -> None:
     """Queue the undetermined items of a batch again."""
 
     with workplace(context.obj) as place:
-        again = submissions.retry(place.sessions, place.notify_workers, batch)
+        again = retries.retry(place.sessions, place.notify_workers, batch)
     typer.echo(f"{again} items queued again")
 
 

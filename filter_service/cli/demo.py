@@ -25,7 +25,7 @@ from filter_service.db.tables import Item, StoredEncoder, StoredExplanation, Sto
 from filter_service.demo import POLICY, SAMPLES
 from filter_service.images import decode, digest, read
 from filter_service.images.views import View
-from filter_service.intake import submissions
+from filter_service.intake import item_lists, submissions
 from filter_service.intake.submissions import Submission
 from filter_service.policy import read_policy
 from filter_service.rendering.summary_card import card
@@ -75,7 +75,7 @@ def demo(context: typer.Context) -> None:
         names = {digest(f.read_bytes()): f.name for f in files}
         console.print(_table(flags, names))
         _draw(place.storage, flags, OUTPUT)
-        found = submissions.items(place.sessions, batch, limit=len(files))
+        found = item_lists.items(place.sessions, batch, limit=len(files))
     right = _right(found)
     console.print(f"{right} of {len(found)} verdicts right ({right / len(found):.1%})")
     console.print(f"Pictures of all {len(flags)} flags: {OUTPUT / 'index.html'}")

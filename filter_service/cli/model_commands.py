@@ -17,7 +17,7 @@ from filter_service.db.query_encoder import LazyQueryEncoder, vector_of
 from filter_service.db.vectors import StoredMemory, VectorHit
 from filter_service.errors import ImageError, InvalidPolicy, ModelUnavailable, UnknownModel
 from filter_service.images import Limits, read
-from filter_service.intake.submissions import newest_items
+from filter_service.intake.item_lists import newest_items
 from filter_service.policy import Policy, json_schema, place_of, read_policy
 from filter_service.rollout import soundness
 from filter_service.rollout.soundness import Remark

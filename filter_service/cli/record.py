@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 
 from filter_service.accounts import Role
+from filter_service.accounts.callers import Caller
 from filter_service.audit import record as records
 from filter_service.audit.record.record_file import shown_beside, written_down
 from filter_service.cli.context import workplace
 from filter_service.cli.parameters import ItemId
 from filter_service.images import Limits
-from filter_service.web.http.access import Caller
+from filter_service.reviews.row_access import item_for, visible
 from filter_service.web.http.pages import style
-from filter_service.web.http.row_access import item_for, visible
 
 
 def record(

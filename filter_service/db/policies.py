@@ -6,6 +6,7 @@ from sqlalchemy import ColumnElement, insert, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
+from filter_service.db.session import Sessions
 from filter_service.db.tables import PolicyClass, PolicyVersion, StoredPolicy
 from filter_service.policy import Policy
 
@@ -36,6 +37,13 @@ def store_policy(session: Session, policy: Policy, owner: int | None = None) -> 
 def owned(owner: int | None) -> ColumnElement[bool]:
     """The condition on names: those of a client, or of the operator."""
     return PolicyVersion.client_id.is_(None) if owner is None else PolicyVersion.client_id == owner
+
+
+def policy_names(sessions: Sessions, limit: int | None = None) -> list[str]:
+    """The names of all stored policies, each once."""
+    query = select(StoredPolicy.name).distinct().order_by(StoredPolicy.name).limit(limit)
+    with sessions.begin() as session:
+        return list(session.scalars(query))
 
 
 def _store(session: Session, policy: Policy) -> int:

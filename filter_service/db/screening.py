@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Session
 
 from filter_service.db.session import Sessions
-from filter_service.db.tables import StoredCheck
+from filter_service.db.tables import StoredCheck, StoredEncoder
 
 # An alarm keeps the band wide for so long after it; if the fast pass is still not the one that was
 # measured by then, the next pair says so again.
@@ -37,6 +37,14 @@ def keep_pairs(
     with sessions.begin() as session:
         session.execute(_added(encoder_id, pairs, widening))
         return widening_of(session, encoder_id)
+
+
+def stored_checks(session: Session) -> list[tuple[StoredCheck, str, str]]:
+    """What is known of each encoder's fast pass, with the encoder's name and fingerprint."""
+    query = select(StoredCheck, StoredEncoder.name, StoredEncoder.fingerprint).join(
+        StoredEncoder, StoredEncoder.id == StoredCheck.encoder_id
+    )
+    return [(check, name, fingerprint) for check, name, fingerprint in session.execute(query)]
 
 
 def widening_of(session: Session, encoder_id: int) -> float:

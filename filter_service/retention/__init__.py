@@ -16,7 +16,7 @@ from filter_service.retention.retention_rules import (
     remove_rule,
     rules,
 )
-from filter_service.retention.why_missing import require_here, why_gone
+from filter_service.retention.why_missing import last_erasure, require_here, why_gone
 
 __all__ = [
     "COMPLAINTS",
@@ -33,6 +33,7 @@ __all__ = [
     "expire",
     "hold",
     "holds",
+    "last_erasure",
     "receipt",
     "release",
     "remove_rule",

@@ -1,6 +1,8 @@
 """Says why a part of an item is gone: erased, or expired under a retention rule."""
 
-from sqlalchemy import select
+from datetime import datetime
+
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from filter_service.db.tables import Erasure, Item, LedgerEntry, StoredImage
@@ -32,6 +34,11 @@ def require_here(session: Session, item_id: int, part: RetainedPart = RetainedPa
     """Raises Gone for what was deleted."""
     if said := why_gone(session, item_id, part):
         raise ContentGone(said)
+
+
+def last_erasure(session: Session) -> datetime | None:
+    """When somebody last had an image erased."""
+    return session.scalar(select(func.max(Erasure.requested_at)))
 
 
 def _expired(session: Session, item_id: int, part: RetainedPart) -> str:

@@ -1,7 +1,5 @@
 """The review queue: which cases wait, who may see them, and in what order."""
 
-import base64
-import json
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from sqlalchemy import ColumnElement, Select, and_, exists, or_, select, true, t
 from sqlalchemy.orm import Session
 
 from filter_service.accounts import Ability, clients, may
+from filter_service.db.keyset import cursor, key_of
 from filter_service.db.lease_queue import CASES
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
@@ -225,26 +224,25 @@ def _order(order: Order) -> list[Any]:
 
 
 def _cursor(order: Order, last: QueuedCase) -> str:
-    key: list[object] = [last.severity, last.margin, last.item_id]
     if order == "age":
-        key = [last.opened_at.isoformat(), last.item_id]
-    return base64.urlsafe_b64encode(json.dumps([order, *key]).encode()).decode()
+        return cursor(order, last.opened_at.isoformat(), last.item_id)
+    return cursor(order, last.severity, float(last.margin), last.item_id)
 
 
-def _beyond(order: Order, cursor: str) -> ColumnElement[bool]:
+def _beyond(order: Order, after: str) -> ColumnElement[bool]:
+    kinds = (str, str, int) if order == "age" else (str, int, float, int)
     try:
-        made_for, *key = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        made_for, *key = key_of(after, *kinds)
         if made_for != order:
             raise ValueError(made_for)
         if order == "age":
-            since, item_id = key
-            last = (datetime.fromisoformat(since), int(item_id))
+            last = (datetime.fromisoformat(key[0]), key[1])
             return tuple_(ReviewCase.opened_at, ReviewCase.item_id) > last
-        severity, margin, item_id = int(key[0]), float(key[1]), int(key[2])
-    except (ValueError, TypeError, IndexError) as error:
+    except (ValueError, InvalidRequest) as error:
         raise InvalidRequest(
-            f"{cursor!r} is no place in this list: start again from its first page."
+            f"{after!r} is no place in this list: start again from its first page."
         ) from error
+    severity, margin, item_id = key
     # Both columns run downwards, so that the index finds the place; items of equal margin, few,
     # are told apart one by one.
     return and_(

@@ -122,6 +122,16 @@ def compact(sessions: Sessions) -> int:
         return int(session.scalar(_COMPACT) or 0) if session.scalar(select(alone)) else 0
 
 
+def totals(session: Session, kinds: Collection[str]) -> list[tuple[str, str, float]]:
+    """What was counted of some kinds since the beginning: kind, class, amount."""
+    sums = (
+        select(Tally.kind, Tally.class_name, func.sum(Tally.amount))
+        .where(Tally.kind.in_(kinds))
+        .group_by(Tally.kind, Tally.class_name)
+    )
+    return [(kind, class_name, amount) for kind, class_name, amount in session.execute(sums)]
+
+
 def waiting_now(sessions: Sessions, classes: Collection[str] | None = None) -> Waiting:
     """How many cases of these classes wait, None meaning all; nothing is counted for it."""
     stage = func.split_part(Tally.kind, ":", 2)

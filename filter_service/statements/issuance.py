@@ -76,6 +76,13 @@ def problems(sessions: Sessions, limit: int = 100) -> list[tuple[int, str]]:
         return [(item, problem or "") for item, problem in session.execute(query)]
 
 
+def problem_of(sessions: Sessions, item_id: int) -> str:
+    """Why an item's statement could not be issued so far; empty: nothing is known to be wrong."""
+    with sessions.begin() as session:
+        due = session.get(StatementDue, item_id)
+    return (due.problem if due else None) or ""
+
+
 def statements_of(sessions: Sessions, item_id: int) -> Sequence[StoredStatement]:
     """An item's statements, the one that stands first; raises UnknownItem."""
     query = select(StoredStatement).where(StoredStatement.item_id == item_id)

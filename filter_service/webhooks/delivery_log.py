@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Select, func, select, update
+from sqlalchemy.orm import Session
 
 from filter_service import ledger
 from filter_service.db.scope import OPERATOR, Scope
@@ -88,6 +89,13 @@ def deliveries(
                 tried.append(AttemptSummary(t.at, t.status, t.problem, t.seconds))
     page = tuple(_delivered(d, event, attempts.get(event.id, [])) for d, event in rows[:limit])
     return DeliveryLogPage(page, page[-1].event_id if len(rows) > limit else None)
+
+
+def deliveries_waiting(session: Session, most: int) -> int:
+    """How many are not made yet, of all endpoints; counted up to `most`."""
+    waiting = Delivery.delivered_at.is_(None) & Delivery.given_up_at.is_(None)
+    some = select(Delivery.event_id).where(waiting).limit(most).subquery()
+    return session.scalar(select(func.count()).select_from(some)) or 0
 
 
 def redeliver(

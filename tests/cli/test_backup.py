@@ -10,7 +10,7 @@ import pytest
 from filter_service.db.schema import upgrade
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.errors import DatabaseOutdated
-from filter_service.intake import submissions
+from filter_service.intake import item_lists, submissions
 from filter_service.intake.submissions import Submission
 from filter_service.ledger import of_item
 from filter_service.local import services, stop
@@ -67,7 +67,7 @@ def works(url: str, storage: Storage) -> bool:
     """The service reads what was kept, and takes more."""
     engine = connect(url)
     sessions = sessions_of(engine)
-    (item,) = submissions.items(sessions)
+    (item,) = item_lists.items(sessions)
     submissions.accept(sessions, storage, lambda: None, [Submission("b", b"2")], POLICY)
     with sessions.begin() as session:
         told = of_item(session, item.id)

@@ -15,7 +15,7 @@ from filter_service.cli.demo import Flag, _draw, _flags, _right, _table
 from filter_service.db.session import Sessions
 from filter_service.demo import POLICY, SAMPLES
 from filter_service.images import digest
-from filter_service.intake import submissions
+from filter_service.intake import item_lists, submissions
 from filter_service.intake.submissions import Submission
 from filter_service.moderation.worker import Worker
 from filter_service.policy import read_policy
@@ -118,7 +118,7 @@ def test_what_a_worker_flagged_is_shown(
     batch = submissions.accept(sessions, storage, lambda: None, sent, policy)
     with closing(Worker(settings)) as worker:
         worker.drain(stop=lambda: False, notify_workers=lambda: None)
-    found, flags = submissions.items(sessions, batch), _flags(sessions, batch)
+    found, flags = item_lists.items(sessions, batch), _flags(sessions, batch)
     flagged = {item.source for item in found if item.verdict == Verdict.FLAGGED}
     assert flagged and {flag.source for flag in flags} == flagged
     _draw(storage, flags, tmp_path / "cards")

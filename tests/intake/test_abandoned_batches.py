@@ -12,9 +12,10 @@ from sqlalchemy import delete, func, select, update
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.db.tables import Batch, IdempotencyKey, Item
-from filter_service.intake import abandoned_batches, submissions
+from filter_service.intake import abandoned_batches, batches, submissions
 from filter_service.intake.abandoned_batches import close_abandoned
-from filter_service.intake.submissions import AT_ONCE, CHUNK, Submission
+from filter_service.intake.item_lists import CHUNK
+from filter_service.intake.submissions import AT_ONCE, Submission
 from filter_service.storage import Storage
 from filter_service.webhooks import announce_finished
 from tests.support.simple_classifier import POLICY
@@ -64,9 +65,9 @@ def test_a_batch_whose_submitter_was_killed_is_closed_once_nothing_happens_to_it
     begun(sessions, ago=DAY)
     assert close_abandoned(sessions) == 0  # its last file came just now
     monkeypatch.setattr(abandoned_batches, "QUIET", timedelta(0))
-    assert not submissions.status(sessions, cut_short).finished
+    assert not batches.status(sessions, cut_short).finished
     assert (close_abandoned(sessions), close_abandoned(sessions)) == (1, 0)
-    status = submissions.status(sessions, cut_short)
+    status = batches.status(sessions, cut_short)
     assert (status.total, status.finished) == (CHUNK, True)
     assert announce_finished(sessions) == 1
 

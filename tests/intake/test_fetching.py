@@ -36,7 +36,7 @@ from filter_service.errors import (
     UnsafeAddress,
 )
 from filter_service.images import digest
-from filter_service.intake import submissions
+from filter_service.intake import batches, retries, submissions
 from filter_service.intake.download import get
 from filter_service.intake.fetch_queue import ATTEMPTS, fetch_due
 from filter_service.intake.submissions import Submission
@@ -490,7 +490,7 @@ def test_a_submitted_uri_waits_to_be_fetched(
     sessions: Sessions, server: Foreign, submit: Submit
 ) -> None:
     batch = submit(server.uri("/a.jpg"))
-    status = submissions.status(sessions, batch)
+    status = batches.status(sessions, batch)
     assert (status.total, status.waiting, status.finished) == (1, 1, False)
     assert (rows(sessions, Fetch), rows(sessions, QueueEntry)) == (1, 0)
 
@@ -559,7 +559,7 @@ def test_what_will_fail_again_is_undetermined_at_once(
     assert item.verdict is Verdict.UNDETERMINED
     assert path in item.reason
     assert events(sessions, item.id) == ["submitted", "failed"]
-    assert submissions.status(sessions, batch).finished
+    assert batches.status(sessions, batch).finished
     assert turn() == 0
 
 
@@ -618,7 +618,7 @@ def test_a_retry_fetches_anew(
     server.answers["/b.jpg"] = body(b"", 404)
     batch = submit(server.uri("/b.jpg"))
     turn()
-    assert submissions.retry(sessions, lambda: None, batch) == 1
+    assert retries.retry(sessions, lambda: None, batch) == 1
     server.answers["/b.jpg"] = body(b"bytes")
     assert turn() == 1
     item = only(sessions, Item)
@@ -630,23 +630,23 @@ def test_a_retry_fetches_anew(
 def test_a_retry_leaves_what_has_no_address(sessions: Sessions, storage: Storage) -> None:
     given = [Submission("gone.jpg", error="permission denied")]
     batch = submissions.accept(sessions, storage, lambda: None, given, POLICY)
-    assert submissions.retry(sessions, lambda: None, batch) == 0
+    assert retries.retry(sessions, lambda: None, batch) == 0
 
 
 def test_a_cancelled_batch_is_not_fetched(
     sessions: Sessions, server: Foreign, submit: Submit, turn: Turn
 ) -> None:
     batch = submit(server.uri("/a.jpg"), server.uri("/a.jpg"))
-    assert submissions.cancel(sessions, batch) == 2
+    assert batches.cancel(sessions, batch) == 2
     assert (turn(), server.connections, rows(sessions, Fetch)) == (0, [], 0)
-    assert submissions.status(sessions, batch).finished
+    assert batches.status(sessions, batch).finished
 
 
 def test_what_is_cancelled_while_it_comes_is_not_queued(
     sessions: Sessions, server: Foreign, submit: Submit, turn: Turn
 ) -> None:
     def meanwhile(handler: Any) -> None:
-        submissions.cancel(sessions, batch)
+        batches.cancel(sessions, batch)
         body(b"bytes")(handler)
 
     server.answers["/a.jpg"] = meanwhile
@@ -680,7 +680,7 @@ def test_what_is_cancelled_just_as_it_is_queued_is_not(
             item = session.scalars(delete(Fetch).returning(Fetch.item_id)).one()
             enqueue(session, [item], 0)
             session.flush()
-            cancelled = threads.submit(submissions.cancel, sessions, batch)
+            cancelled = threads.submit(batches.cancel, sessions, batch)
             time.sleep(0.3)
         assert cancelled.result() == 1
     assert rows(sessions, QueueEntry) == 0

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from filter_service import moderation
 from filter_service.db.session import Sessions
-from filter_service.intake import manifests, submissions
+from filter_service.intake import item_lists, manifests, submissions
 from filter_service.intake.manifests import LONGEST_LINE, Label, ManifestLine, ManifestResult
 from filter_service.intake.submissions import Submission
 from filter_service.storage import Storage
@@ -122,7 +122,7 @@ def test_a_batch_has_a_result_manifest(sessions: Sessions, storage: Storage) -> 
         Submission("flagged", b"3 x"),
         Submission("clear", b"-3 y"),
         Submission("gone", error="no such file"),
-        *(Submission(f"{i}", b"-1 z") for i in range(submissions.CHUNK)),
+        *(Submission(f"{i}", b"-1 z") for i in range(item_lists.CHUNK)),
     ]
     batch = submissions.accept(sessions, storage, lambda: None, files, POLICY)
     moderation.drain(desk_of(sessions, storage, SimpleJudge()), lambda: False, 60.0, lambda: None)

@@ -11,8 +11,9 @@ from filter_service import ledger
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, QueueEntry, StoredImage, StoredPolicy
 from filter_service.errors import UnknownBatch
-from filter_service.intake import submissions
-from filter_service.intake.submissions import CHUNK, Submission
+from filter_service.intake import batches, item_lists, retries, submissions
+from filter_service.intake.item_lists import CHUNK
+from filter_service.intake.submissions import Submission
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.reviews.tallies import undetermined_by_day
 from filter_service.storage import Storage
@@ -78,7 +79,7 @@ def fail_all(sessions: Sessions) -> None:
 
 
 def test_every_file_becomes_a_queued_item(sessions: Sessions, accept: Accept) -> None:
-    status = submissions.status(sessions, accept(*files(3)))
+    status = batches.status(sessions, accept(*files(3)))
     assert (status.total, status.waiting, status.finished) == (3, 3, False)
 
 
@@ -103,14 +104,14 @@ def test_an_unreadable_file_is_undetermined_with_its_reason(
     sessions: Sessions, accept: Accept
 ) -> None:
     batch = accept(UNREADABLE)
-    (item,) = submissions.items(sessions, batch)
+    (item,) = item_lists.items(sessions, batch)
     assert (item.verdict, item.reason) == (Verdict.UNDETERMINED, UNREADABLE.error)
     assert events(sessions, item) == ["submitted", "failed"]
 
 
 def test_an_unreadable_file_is_counted_and_told(sessions: Sessions, accept: Accept) -> None:
     listening(sessions)
-    (item,) = submissions.items(sessions, accept(UNREADABLE))
+    (item,) = item_lists.items(sessions, accept(UNREADABLE))
     assert list(undetermined_by_day(sessions).values()) == [1]
     (told,) = told_to_platforms(sessions)
     assert (told.type, told.item_id) == ("item.undetermined", item.id)
@@ -120,12 +121,12 @@ def test_an_unreadable_file_is_counted_and_told(sessions: Sessions, accept: Acce
 def test_a_batch_of_nothing_but_unreadable_files_is_finished(
     sessions: Sessions, accept: Accept
 ) -> None:
-    assert submissions.status(sessions, accept(UNREADABLE)).finished
+    assert batches.status(sessions, accept(UNREADABLE)).finished
 
 
 def test_items_keep_the_order_and_names_of_the_files(sessions: Sessions, accept: Accept) -> None:
     batch = accept(file("b.jpg"), UNREADABLE, file("a.jpg"))
-    sources = [item.source for item in submissions.items(sessions, batch)]
+    sources = [item.source for item in item_lists.items(sessions, batch)]
     assert sources == ["b.jpg", "gone.jpg", "a.jpg"]
 
 
@@ -177,26 +178,26 @@ def test_a_policy_may_arrive_from_two_sides_at_once(sessions: Sessions, accept: 
 def test_an_unknown_batch_is_named(sessions: Sessions) -> None:
     batch = uuid.uuid4()
     with pytest.raises(UnknownBatch, match=str(batch)):
-        submissions.status(sessions, batch)
+        batches.status(sessions, batch)
 
 
 def test_cancelling_empties_the_queue(sessions: Sessions, accept: Accept) -> None:
     batch = accept(*files(3))
-    assert submissions.cancel(sessions, batch) == 3
+    assert batches.cancel(sessions, batch) == 3
     assert count(sessions, QueueEntry) == 0
-    assert submissions.status(sessions, batch).finished
+    assert batches.status(sessions, batch).finished
 
 
 def test_cancelling_leaves_other_batches_alone(sessions: Sessions, accept: Accept) -> None:
     accept(file("a.jpg"))
-    submissions.cancel(sessions, accept(file("b.jpg")))
+    batches.cancel(sessions, accept(file("b.jpg")))
     assert count(sessions, QueueEntry) == 1
 
 
 def test_cancelling_is_written_down_for_every_item(sessions: Sessions, accept: Accept) -> None:
     batch = accept(file("a.jpg"))
-    submissions.cancel(sessions, batch)
-    (item,) = submissions.items(sessions, batch)
+    batches.cancel(sessions, batch)
+    (item,) = item_lists.items(sessions, batch)
     assert events(sessions, item) == ["submitted", "cancelled"]
 
 
@@ -206,7 +207,7 @@ def test_a_batch_cancelled_while_it_arrives_queues_no_more(
     def stream() -> Iterator[Submission]:
         yield from files(CHUNK)
         yield file("late.jpg")  # asked for once the first chunk is written
-        submissions.cancel(sessions, submissions.items(sessions)[0].batch_id)
+        batches.cancel(sessions, item_lists.items(sessions)[0].batch_id)
 
     submissions.accept(sessions, storage, lambda: None, stream(), POLICY)
     assert count(sessions, QueueEntry) == 0
@@ -218,35 +219,35 @@ def test_undetermined_items_are_queued_again(
     batch = accept(*files(2))
     fail_all(sessions)
     knocks.clear()
-    assert submissions.retry(sessions, lambda: knocks.append(None), batch) == 2
+    assert retries.retry(sessions, lambda: knocks.append(None), batch) == 2
     assert (count(sessions, QueueEntry), len(knocks)) == (2, 1)
 
 
 def test_a_retry_keeps_the_old_reason_in_the_ledger(sessions: Sessions, accept: Accept) -> None:
     batch = accept(file("a.jpg"))
     fail_all(sessions)
-    submissions.retry(sessions, lambda: None, batch)
-    (item,) = submissions.items(sessions, batch)
+    retries.retry(sessions, lambda: None, batch)
+    (item,) = item_lists.items(sessions, batch)
     with sessions.begin() as session:
         last = ledger.of_item(session, item.id)[-1]
     assert (last.event, last.details) == ("retried", {"reason": "broken"})
 
 
 def test_a_file_without_bytes_cannot_be_retried(sessions: Sessions, accept: Accept) -> None:
-    assert submissions.retry(sessions, lambda: None, accept(UNREADABLE)) == 0
+    assert retries.retry(sessions, lambda: None, accept(UNREADABLE)) == 0
 
 
 def test_a_cancelled_batch_is_not_retried(sessions: Sessions, accept: Accept) -> None:
     batch = accept(file("a.jpg"))
     fail_all(sessions)
-    submissions.cancel(sessions, batch)
-    assert submissions.retry(sessions, lambda: None, batch) == 0
+    batches.cancel(sessions, batch)
+    assert retries.retry(sessions, lambda: None, batch) == 0
 
 
 def test_pages_follow_one_another_without_gaps(sessions: Sessions, accept: Accept) -> None:
     batch = accept(*files(5))
     pages, after = [], 0
-    while page := submissions.items(sessions, batch, after=after, limit=2):
+    while page := item_lists.items(sessions, batch, after=after, limit=2):
         pages.append([item.source for item in page])
         after = page[-1].id
     assert pages == [["0.jpg", "1.jpg"], ["2.jpg", "3.jpg"], ["4.jpg"]]
@@ -254,5 +255,5 @@ def test_pages_follow_one_another_without_gaps(sessions: Sessions, accept: Accep
 
 def test_a_list_may_be_narrowed_to_a_verdict(sessions: Sessions, accept: Accept) -> None:
     accept(file("a.jpg"), UNREADABLE)
-    found = submissions.items(sessions, verdict=Verdict.UNDETERMINED)
+    found = item_lists.items(sessions, verdict=Verdict.UNDETERMINED)
     assert [item.source for item in found] == ["gone.jpg"]

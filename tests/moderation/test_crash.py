@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text
 
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, QueueEntry, ReviewCase, StoredExplanation
-from filter_service.intake import submissions
+from filter_service.intake import batches, submissions
 from filter_service.intake.submissions import Submission
 from filter_service.settings import Settings
 from filter_service.storage import Storage
@@ -94,7 +94,7 @@ def test_killed_workers_and_an_emptied_redis_lose_and_double_nothing(
 
 
 def check(sessions: Sessions, batch: object) -> None:
-    status = submissions.status(sessions, batch)  # type: ignore[arg-type]
+    status = batches.status(sessions, batch)  # type: ignore[arg-type]
     assert (status.undetermined, status.waiting) == (0, 0)
     assert status.clear + status.flagged == ITEMS
     assert status.flagged == pytest.approx(50, abs=10)

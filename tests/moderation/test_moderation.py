@@ -20,7 +20,7 @@ from filter_service.db.tables import (
 )
 from filter_service.errors import StorageUnavailable
 from filter_service.images import digest
-from filter_service.intake import submissions
+from filter_service.intake import batches, item_lists, retries, submissions
 from filter_service.intake.submissions import Submission
 from filter_service.moderation import Leases, WorkerContext, drain, has_work
 from filter_service.moderation.leases import HOPELESS, SUSPECT
@@ -54,16 +54,16 @@ def submit(sessions: Sessions, storage: Storage) -> Submit:
 
 
 def verdicts(sessions: Sessions, batch: uuid.UUID | None = None) -> dict[str, Verdict | None]:
-    return {i.source: i.verdict for i in submissions.items(sessions, batch, limit=1000)}
+    return {i.source: i.verdict for i in item_lists.items(sessions, batch, limit=1000)}
 
 
 def reason(sessions: Sessions, source: str) -> str:
-    (item,) = [i for i in submissions.items(sessions) if i.source == source]
+    (item,) = [i for i in item_lists.items(sessions) if i.source == source]
     return item.reason or ""
 
 
 def events(sessions: Sessions, source: str) -> list[str]:
-    (item,) = [i for i in submissions.items(sessions) if i.source == source]
+    (item,) = [i for i in item_lists.items(sessions) if i.source == source]
     with sessions.begin() as session:
         return [e.event for e in ledger.of_item(session, item.id)]
 
@@ -117,7 +117,7 @@ def test_the_worst_class_stands_with_the_item(
 ) -> None:
     submit("2")
     drain(desk)
-    (item,) = submissions.items(sessions)
+    (item,) = item_lists.items(sessions)
     assert item.margin == 2.0
     assert item.class_id is not None
 
@@ -220,7 +220,7 @@ def test_what_was_cancelled_meanwhile_is_not_recorded(
     sessions: Sessions, desk: WorkerContext[Subject], submit: Submit, judge: SimpleJudge
 ) -> None:
     batch = submit("2")
-    judge.before = lambda _: submissions.cancel(sessions, batch)
+    judge.before = lambda _: batches.cancel(sessions, batch)
     assert drain(desk) == 0
     assert verdicts(sessions) == {"2": None}
 
@@ -334,7 +334,7 @@ def test_a_retried_item_is_judged_anew(
     batch = submit("2")
     drain(desk)
     judge.before = lambda _: None
-    submissions.retry(sessions, lambda: None, batch)
+    retries.retry(sessions, lambda: None, batch)
     drain(desk)
     assert verdicts(sessions) == {"2": Verdict.FLAGGED}
     assert events(sessions, "2") == [

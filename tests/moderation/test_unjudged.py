@@ -12,8 +12,10 @@ from filter_service import retention, webhooks
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Item, QueueEntry
 from filter_service.errors import StorageUnavailable
-from filter_service.intake import submissions
-from filter_service.intake.submissions import CHUNK, Submission
+from filter_service.intake import item_lists, submissions
+from filter_service.intake.batches import cancel, status
+from filter_service.intake.item_lists import CHUNK
+from filter_service.intake.submissions import Submission
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
 from tests.support.command_line import Line, line, settings
@@ -35,9 +37,9 @@ def accept(sessions: Sessions, storage: Storage, name: str) -> uuid.UUID:
 def batches(sessions: Sessions, storage: Storage) -> dict[str, uuid.UUID]:
     """A batch for each reason, with one item that is not judged for it."""
     found = {state: accept(sessions, storage, state) for state in STATES}
-    (item,) = submissions.items(sessions, found["erased"])
+    (item,) = item_lists.items(sessions, found["erased"])
     retention.erase(sessions, storage, item.id, "asked for", "service")
-    submissions.cancel(sessions, found["cancelled"])
+    cancel(sessions, found["cancelled"])
     lost = select(Item.id).where(Item.batch_id == found["stranded"])
     with sessions.begin() as session:
         session.execute(delete(QueueEntry).where(QueueEntry.item_id.in_(lost)))
@@ -78,7 +80,7 @@ def test_watching_a_batch_whose_item_was_erased_comes_to_an_end(
     line: Line, sessions: Sessions, storage: Storage
 ) -> None:
     batch = accept(sessions, storage, "portrait.jpg")
-    (item,) = submissions.items(sessions, batch)
+    (item,) = item_lists.items(sessions, batch)
     line("erase", str(item.id), "--reason", "asked for", "--yes")
     assert "0 waiting, 1 erased" in line("status", str(batch), "--watch")
     (row,) = line.rows("items", "--batch", str(batch))
@@ -107,7 +109,7 @@ def test_a_submission_that_fails_in_the_midst_is_closed_and_named(
         submissions.accept(sessions, full, lambda: None, files, POLICY)
     with sessions.begin() as session:
         batch = session.scalars(select(Batch)).one()
-    assert batch.total == CHUNK == submissions.status(sessions, batch.id).waiting
+    assert batch.total == CHUNK == status(sessions, batch.id).waiting
     assert [str(batch.id) in note for note in raised.value.__notes__] == [True]
 
 

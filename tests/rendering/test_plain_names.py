@@ -7,7 +7,7 @@ from filter_service.accounts import Profile, Role, clients
 from filter_service.cli.plain_cells import cells
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
-from filter_service.intake import submissions
+from filter_service.intake import batches, item_lists, submissions
 from filter_service.intake.submissions import Submission
 from filter_service.rendering.plain_names import plain
 from filter_service.storage import Storage
@@ -45,8 +45,8 @@ def test_names_are_plain_however_they_come(sessions: Sessions, storage: Storage,
     given = {"data": b"1", "uri": "https://h/1.jpg", "error": f"{name} cannot be read"}[way]
     file = Submission(name, **{way: given})  # type: ignore[arg-type]
     batch = submissions.accept(sessions, storage, lambda: None, [file], POLICY, label=name)
-    (item,) = submissions.items(sessions, batch)
-    said = [item.source, item.reason or "", submissions.status(sessions, batch).label]
+    (item,) = item_lists.items(sessions, batch)
+    said = [item.source, item.reason or "", batches.status(sessions, batch).label]
     assert [s for s in said if "\u202e" in s] == []
     assert item.source == r"\u202e1.jpg"
 

@@ -27,7 +27,7 @@ from filter_service.db.tables import (
 )
 from filter_service.errors import Conflict, InvalidRequest, StorageUnavailable, UnknownEntry
 from filter_service.images import digest
-from filter_service.intake import submissions
+from filter_service.intake import retries, submissions
 from filter_service.intake.submissions import Submission
 from filter_service.ledger import Event
 from filter_service.moderation import drain
@@ -470,10 +470,10 @@ def test_what_was_deleted_is_not_retried(
     (item,) = judged(sessions, storage, b"unreadable")
     retention.add_rule(sessions, RetentionTerms(0, ALL), "service")
     assert expire(sessions) == 1
-    assert submissions.retry_items(sessions, lambda: None, [item]) == 0
+    assert retries.retry_items(sessions, lambda: None, [item]) == 0
     with sessions.begin() as session:
         batch = session.get_one(Item, item).batch_id
-    assert submissions.retry(sessions, lambda: None, batch) == 0
+    assert retries.retry(sessions, lambda: None, batch) == 0
 
 
 def test_what_is_judged_again_has_its_own_time_again(sessions: Sessions, storage: Storage) -> None:

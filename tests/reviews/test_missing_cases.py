@@ -5,7 +5,7 @@ from sqlalchemy import Engine, text
 
 from filter_service import moderation, retention
 from filter_service.db.session import Sessions
-from filter_service.intake import submissions
+from filter_service.intake import item_lists, submissions
 from filter_service.intake.submissions import Submission
 from filter_service.reviews.missing_cases import open_missing
 from filter_service.storage import Storage
@@ -19,7 +19,7 @@ def flags(sessions: Sessions, storage: Storage) -> list[int]:
     files.append(Submission("clear", b"-3 y"))
     submissions.accept(sessions, storage, lambda: None, files, POLICY)
     moderation.drain(desk_of(sessions, storage, SimpleJudge()), lambda: False, 60.0, lambda: None)
-    return [item.id for item in submissions.items(sessions)]
+    return [item.id for item in item_lists.items(sessions)]
 
 
 def cases(owner: Engine) -> dict[int, tuple[object, ...]]:

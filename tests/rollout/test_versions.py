@@ -26,7 +26,7 @@ from filter_service.db.tables import (
 from filter_service.errors import Conflict, InvalidRequest, NotAllowed, UnknownEntry, UnknownPolicy
 from filter_service.images import digest
 from filter_service.images.views import View
-from filter_service.intake import submissions
+from filter_service.intake import batches, submissions
 from filter_service.intake.submissions import Submission
 from filter_service.ledger import Entry, Event
 from filter_service.moderation import drain
@@ -240,7 +240,7 @@ def test_what_would_change_is_judged_anew_once(
     done = latest(sessions)
     assert (done.touched, done.left_alone) == (len(changed), 0)
     assert done.done_at is not None
-    assert submissions.status(sessions, done.batch_id).finished  # type: ignore[arg-type]
+    assert batches.status(sessions, done.batch_id).finished  # type: ignore[arg-type]
     with sessions.begin() as session:
         pairs = session.execute(select(Item.id, Item.supersedes).where(Item.supersedes > 0)).all()
     for item, before in pairs:

@@ -12,12 +12,13 @@ from sqlalchemy import Engine, text
 
 from filter_service import accounts
 from filter_service.accounts import ABILITIES, Ability, Profile, Role, login_throttle
+from filter_service.accounts.callers import Caller
 from filter_service.db.session import Sessions
 from filter_service.storage import Storage
 from filter_service.web.console import accounts as people_pages
 from filter_service.web.console import login
 from filter_service.web.console.login import local
-from filter_service.web.http.access import Caller, able, csrf_token
+from filter_service.web.http.access import able, csrf_token
 from tests.support.web_clients import (
     app_of,
     client_of,

@@ -23,7 +23,7 @@ from filter_service.accounts import Role
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Fetch, IdempotencyKey, Item, QueueEntry
-from filter_service.intake.submissions import CHUNK
+from filter_service.intake.item_lists import CHUNK
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict

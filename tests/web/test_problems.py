@@ -260,6 +260,18 @@ def test_metrics_say_what_waits(app: FastAPI, sessions: Sessions, storage: Stora
     assert all(label in line for label in counted)
 
 
+def test_requests_are_counted_by_route_and_never_by_address(
+    app: FastAPI, sessions: Sessions
+) -> None:
+    client = key_client(app, sessions, all_clients=True)
+    for address in ("/nowhere/1", "/v1/items/1/", "/v1/items/1"):
+        client.get(address, follow_redirects=False)
+    lines = client.get("/metrics").text.splitlines()
+    counted = [x for x in lines if x.startswith("filter_service_http_requests_total{")]
+    routes = {re.search('route="([^"]*)"', line)[1] for line in counted}  # type: ignore[index]
+    assert routes == {"none", "/v1/items/{item}"}
+
+
 def test_metrics_say_what_the_check_of_the_fast_pass_saw(app: FastAPI, sessions: Sessions) -> None:
     with sessions.begin() as session:
         encoder = register_encoder(session, "ab" * 32, "vit", 8, {})

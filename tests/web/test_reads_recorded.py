@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Message, Receive, Scope, Send
 
 from filter_service.accounts import Role
+from filter_service.accounts.callers import Caller
 from filter_service.db.query_encoder import QueryVector
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
@@ -28,8 +29,7 @@ from filter_service.storage import Storage
 from filter_service.web.api.routes import RESOURCES
 from filter_service.web.app import create_app
 from filter_service.web.console.routes import PAGES
-from filter_service.web.console.sightings import vector_of
-from filter_service.web.http.access import Caller
+from filter_service.web.console.search import vector_of
 from tests.support.console_world import World, world_over
 from tests.support.web_clients import NullSeeker, client_of, key_client
 
@@ -133,7 +133,7 @@ def watching(admin: Engine, servers: Services, judged: Path) -> Iterator[Watchin
                 .join(Item, Item.image_id == StoredImage.id)
                 .where(Item.id == item)
             )
-            sought, _ = vector_of(session, Caller("service", Role.SERVICE, None), item)
+        sought, _ = vector_of(world.service.sessions, Caller("service", Role.SERVICE, None), item)
         service = replace(world.service, storage=storage, seeker=Fixed(sought))
         named = {"item": item, "item_id": item, "digest": digest, "class_name": name, "n": 0}
         yield Watching(world, create_app(service), storage, item, named)

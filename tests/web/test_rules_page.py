@@ -12,7 +12,7 @@ from filter_service.reviews import hash_lists, review_rules
 from filter_service.reviews.hash_matching import ListKind, Match
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
-from filter_service.web.console import review_rules as page_of_rules
+from filter_service.web.console import list_entries as page_of_rules
 from tests.support.review_cases import Wanted, cases_of, one_case, stage_of
 from tests.support.web_clients import client_of, web_service
 

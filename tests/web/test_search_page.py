@@ -15,11 +15,11 @@ from filter_service.db.tables import Item, LedgerEntry, ReviewOutcome
 from filter_service.errors import ModelUnavailable, UnreadableImage
 from filter_service.images import digest
 from filter_service.ledger import Event
+from filter_service.reviews.sightings import ITEMS
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app
 from filter_service.web.console import search
-from filter_service.web.console.sightings import ITEMS
 from tests.support.explained_items import Pictured, coloured, encoder_of, noisy, stored
 from tests.support.web_clients import NullSeeker, client_of, key_client, web_service
 

@@ -7,15 +7,16 @@ from fastapi import APIRouter, Depends, Path, Response
 from pydantic import Field
 
 from filter_service.accounts import Ability
+from filter_service.accounts.callers import Caller
+from filter_service.db.keyset import LARGEST_ID
 from filter_service.db.tables import Appeal
 from filter_service.policy.strict import WORDS, StrictModel
 from filter_service.reviews import appeals
+from filter_service.reviews.row_access import item_for
 from filter_service.web.api.responses import AppealAnswer, AppealList
-from filter_service.web.http.access import Caller, able
+from filter_service.web.http.access import able
 from filter_service.web.http.described_requests import only_described
-from filter_service.web.http.paging import LARGEST_ID
 from filter_service.web.http.problems import answers
-from filter_service.web.http.row_access import item_for
 from filter_service.web.http.service import Service, service
 
 router = APIRouter(

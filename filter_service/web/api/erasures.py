@@ -9,12 +9,13 @@ from pydantic import BaseModel, Field
 
 from filter_service import retention
 from filter_service.accounts import ABILITIES, Ability
+from filter_service.accounts.callers import Caller
+from filter_service.db.keyset import LARGEST_ID
 from filter_service.errors import NotAllowed
 from filter_service.policy.strict import WORDS
 from filter_service.retention import Receipt
-from filter_service.web.http.access import Caller, caller
+from filter_service.web.http.access import caller
 from filter_service.web.http.described_requests import only_described
-from filter_service.web.http.paging import LARGEST_ID
 from filter_service.web.http.problems import answers
 from filter_service.web.http.service import Service, service
 

@@ -8,32 +8,31 @@ from typing import Annotated, Any
 
 import PIL.Image
 from fastapi import APIRouter, Depends, Path, Response
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from filter_service import accounts, ledger, retention
 from filter_service.accounts import Ability
+from filter_service.accounts.callers import Caller
 from filter_service.audit.record.stored_json import explanation_in
-from filter_service.db.tables import (
-    Item,
-    PolicyClass,
-    StoredEncoder,
-    StoredExplanation,
-    StoredImage,
-)
+from filter_service.db.keyset import LARGEST_ID
 from filter_service.errors import FilterServiceError, NotAllowed, NotExplainable
 from filter_service.images import Limits, decode
 from filter_service.ledger import Entry, Event
 from filter_service.rendering.overlay import overlay
 from filter_service.rendering.summary_card import card
 from filter_service.retention import RetainedPart
+from filter_service.reviews.row_access import item_for, may_see
+from filter_service.reviews.sightings import kept_item_of, known_images
+from filter_service.reviews.stored_explanations import (
+    explained_classes,
+    explanations_of,
+    newest_explanation,
+)
 from filter_service.verdicts.explanation import Explanation
 from filter_service.web.api.responses import ExplanationAnswer
-from filter_service.web.http.access import Caller, able
+from filter_service.web.http.access import able
 from filter_service.web.http.described_requests import only_described
-from filter_service.web.http.paging import LARGEST_ID
 from filter_service.web.http.problems import answers
-from filter_service.web.http.row_access import item_for, may_see, visible
 from filter_service.web.http.service import Service, service
 
 router = APIRouter(
@@ -56,16 +55,10 @@ PICTURE: dict[int | str, dict[str, Any]] = {
 @router.get("/items/{item}/explanations", summary="Why an item was flagged")
 def explanations(item: ItemId, by: Reader, here: Here) -> list[ExplanationAnswer]:
     """One record for each class that it was flagged for, as written when it was judged."""
-    query = (
-        select(StoredExplanation, PolicyClass.name)
-        .join(PolicyClass, PolicyClass.id == StoredExplanation.class_id)
-        .where(StoredExplanation.item_id == item)
-        .order_by(PolicyClass.position, StoredExplanation.encoder_id)
-    )
     with here.sessions.begin() as session:
         item_for(session, by, item)
         retention.require_here(session, item, RetainedPart.EXPLANATIONS)
-        rows = [row for row in session.execute(query) if may_see(by, row[1])]
+        rows = [row for row in explanations_of(session, item) if may_see(by, row[1])]
         known = _known_digests(session, by, [found.record for found, _ in rows])
         return [
             ExplanationAnswer(
@@ -90,14 +83,7 @@ def _known_digests(
 ) -> frozenset[str]:
     """Which of the other images that the records name are of items that they see."""
     named = {image["digest"] for record in records for image in _images(record)}
-    if by.scope.everyone or not named:
-        return frozenset(named)
-    own = (
-        select(StoredImage.digest)
-        .join(Item, Item.image_id == StoredImage.id)
-        .where(StoredImage.digest.in_(named), by.scope.has(Item.client_id))
-    )
-    return frozenset(digest for digest in session.scalars(own) if digest)
+    return known_images(session, by.scope, named)
 
 
 def _as_known(record: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
@@ -162,23 +148,12 @@ class _Told:
     @classmethod
     def of(cls, here: Service, by: Caller, item: int, class_name: str) -> "_Told":
         """Raises for what is not there or not for them to see; that they look is written down."""
-        query = (
-            select(StoredImage.digest, StoredExplanation.record, StoredEncoder.details)
-            .select_from(StoredExplanation)
-            .join(Item, Item.id == StoredExplanation.item_id)
-            .join(StoredImage, StoredImage.id == Item.image_id)
-            .join(PolicyClass, PolicyClass.id == StoredExplanation.class_id)
-            .join(StoredEncoder, StoredEncoder.id == StoredExplanation.encoder_id)
-            .where(StoredExplanation.item_id == item, PolicyClass.name == class_name)
-            .order_by(StoredExplanation.created_at.desc())
-            .limit(1)
-        )
         with here.sessions.begin() as session:
             found = item_for(session, by, item)
             for part in (RetainedPart.BYTES, RetainedPart.EXPLANATIONS):
                 retention.require_here(session, item, part)
-            row = session.execute(query).one_or_none()
-            if row is None or not may_see(by, class_name):
+            told = newest_explanation(session, item, class_name)
+            if told is None or told.digest is None or not may_see(by, class_name):
                 raise NotExplainable(f"Item {item} has no explanation for {class_name!r}.")
             _require_all_open(session, by, item)
             if by.person is None:
@@ -189,9 +164,9 @@ class _Told:
                     f"{by.actor} has not revealed item {item} today: reveal it in the console "
                     "first, which counts it."
                 )
-            digest, record, details = row
+            record = told.stored.record
             record = _as_known(record, _known_digests(session, by, [record]))
-        return cls(digest, Explanation.model_validate(record), details["preprocessing"])
+        return cls(told.digest, Explanation.model_validate(record), told.preprocessing)
 
     def picture(self, here: Service) -> PIL.Image.Image:
         """The frame that was flagged, small enough to draw on; raises ImageError."""
@@ -209,19 +184,12 @@ class _Told:
         if not self.record.images:
             return None
         digest = self.record.images[0].digest
-        query = (
-            select(Item.id, Item.batch_id)
-            .join(StoredImage, StoredImage.id == Item.image_id)
-            .where(StoredImage.digest == digest, StoredImage.bytes_gone_at.is_(None), visible(by))
-            .order_by(Item.id)
-            .limit(1)
-        )
         with here.sessions.begin() as session:
-            row = session.execute(query).one_or_none()
-            if row is None:
+            other = kept_item_of(session, by, digest)
+            if other is None:
                 return None
             seen = {"class": self.record.class_name, "beside": item}
-            ledger.append(session, [Entry(Event.REVEALED, by.actor, row.id, row.batch_id, seen)])
+            ledger.append(session, [Entry(Event.REVEALED, by.actor, *other, seen)])
         try:
             data = here.storage.get(digest)
             return decode(data, Limits.of(here.settings), only=0).frames[0].picture
@@ -231,13 +199,7 @@ class _Told:
 
 def _require_all_open(session: Session, by: Caller, item: int) -> None:
     """A picture shows everything that it is flagged for, whichever class was asked about."""
-    names = (
-        select(PolicyClass.name)
-        .join(StoredExplanation, StoredExplanation.class_id == PolicyClass.id)
-        .where(StoredExplanation.item_id == item)
-        .distinct()
-    )
-    if closed := sorted(name for name in session.scalars(names) if not may_see(by, name)):
+    if closed := [name for name in explained_classes(session, item) if not may_see(by, name)]:
         raise NotAllowed(
             f"Item {item} shows {', '.join(closed)}, too, which {by.actor} may not see: an admin "
             "can change that."

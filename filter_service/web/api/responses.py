@@ -1,25 +1,15 @@
-"""Response models of the API, and how rows of the database become them."""
+"""Response models of the API, and how they are made of what the rooms tell."""
 
 import uuid
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
-from sqlalchemy import Select, select
 
-from filter_service.db.scope import Scope
-from filter_service.db.tables import (
-    Batch,
-    Item,
-    PolicyClass,
-    ReviewOutcome,
-    StoredImage,
-    StoredPolicy,
-)
-from filter_service.db.unjudged import UnjudgedReason, unjudged
+from filter_service.db.unjudged import UnjudgedReason
 from filter_service.images.views import is_partial
-from filter_service.intake.submissions import Status
+from filter_service.intake.batches import BatchRow, Status
+from filter_service.intake.item_answers import ItemState
 from filter_service.verdicts import Verdict
 
 
@@ -28,6 +18,10 @@ class PolicyReference(BaseModel):
 
     name: str
     digest: str
+
+    @classmethod
+    def of(cls, row: BatchRow) -> "PolicyReference":
+        return cls(name=row.policy, digest=row.digest)
 
 
 class Progress(BaseModel):
@@ -66,11 +60,12 @@ class BatchAnswer(BaseModel):
     total: int | None = Field(description="Items; null while they still arrive.")
 
     @classmethod
-    def of(cls, batch: Batch, policy: PolicyReference) -> "BatchAnswer":
+    def of(cls, row: BatchRow) -> "BatchAnswer":
+        batch = row.batch
         return cls(
             id=batch.id,
             label=batch.label,
-            policy=policy,
+            policy=PolicyReference.of(row),
             priority=batch.priority,
             submitted_at=batch.submitted_at,
             cancelled_at=batch.cancelled_at,
@@ -117,6 +112,12 @@ class ReviewAnswer(BaseModel):
     decision: str = Field(description="confirmed or overturned.")
     at: datetime
 
+    @classmethod
+    def of(cls, state: ItemState) -> "ReviewAnswer | None":
+        if state.decision is None or state.decided_at is None:
+            return None
+        return cls(decision=state.decision, at=state.decided_at)
+
 
 class ItemAnswer(BaseModel):
     """One submission of one image, and its verdict."""
@@ -144,6 +145,29 @@ class ItemAnswer(BaseModel):
     partial: bool = Field(description="A part of the image was not looked at.")
     judged_at: datetime | None
     review: ReviewAnswer | None
+
+    @classmethod
+    def of(cls, state: ItemState) -> "ItemAnswer":
+        item = state.item
+        return cls(
+            id=item.id,
+            batch=item.batch_id,
+            source=item.source,
+            digest=state.digest,
+            verdict=item.verdict,
+            unjudged=state.unjudged,
+            reason=item.reason,
+            class_name=state.class_name,
+            margin=item.margin,
+            probability=item.probability,
+            seen_pixels_share=item.seen_pixels,
+            seen_time_share=item.seen_time,
+            seen_pixels=item.seen_pixels,
+            seen_time=item.seen_time,
+            partial=is_partial(item.seen_pixels, item.seen_time),
+            judged_at=item.judged_at,
+            review=ReviewAnswer.of(state),
+        )
 
 
 class ItemPage(BaseModel):
@@ -211,52 +235,3 @@ class AppealList(BaseModel):
     """Everything that was said against one verdict, oldest first."""
 
     appeals: list[AppealAnswer]
-
-
-def item_rows() -> Select[Item, str | None, str, str, datetime, str | None]:
-    """The columns that an answer about items is made of."""
-    columns = (Item, StoredImage.digest, PolicyClass.name, ReviewOutcome.decision, ReviewOutcome.at)
-    return (
-        select(*columns, unjudged())
-        .outerjoin(StoredImage, StoredImage.id == Item.image_id)
-        .outerjoin(PolicyClass, PolicyClass.id == Item.class_id)
-        .outerjoin(ReviewOutcome, ReviewOutcome.item_id == Item.id)
-    )
-
-
-def item_answers(rows: Iterable[Any]) -> list[ItemAnswer]:
-    return [
-        ItemAnswer(
-            id=item.id,
-            batch=item.batch_id,
-            source=item.source,
-            digest=digest,
-            verdict=item.verdict,
-            unjudged=UnjudgedReason(why) if why else None,
-            reason=item.reason,
-            class_name=class_name,
-            margin=item.margin,
-            probability=item.probability,
-            seen_pixels_share=item.seen_pixels,
-            seen_time_share=item.seen_time,
-            seen_pixels=item.seen_pixels,
-            seen_time=item.seen_time,
-            partial=is_partial(item.seen_pixels, item.seen_time),
-            judged_at=item.judged_at,
-            review=None if decision is None else ReviewAnswer(decision=decision, at=at),
-        )
-        for item, digest, class_name, decision, at, why in rows
-    ]
-
-
-def batch_rows(scope: Scope) -> Select[Batch, str, str]:
-    """Likewise of batches that somebody sees."""
-    return (
-        select(Batch, StoredPolicy.name, StoredPolicy.digest)
-        .join(StoredPolicy, StoredPolicy.id == Batch.policy_id)
-        .where(scope.has(Batch.client_id))
-    )
-
-
-def policy_name(name: str, digest: str) -> PolicyReference:
-    return PolicyReference(name=name, digest=digest)

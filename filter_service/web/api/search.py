@@ -1,29 +1,27 @@
 """Search over HTTP: `/v1/search`."""
 
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy import not_, select, true
-from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
 
 from filter_service import images, ledger
 from filter_service.accounts import Ability
+from filter_service.accounts.callers import Caller
 from filter_service.db.query_encoder import QueryVector
-from filter_service.db.tables import Item, PolicyClass, StoredImage
-from filter_service.db.vectors import StoredMemory, VectorHit
+from filter_service.db.vectors import StoredMemory
 from filter_service.ledger import Entry, Event
 from filter_service.policy.spelling import unknown
 from filter_service.policy.strict import WORDS
+from filter_service.reviews import sightings
 from filter_service.web.api.batches import no_forms_of_strangers
 from filter_service.web.api.responses import FoundItem, SearchHit, Sightings
-from filter_service.web.http.access import Caller, able
+from filter_service.web.http.access import able
 from filter_service.web.http.described_requests import fault, only_described
 from filter_service.web.http.problems import answers
-from filter_service.web.http.row_access import visible
 from filter_service.web.http.service import Service, service
 from filter_service.web.http.uploads import FormPart, RequestLimits, spooled
 
@@ -37,7 +35,6 @@ Searcher = Annotated[Caller, Depends(able(Ability.SEARCH))]
 Count = Annotated[int, Query(ge=1, le=100, description="At most so many.")]
 
 FORM = "multipart/form-data"
-SHOWN = 5  # items of one image
 OVERHEAD = 64 * 1024  # bytes of a form around its image
 IMAGES = tuple(f"image/{form.lower()}" for form in images.FORMATS)
 BINARY = {"type": "string", "format": "binary"}
@@ -111,10 +108,11 @@ def _found(
 ) -> Sightings:
     memory = StoredMemory(here.sessions, sought.encoder_id, len(sought.vector), sought.scale)
     hits = memory.search(sought.vector, limit, by.scope)
+    digests = [hit.digest for hit in hits]
     with here.sessions.begin() as session:
         ledger.append(session, [Entry(Event.SEARCHED, by.actor, details=told)])
-        hidden = _hidden(session, by, hits)
-        items = _items(session, by, hits)
+        hidden = sightings.closed_images(session, by, digests)
+        items = sightings.newest_items_of(session, by.scope, digests)
     return Sightings(
         images=[
             SearchHit(
@@ -122,49 +120,9 @@ def _found(
                 frame=hit.view.frame,
                 view=hit.view.name,
                 similarity=hit.similarity,
-                items=items[hit.digest],
+                items=[FoundItem(**asdict(item)) for item in items[hit.digest]],
             )
             for hit in hits
             if hit.digest not in hidden
         ]
     )
-
-
-def _hidden(session: Session, by: Caller, hits: Sequence[VectorHit]) -> set[str]:
-    """Images that stand for a class which is closed to whoever searches."""
-    query = (
-        select(StoredImage.digest)
-        .join(Item, Item.image_id == StoredImage.id)
-        .where(
-            StoredImage.digest.in_([h.digest for h in hits]),
-            by.scope.has(Item.client_id),
-            not_(visible(by)),
-        )
-    )
-    return set(session.scalars(query))
-
-
-def _items(session: Session, by: Caller, hits: Sequence[VectorHit]) -> dict[str, list[FoundItem]]:
-    """The newest items of each image that they see: some were submitted a thousand times."""
-    newest = (
-        select(Item.id, Item.batch_id, Item.source, Item.verdict, Item.class_id)
-        .where(Item.image_id == StoredImage.id, by.scope.has(Item.client_id))
-        .order_by((Item.id + 0).desc())  # or the planner walks all items from the newest
-        .limit(SHOWN)
-        .correlate(StoredImage)
-        .lateral()
-    )
-    rows = session.execute(
-        select(StoredImage.digest, newest, PolicyClass.name)
-        .select_from(StoredImage)
-        .join(newest, true())
-        .outerjoin(PolicyClass, PolicyClass.id == newest.c.class_id)
-        .where(StoredImage.digest.in_([h.digest for h in hits]))
-        .order_by(newest.c.id.desc())
-    )
-    found: dict[str, list[FoundItem]] = defaultdict(list)
-    for digest, item, batch, source, verdict, _, class_name in rows:
-        found[digest].append(
-            FoundItem(id=item, batch=batch, source=source, verdict=verdict, class_name=class_name)
-        )
-    return found

@@ -9,10 +9,12 @@ from pydantic import BaseModel, Field
 
 from filter_service import webhooks
 from filter_service.accounts import Ability
+from filter_service.accounts.callers import Caller
+from filter_service.db.keyset import cursor, id_of, page_of
 from filter_service.policy.strict import StrictModel
-from filter_service.web.http.access import Caller, able
+from filter_service.web.http.access import able
 from filter_service.web.http.described_requests import only_described
-from filter_service.web.http.paging import After, Limit, cursor, key_of
+from filter_service.web.http.paging import After, Limit
 from filter_service.web.http.problems import answers
 from filter_service.web.http.service import Service, service
 from filter_service.webhooks import DeliveryEntry, DeliveryState, Endpoint, EventType
@@ -136,12 +138,9 @@ def add(order: WebhookOrder, by: By, here: Here, response: Response) -> NewWebho
 @router.get("/webhooks", summary="List webhooks")
 def list_all(by: By, here: Here, after: After = None, limit: Limit = 100) -> WebhookPage:
     """Those in use."""
-    last = key_of(after, int)[0] if after else 0
-    found = webhooks.endpoints(here.sessions, last, limit + 1, by.scope)
-    return WebhookPage(
-        webhooks=[WebhookAnswer.of(e) for e in found[:limit]],
-        next=cursor(found[limit - 1].id) if len(found) > limit else None,
-    )
+    found = webhooks.endpoints(here.sessions, id_of(after) or 0, limit + 1, by.scope)
+    page = page_of(found, limit, lambda endpoint: (endpoint.id,))
+    return WebhookPage(webhooks=[WebhookAnswer.of(e) for e in page.rows], next=page.next)
 
 
 @router.get("/webhooks/{webhook}", summary="One webhook")
@@ -166,8 +165,7 @@ def log(
     state: Annotated[DeliveryState | None, Query(description="Only those.")] = None,
 ) -> DeliveryPage:
     """Every event with every attempt at it."""
-    before = key_of(after, int)[0] if after else None
-    page = webhooks.deliveries(here.sessions, webhook, before, limit, state, by.scope)
+    page = webhooks.deliveries(here.sessions, webhook, id_of(after), limit, state, by.scope)
     return DeliveryPage(
         deliveries=[DeliveryAnswer.of(d) for d in page.deliveries],
         next=None if page.next is None else cursor(page.next),

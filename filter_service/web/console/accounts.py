@@ -12,9 +12,10 @@ from pydantic import BaseModel
 
 from filter_service import accounts
 from filter_service.accounts import Ability, Profile, Role, passwords
+from filter_service.accounts.callers import Caller
 from filter_service.db.tables import Person
 from filter_service.errors import Conflict, FilterServiceError, InvalidRequest, UnknownEntry
-from filter_service.web.http.access import Caller, able
+from filter_service.web.http.access import able
 from filter_service.web.http.pages import render
 from filter_service.web.http.service import Service, service
 

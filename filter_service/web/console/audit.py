@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.orm import Session
 
 from filter_service.accounts import ABILITIES, Ability
+from filter_service.accounts.callers import Caller
 from filter_service.audit import ledger_browser
 from filter_service.audit import record as records
 from filter_service.audit.ledger_browser import JournalFilter
@@ -18,14 +19,14 @@ from filter_service.audit.record.log_positions import newest_checkpoint, places_
 from filter_service.audit.record.record_file import shown_beside, written_down
 from filter_service.audit.record.record_pictures import PagePictures
 from filter_service.audit.record.record_view import Record
+from filter_service.db.keyset import LARGEST_ID
 from filter_service.errors import InvalidRequest, UnknownEntry
 from filter_service.images import Limits
 from filter_service.ledger import Event
+from filter_service.reviews.row_access import item_for, visible
 from filter_service.web.console.queue import somebody
-from filter_service.web.http.access import Caller, able
+from filter_service.web.http.access import able
 from filter_service.web.http.pages import render, style
-from filter_service.web.http.paging import LARGEST_ID
-from filter_service.web.http.row_access import item_for, visible
 from filter_service.web.http.service import Service, service
 
 router = APIRouter()

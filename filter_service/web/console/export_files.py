@@ -9,12 +9,13 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from filter_service.accounts import Ability
+from filter_service.accounts.callers import Caller
 from filter_service.audit import exports
 from filter_service.audit.exports import MEDIA, Export, ExportFilter, Format
+from filter_service.reviews.row_access import visible
 from filter_service.web.console.queue import somebody
-from filter_service.web.http.access import Caller, able
+from filter_service.web.http.access import able
 from filter_service.web.http.described_requests import only
-from filter_service.web.http.row_access import visible
 from filter_service.web.http.service import Service, service
 
 router = APIRouter(prefix="/exports")

@@ -4,17 +4,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
-from sqlalchemy import select
 
+from filter_service import accounts
 from filter_service.accounts import Ability
+from filter_service.accounts.callers import Caller
 from filter_service.audit.exports import COLUMNS, Format, PeriodBasis
 from filter_service.audit.exports.export_filter import DECISIONS
-from filter_service.db.tables import PolicyClass, StoredPolicy
+from filter_service.db.policies import policy_names
+from filter_service.reviews.row_access import may_see
 from filter_service.verdicts import Verdict
 from filter_service.web.console.queue import somebody
-from filter_service.web.http.access import Caller, able
+from filter_service.web.http.access import able
 from filter_service.web.http.pages import render
-from filter_service.web.http.row_access import may_see
 from filter_service.web.http.service import Service, service
 
 router = APIRouter()
@@ -34,9 +35,6 @@ def page(
 ) -> Response:
     """What can be exported, and how."""
     somebody(caller)
-    with here.sessions.begin() as session:
-        policies = session.scalars(select(StoredPolicy.name).distinct()).all()
-        classes = session.scalars(select(PolicyClass.name).distinct()).all()
     return render(
         request,
         "exports.html",
@@ -45,6 +43,6 @@ def page(
         moments=list(PeriodBasis),
         verdicts=list(Verdict),
         decisions=DECISIONS,
-        policies=sorted(policies),
-        classes=sorted(name for name in classes if may_see(caller, name)),
+        policies=policy_names(here.sessions),
+        classes=[c for c in accounts.known_classes(here.sessions) if may_see(caller, c)],
     )

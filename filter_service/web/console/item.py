@@ -11,15 +11,17 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel
 
-from filter_service import accounts, ledger
+from filter_service import accounts, ledger, retention
 from filter_service.accounts import ABILITIES, Ability
+from filter_service.accounts.callers import Caller
 from filter_service.db.tables import LedgerEntry, Person
 from filter_service.errors import InvalidRequest
 from filter_service.images.perceptual_hash import NEAR
 from filter_service.reviews import case_claims, decisions, similar_images
+from filter_service.reviews.case_file import CaseFile, casefile
 from filter_service.reviews.settlement import Decision
+from filter_service.reviews.undoable import undoable
 from filter_service.reviews.visible_decisions import visible_decisions
-from filter_service.web.console.case_page import CaseFile, casefile, colleagues, undoable
 from filter_service.web.console.queue import (
     address,
     ahead,
@@ -28,7 +30,7 @@ from filter_service.web.console.queue import (
     query_of,
     somebody,
 )
-from filter_service.web.http.access import Caller, able
+from filter_service.web.http.access import able
 from filter_service.web.http.pages import render, templates
 from filter_service.web.http.service import Service, service
 
@@ -69,10 +71,13 @@ def item(
     may_review = Ability.REVIEW in ABILITIES[caller.role]
     mine = may_review and (file.mine or soon)
     queue = query_of(filter_of(request.query_params))
+    with sessions.begin() as session:
+        gone = retention.why_gone(session, item_id)
     return render(
         request,
         "item.html",
         file=file,
+        gone=gone,
         mine=mine,
         may_review=may_review,
         may_reveal=Ability.REVEAL in ABILITIES[caller.role],
@@ -80,7 +85,7 @@ def item(
         queue=queue,
         undo=undoable(sessions, person),
         ahead=ahead(sessions, person, queue) if mine and not soon else [],
-        colleagues=colleagues(sessions, person) if mine else [],
+        colleagues=accounts.colleagues(sessions, person) if mine else [],
         precedents=_precedents(service, file),
         told=visible_decisions(sessions, person, item_id),
         history=_history(service, caller, file),

@@ -10,10 +10,10 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from filter_service import accounts
+from filter_service.accounts.callers import Caller
 from filter_service.accounts.identity_provider import LoginAttempt, Provider
 from filter_service.errors import FilterServiceError, InvalidRequest, NotSignedIn, TooManyTries
 from filter_service.web.http.access import (
-    Caller,
     address_of,
     caller,
     check_origin,

@@ -8,23 +8,22 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
-from sqlalchemy import Select, select
 
 from filter_service import accounts
-from filter_service.accounts import ABILITIES, Ability, clients
+from filter_service.accounts import ABILITIES, Ability
+from filter_service.accounts.callers import Caller
+from filter_service.accounts.clients import client_names
+from filter_service.db.keyset import LARGEST_ID, Page, cursor, id_of, key_of, page_of
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Batch, Client, Item, Person
-from filter_service.intake import submissions
+from filter_service.db.tables import Person
+from filter_service.intake import item_answers, retries
 from filter_service.rendering import charts
 from filter_service.rendering.formats import span as lasting
 from filter_service.reviews import tallies
 from filter_service.reviews.tallies import Day, DecisionTally, Waiting
-from filter_service.verdicts import Verdict
-from filter_service.web.console.case_page import client_names
 from filter_service.web.console.queue import somebody
-from filter_service.web.http.access import Caller, able
+from filter_service.web.http.access import able
 from filter_service.web.http.pages import render
-from filter_service.web.http.paging import LARGEST_ID, cursor, key_of
 from filter_service.web.http.service import Service, service
 from filter_service.webhooks.endpoints import Endpoint, endpoints
 
@@ -82,27 +81,6 @@ class Figures:
         return sorted({day for row in self.rows for day in row.days}, reverse=True)
 
 
-@dataclass(frozen=True, slots=True)
-class FailureRow:
-    """An item that could not be judged."""
-
-    item: Item
-    batch: Batch
-    client: str
-
-    @property
-    def can_retry(self) -> bool:
-        return self.item.image_id is not None and self.batch.cancelled_at is None
-
-
-@dataclass(frozen=True, slots=True)
-class FailedPage:
-    """Some of them, newest first, and the cursor of those that follow."""
-
-    rows: list[FailureRow]
-    next: str | None
-
-
 @router.get("/overview")
 def overview(request: Request, here: Here, caller: Reader) -> Response:
     """Waiting, flagged, overturned, undetermined, one's own reveals, and what is in trouble."""
@@ -157,7 +135,7 @@ def retry(
     client: Annotated[str, Form(max_length=100)] = "",
 ) -> Response:
     """Judge one of them, or all that were shown, again."""
-    retried = submissions.retry_items(here.sessions, here.notify_workers, item, caller.actor)
+    retried = retries.retry_items(here.sessions, here.notify_workers, item, caller.actor)
     place = {"client": client, "after": cursor(*key_of(after, int)) if after else ""}
     query = urlencode({"retried": retried} | {k: v for k, v in place.items() if v})
     return RedirectResponse(f"/undetermined?{query}", status_code=303)
@@ -192,24 +170,12 @@ def figures(sessions: Sessions, person: Person) -> Figures:
     return Figures(waiting, rows, judged, sum(failures.values()))
 
 
-def failed(sessions: Sessions, after: str | None, limit: int, client: str = "") -> FailedPage:
+def failed(
+    sessions: Sessions, after: str | None, limit: int, client: str = ""
+) -> Page[item_answers.FailureRow]:
     """Undetermined items, of one client if it is named, newest first; raises UnknownEntry."""
-    query: Select[Item, Batch, str] = (
-        select(Item, Batch, Client.name)
-        .join(Batch, Batch.id == Item.batch_id)
-        .join(Client, Client.id == Item.client_id)
-        .where(Item.verdict == Verdict.UNDETERMINED)
-        .order_by(Item.id.desc())
-        .limit(limit + 1)
-    )
-    if after:
-        query = query.where(Item.id < key_of(after, int)[0])
-    with sessions.begin() as session:
-        if client:
-            query = query.where(Item.client_id == clients.named(session, client).id)
-        rows = [FailureRow(*row) for row in session.execute(query)]
-    more = len(rows) > limit
-    return FailedPage(rows[:limit], cursor(rows[limit - 1].item.id) if more else None)
+    found = item_answers.undetermined(sessions, client, id_of(after), limit + 1)
+    return page_of(found, limit, lambda row: (row.item.id,))
 
 
 def _in_trouble(sessions: Sessions) -> list[Endpoint]:

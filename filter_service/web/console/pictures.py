@@ -6,28 +6,27 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from PIL.Image import Image as Picture
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from filter_service import accounts, retention
 from filter_service.accounts import Ability
-from filter_service.db.tables import (
-    Erasure,
-    Item,
-    PolicyClass,
-    StoredEncoder,
-    StoredExplanation,
-    StoredImage,
-    StoredScore,
-)
+from filter_service.accounts.callers import Caller
+from filter_service.db.keyset import LARGEST_ID
 from filter_service.errors import ImageError, NotAllowed, UnknownEntry
 from filter_service.images import Limits
 from filter_service.images.views import View
 from filter_service.rendering import overlay, renditions
+from filter_service.reviews.row_access import item_for, may_see
+from filter_service.reviews.sightings import some_item_of
+from filter_service.reviews.stored_explanations import (
+    class_of,
+    digest_of,
+    scored_view,
+    standing_explanation,
+    views_of,
+)
 from filter_service.verdicts.explanation import Explanation
-from filter_service.web.http.access import Caller, able
-from filter_service.web.http.paging import LARGEST_ID
-from filter_service.web.http.row_access import item_for, may_see, visible
+from filter_service.web.http.access import able
 from filter_service.web.http.service import Service, service
 
 router = APIRouter(prefix="/pictures")
@@ -195,62 +194,18 @@ def word(
 def _of_item(session: Session, caller: Caller, item_id: int, class_name: str | None) -> ShownFrame:
     """Raises UnknownItem or NotAllowed."""
     item = item_for(session, caller, item_id)
-    digest, gone = _kept_of(session, item)
-    views = _views(session, item)
-    worst = session.scalar(select(PolicyClass.name).where(PolicyClass.id == item.class_id))
-    view = views.get(class_name or worst or "") or _scored(session, item)
-    return ShownFrame(digest, view, frozenset(views), gone)
-
-
-def _scored(session: Session, item: Item) -> View:
-    """The view that shows an item's class most strongly; where none was judged the plain one."""
-    query = select(StoredScore.frame, StoredScore.view).where(
-        StoredScore.encoder_id == item.encoder_id,
-        StoredScore.class_id == item.class_id,
-        StoredScore.image_id == item.image_id,
-    )
-    found = session.execute(query).one_or_none()
-    return View() if found is None else View.parse(found.frame, found.view)
-
-
-def _kept_of(session: Session, item: Item) -> tuple[str | None, str | None]:
-    """The digest under which an item's bytes are kept, or why they are no more.
-
-    It is read for every picture: what a process or a browser remembers is of no use to anybody
-    once the row says that the image is gone.
-    """
-    renditions.forget_erased(session.scalar(select(func.max(Erasure.requested_at))))
-    if gone := retention.why_gone(session, item.id):
-        return None, gone
-    return session.scalar(select(StoredImage.digest).where(StoredImage.id == item.image_id)), None
-
-
-def _views(session: Session, item: Item) -> dict[str, View]:
-    """Which view each explanation of an item is about, by class."""
-    if item.encoder_id is None:
-        return {}
-    frame = StoredExplanation.record["frame"].as_integer()
-    view = StoredExplanation.record["view"].as_string()
-    query = (
-        select(PolicyClass.name, frame, view)
-        .join(PolicyClass, PolicyClass.id == StoredExplanation.class_id)
-        .where(
-            StoredExplanation.item_id == item.id, StoredExplanation.encoder_id == item.encoder_id
-        )
-    )
-    rows = session.execute(query)
-    return {name: View.parse(number or 0, said or "") for name, number, said in rows}
+    # Read for every picture: what a process or a browser remembers is of no use to anybody once the
+    # row says that the image is gone.
+    renditions.forget_erased(retention.last_erasure(session))
+    gone = retention.why_gone(session, item_id)
+    views = views_of(session, item)
+    view = views.get(class_name or class_of(session, item_id) or "") or scored_view(session, item)
+    return ShownFrame(None if gone else digest_of(session, item), view, frozenset(views), gone)
 
 
 def _of_image(session: Session, caller: Caller, digest: str) -> ShownFrame:
     """An image that came with some item that the caller may see."""
-    query = (
-        select(Item.id)
-        .join(StoredImage, StoredImage.id == Item.image_id)
-        .where(StoredImage.digest == digest, visible(caller))
-        .limit(1)
-    )
-    item_id = session.scalar(query)
+    item_id = some_item_of(session, caller, [digest]).get(digest)
     if item_id is None:
         raise UnknownEntry(
             f"There is no image {digest} that {caller.actor} may see: look for it by a search."
@@ -279,28 +234,15 @@ def _explained(
         item = item_for(session, caller, item_id)
         retention.require_here(session, item_id)
         retention.require_here(session, item_id, retention.RetainedPart.EXPLANATIONS)
-        query = (
-            select(StoredExplanation, PolicyClass.name, StoredEncoder.details["preprocessing"])
-            .join(PolicyClass, PolicyClass.id == StoredExplanation.class_id)
-            .join(StoredEncoder, StoredEncoder.id == StoredExplanation.encoder_id)
-            .where(
-                StoredExplanation.item_id == item_id,
-                StoredExplanation.encoder_id == item.encoder_id,
-                PolicyClass.id == item.class_id
-                if class_name is None
-                else PolicyClass.name == class_name,
-            )
-        )
-        row = session.execute(query).one_or_none()
-        digest = session.scalar(select(StoredImage.digest).where(StoredImage.id == item.image_id))
-    if row is None or digest is None:
+        found = standing_explanation(session, item, class_name)
+    if found is None or found.digest is None:
         raise UnknownEntry(f"Item {item_id} has no explanation for {class_name or 'its class'!r}.")
-    stored, name, preprocessing = row
+    stored, name = found.stored, found.class_name
     if not may_see(caller, name):
         raise NotAllowed(f"{caller.actor} may not see {name!r}: an admin can change that.")
     record = Explanation.model_validate(stored.record)
     tag = f"{item_id}-{stored.class_id}-{stored.encoder_id}-{stored.created_at.timestamp():.0f}"
-    return DrawableExplanation(digest, record, preprocessing, tag)
+    return DrawableExplanation(found.digest, record, found.preprocessing, tag)
 
 
 def _blurred(request: Request, here: Service, shown: ShownFrame, longest: int) -> Response:

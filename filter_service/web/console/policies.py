@@ -1,14 +1,16 @@
 """Policy pages: versions, differences, proposals, activation and preview of a change."""
 
 from typing import Annotated
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel
 
 from filter_service import rollout
 from filter_service.accounts import ABILITIES, Ability
+from filter_service.accounts.callers import Caller
+from filter_service.db.keyset import LARGEST_ID
 from filter_service.errors import (
     FilterServiceError,
     InvalidPolicy,
@@ -22,10 +24,9 @@ from filter_service.rollout.stored_vectors import MOST
 from filter_service.web.api.submission_requests import written_policy
 from filter_service.web.console.policy_effects import changes
 from filter_service.web.console.queue import somebody
-from filter_service.web.http.access import Caller, able
+from filter_service.web.http.access import able
+from filter_service.web.http.drafts import NOTHING, PendingForm, taken
 from filter_service.web.http.pages import render
-from filter_service.web.http.paging import LARGEST_ID
-from filter_service.web.http.problems import status_of
 from filter_service.web.http.service import Service, service
 
 router = APIRouter(prefix="/policies")
@@ -79,7 +80,7 @@ def preview(
     try:
         text, policy = _sent(text, file)
     except FilterServiceError as error:
-        return _names(request, here, caller, text=text, error=error)
+        return _names(request, here, caller, text=text, tried=PendingForm(error))
     return _draft(request, here, caller, ProposalForm(text=text), policy)
 
 
@@ -92,7 +93,7 @@ def propose(
     try:
         policy = written_policy(draft.text)
     except FilterServiceError as error:
-        return _names(request, here, caller, text=draft.text, error=error)
+        return _names(request, here, caller, text=draft.text, tried=PendingForm(error))
     try:
         made = rollout.propose(
             here.sessions,
@@ -103,8 +104,8 @@ def propose(
             four_eyes=here.settings.four_eyes,
         )
     except FilterServiceError as error:
-        return _draft(request, here, caller, draft, policy, error=error)
-    return _done(policy.name, "active" if made.activated_at else "proposed")
+        return _draft(request, here, caller, draft, policy, tried=PendingForm(error))
+    return taken(f"/policies/{quote(policy.name)}", "active" if made.activated_at else "proposed")
 
 
 @router.get("/version/{digest}")
@@ -164,10 +165,11 @@ def show_comparison(
     if count:
         somebody(caller)
         counted, error = changes(here, caller, before.policy, after.policy)
+    tried = PendingForm(error)
     return render(
         request,
         "policy_compare.html",
-        status_of(error) if error else 200,
+        tried.status,
         name=name,
         old=before,
         new=after,
@@ -175,7 +177,7 @@ def show_comparison(
         difference=differ(before.policy, after.policy),
         counted=counted,
         most=MOST,
-        problem=str(error) if error else "",
+        problem=tried.said,
     )
 
 
@@ -185,7 +187,7 @@ def activate(here: Here, caller: Editor, name: str, activation: Seen) -> Respons
     somebody(caller)
     four_eyes = here.settings.four_eyes
     rollout.activate(here.sessions, name, caller.actor, activation, four_eyes=four_eyes)
-    return _done(name, "active")
+    return taken(f"/policies/{quote(name)}", "active")
 
 
 @router.post("/{name}/withdraw")
@@ -193,7 +195,7 @@ def withdraw(here: Here, caller: Editor, name: str, activation: Seen) -> Respons
     """Take a proposal back, or refuse it."""
     somebody(caller)
     rollout.withdraw(here.sessions, name, caller.actor, activation)
-    return _done(name, "withdrawn")
+    return taken(f"/policies/{quote(name)}", "withdrawn")
 
 
 def _sent(text: str, file: UploadFile | None) -> tuple[str, Policy]:
@@ -218,18 +220,18 @@ def _names(
     *,
     after: str = "",
     text: str = "",
-    error: FilterServiceError | None = None,
+    tried: PendingForm = NOTHING,
 ) -> Response:
     found = rollout.names(here.sessions, after, ROWS + 1)
     return render(
         request,
         "policies.html",
-        status_of(error) if error else 200,
+        tried.status,
         names=found[:ROWS],
         next=found[ROWS - 1].name if len(found) > ROWS else None,
         edits=Ability.POLICIES in ABILITIES[caller.role],
         text=text,
-        problems=str(error).splitlines() if error else [],
+        problems=tried.said.splitlines(),
     )
 
 
@@ -239,18 +241,18 @@ def _draft(
     caller: Caller,
     draft: ProposalForm,
     policy: Policy,
-    error: FilterServiceError | None = None,
+    tried: PendingForm = NOTHING,
 ) -> Response:
     """What is about to be proposed, what it would change, and the form to propose it."""
     before = rollout.meant_version(here.sessions, policy.name)
     difference: PolicyDiff = read(policy) if before is None else differ(before.policy, policy)
     counted, trouble = (None, None)
-    if before is not None and before.digest != policy.digest and error is None:
+    if before is not None and before.digest != policy.digest and tried.error is None:
         counted, trouble = changes(here, caller, before.policy, policy)
     return render(
         request,
         "policy_draft.html",
-        status_of(error) if error else 200,
+        tried.status,
         policy=policy,
         before=before,
         draft=draft,
@@ -258,10 +260,6 @@ def _draft(
         counted=counted,
         most=MOST,
         four_eyes=here.settings.four_eyes,
-        problem=str(error) if error else "",
+        problem=tried.said,
         trouble=str(trouble) if trouble else "",
     )
-
-
-def _done(name: str, what: str) -> Response:
-    return RedirectResponse(f"/policies/{quote(name)}?{urlencode({'done': what})}", 303)

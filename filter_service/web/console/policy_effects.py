@@ -5,16 +5,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import distinct_on
-
-from filter_service.db.tables import Item, Restriction, StoredImage
+from filter_service.accounts.callers import Caller
 from filter_service.errors import Conflict, FilterServiceError
 from filter_service.policy import Policy
+from filter_service.reviews.row_access import may_see
+from filter_service.reviews.sightings import newest_by_image
 from filter_service.rollout.policy_comparison import ChangedImage, PolicyComparison
 from filter_service.rollout.stored_vectors import ComparisonScope, compare
-from filter_service.web.http.access import Caller
-from filter_service.web.http.row_access import may_see, visible
 from filter_service.web.http.service import Service
 
 _one_at_a_time = threading.Lock()  # a comparison takes all cores for some seconds
@@ -71,24 +68,6 @@ def _examples(
     here: Service, caller: Caller, changed: Sequence[ChangedImage]
 ) -> tuple[Example, ...]:
     """Those whose picture this person may see, each with its newest item."""
-    locked = select(Restriction.image_id)
-    query = (
-        select(Item.image_id, StoredImage.digest, Item.id)
-        .ext(distinct_on(Item.image_id))
-        .join(StoredImage, StoredImage.id == Item.image_id)
-        .where(
-            Item.image_id.in_([c.image_id for c in changed]),
-            StoredImage.digest.is_not(None),
-            Item.image_id.not_in(locked.where(Restriction.image_id == Item.image_id)),
-            visible(caller),
-        )
-        .order_by(Item.image_id, Item.id.desc())
-    )
     with here.sessions.begin() as session:
-        found = {image: (digest, item) for image, digest, item in session.execute(query)}
-    return tuple(
-        Example(c, digest or "", item)
-        for c in changed
-        if c.image_id in found
-        for digest, item in [found[c.image_id]]
-    )
+        found = newest_by_image(session, caller, [c.image_id for c in changed])
+    return tuple(Example(c, *found[c.image_id]) for c in changed if c.image_id in found)

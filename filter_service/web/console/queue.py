@@ -9,21 +9,20 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from filter_service.accounts import ABILITIES, Ability, sees
+from filter_service.accounts.callers import Caller
+from filter_service.accounts.clients import client_names
+from filter_service.db.policies import policy_names
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Person
 from filter_service.errors import InvalidRequest, NotAllowed
+from filter_service.intake.item_lists import probabilities
 from filter_service.reviews import case_claims, tallies
 from filter_service.reviews import queue as review_queue
+from filter_service.reviews.case_file import SEVERITIES
 from filter_service.reviews.case_opening import Stage
 from filter_service.reviews.queue import Filter, Held, Order
-from filter_service.web.console.case_page import (
-    SEVERITIES,
-    client_names,
-    policies_in_use,
-    probabilities,
-    undoable,
-)
-from filter_service.web.http.access import Caller, able, caller
+from filter_service.reviews.undoable import undoable
+from filter_service.web.http.access import able, caller
 from filter_service.web.http.pages import render
 from filter_service.web.http.service import Service, service
 
@@ -32,6 +31,7 @@ router = APIRouter()
 HELD: tuple[Held, ...] = ("all", "free", "mine")
 ORDERS: tuple[Order, ...] = ("urgency", "age")
 ROWS = 40  # of one page
+MOST_NAMES = 200  # of policies to choose from
 MINE = 12  # of somebody's own claims that are shown above it
 
 
@@ -66,7 +66,7 @@ def queue(
         asked=query_of(chosen),
         probabilities=probabilities(service.sessions, shown),
         classes=sorted(c for c in waiting.by_class if sees(person, c)),
-        policies=policies_in_use(service.sessions),
+        policies=policy_names(service.sessions, MOST_NAMES),
         clients=client_names(service.sessions, chosen.client),
         stages=list(Stage),
         severities=SEVERITIES,

@@ -5,13 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Path, Query, Request, Response
 
 from filter_service.accounts import Ability
+from filter_service.accounts.callers import Caller
+from filter_service.db.keyset import LARGEST_ID, id_of, page_of
 from filter_service.errors import InvalidRequest, NotAllowed
 from filter_service.reviews import restricted
 from filter_service.reviews.restricted import RestrictedItem
-from filter_service.web.http.access import Caller, able
+from filter_service.reviews.row_access import may_see
+from filter_service.web.http.access import able
 from filter_service.web.http.pages import render
-from filter_service.web.http.paging import LARGEST_ID, cursor, key_of
-from filter_service.web.http.row_access import may_see
 from filter_service.web.http.service import Service, service
 
 router = APIRouter(prefix="/sealed")
@@ -31,13 +32,10 @@ def show_all(
     after: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
     """Everything that is locked away for a class that they may see, the newest first."""
-    before: int | None = None
-    if after:
-        (before,) = key_of(after, int)
     theirs = caller.person.classes if caller.person else None
-    found = restricted.restricted_items(here.sessions, before, ROWS + 1, theirs)
-    following = cursor(found[ROWS - 1].item.id) if len(found) > ROWS else None
-    return render(request, "restricted.html", found=found[:ROWS], next=following)
+    found = restricted.restricted_items(here.sessions, id_of(after), ROWS + 1, theirs)
+    page = page_of(found, ROWS, lambda row: (row.item.id,))
+    return render(request, "restricted.html", found=page.rows, next=page.next)
 
 
 @router.get("/{item_id}")

@@ -1,10 +1,7 @@
 """Pages for retention rules, legal holds, erasures and receipts."""
 
 import uuid
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
@@ -12,13 +9,14 @@ from pydantic import BaseModel
 
 from filter_service import accounts, retention
 from filter_service.accounts import Ability
+from filter_service.accounts.callers import Caller
+from filter_service.db.keyset import id_of, moment_of, page_of
 from filter_service.errors import FilterServiceError, InvalidRequest
 from filter_service.retention import ItemOutcome, RetainedPart, RetentionTerms
 from filter_service.web.console.queue import somebody
-from filter_service.web.http.access import Caller, able
+from filter_service.web.http.access import able
+from filter_service.web.http.drafts import NOTHING, PendingForm, taken, whole_number
 from filter_service.web.http.pages import render
-from filter_service.web.http.paging import LARGEST_ID, cursor, key_of
-from filter_service.web.http.problems import status_of
 from filter_service.web.http.service import Service, service
 
 router = APIRouter(prefix="/retention")
@@ -49,7 +47,7 @@ class RetentionRuleForm(BaseModel):
                 f"{', '.join(ItemOutcome)} and of {', '.join(RetainedPart)}."
             )
         return RetentionTerms(
-            days=number("days", self.days),
+            days=whole_number("days", self.days),
             parts=tuple(p for p in RetainedPart if p in self.parts),
             class_name=self.class_name.strip() or None,
             outcome=ItemOutcome(self.outcome) if self.outcome else None,
@@ -65,26 +63,7 @@ class ItemDraft(BaseModel):
     @property
     def number(self) -> int:
         """Raises InvalidRequest."""
-        return number("item", self.item)
-
-
-@dataclass(frozen=True, slots=True)
-class PendingForm:
-    """What was sent and refused, or has a consequence that somebody should know first."""
-
-    error: FilterServiceError | None = None
-    warning: str | None = None
-
-    @property
-    def said(self) -> str:
-        return str(self.error) if self.error else self.warning or ""
-
-    @property
-    def status(self) -> int:
-        return status_of(self.error) if self.error else 200
-
-
-NOTHING = PendingForm()
+        return whole_number("item", self.item)
 
 
 @router.get("")
@@ -105,14 +84,14 @@ def add_rule(
         retention.add_rule(here.sessions, terms, caller.actor)
     except FilterServiceError as error:
         return _rules(request, here, draft, PendingForm(error))
-    return _done("/retention", "The rule holds from now on.")
+    return taken("/retention", "The rule holds from now on.")
 
 
 @router.post("/remove")
 def remove_rule(here: Here, caller: Keeper, rule: RuleId) -> Response:
     """What was deleted under it stays deleted."""
     retention.remove_rule(here.sessions, rule, caller.actor)
-    return _done("/retention", "The rule is removed.")
+    return taken("/retention", "The rule is removed.")
 
 
 @router.get("/holds")
@@ -132,7 +111,7 @@ def hold(
         retention.hold(here.sessions, draft.number, draft.reason, caller.actor)
     except FilterServiceError as error:
         return _holds(request, here, draft, PendingForm(error))
-    return _done("/retention/holds", f"Item {draft.number} is held.")
+    return taken("/retention/holds", f"Item {draft.number} is held.")
 
 
 @router.post("/holds/release")
@@ -144,7 +123,7 @@ def release(
         retention.release(here.sessions, draft.number, draft.reason, caller.actor)
     except FilterServiceError as error:
         return _holds(request, here, ItemDraft(), PendingForm(error))
-    return _done("/retention/holds", f"Item {draft.number} is no longer held.")
+    return taken("/retention/holds", f"Item {draft.number} is no longer held.")
 
 
 @router.get("/erasures")
@@ -216,14 +195,14 @@ def _holds(
     after: str = "",
     done: str = "",
 ) -> Response:
-    last = key_of(after, int)[0] if after else None
-    found = retention.holds(here.sessions, last, ROWS + 1)
+    found = retention.holds(here.sessions, id_of(after), ROWS + 1)
+    page = page_of(found, ROWS, lambda hold: (hold.id,))
     return render(
         request,
         "retention_holds.html",
         tried.status,
-        holds=found[:ROWS],
-        next=cursor(found[ROWS - 1].id) if len(found) > ROWS else None,
+        holds=page.rows,
+        next=page.next,
         draft=draft,
         tried=tried,
         done=done,
@@ -234,41 +213,15 @@ def _holds(
 def _erasures(
     request: Request, here: Service, draft: ItemDraft, tried: PendingForm = NOTHING, after: str = ""
 ) -> Response:
-    found = retention.erasures(here.sessions, _place(after), ROWS + 1)
-    last = found[ROWS - 1] if len(found) > ROWS else None
+    found = retention.erasures(here.sessions, moment_of(after), ROWS + 1)
+    page = page_of(found, ROWS, lambda erased: (erased.requested_at.isoformat(), erased.id))
     return render(
         request,
         "retention_erasures.html",
         tried.status,
-        erasures=found[:ROWS],
-        next=cursor(last.requested_at.isoformat(), str(last.id)) if last else None,
+        erasures=page.rows,
+        next=page.next,
         draft=draft,
         tried=tried,
         tab="erasures",
     )
-
-
-def _place(after: str) -> tuple[datetime, uuid.UUID] | None:
-    """Raises InvalidRequest."""
-    if not after:
-        return None
-    at, name = key_of(after, str, str)
-    try:
-        moment = datetime.fromisoformat(at)
-        if moment.tzinfo is None:
-            raise ValueError
-        return moment, uuid.UUID(name)
-    except ValueError as error:
-        raise InvalidRequest(f"after={after[:80]!r} is no cursor of the erasures.") from error
-
-
-def _done(address: str, said: str) -> Response:
-    return RedirectResponse(f"{address}?{urlencode({'done': said})}", status_code=303)
-
-
-def number(name: str, typed: str) -> int:
-    """Raises InvalidRequest."""
-    digits = typed.strip()
-    if not digits.isascii() or not digits.isdecimal() or not 0 <= int(digits[:20]) <= LARGEST_ID:
-        raise InvalidRequest(f"{name}={typed[:40]!r} is no number: write digits only.")
-    return int(digits)

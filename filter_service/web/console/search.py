@@ -9,27 +9,30 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from starlette.datastructures import UploadFile
 
-from filter_service import ledger
+from filter_service import ledger, retention
 from filter_service.accounts import Ability
-from filter_service.accounts.clients import client_named
+from filter_service.accounts.callers import Caller
+from filter_service.accounts.clients import client_named, client_names
+from filter_service.db.keyset import LARGEST_ID
 from filter_service.db.query_encoder import QueryEncoder, QueryVector
 from filter_service.db.scope import OPERATOR, Scope, only
+from filter_service.db.session import Sessions
 from filter_service.db.vectors import StoredMemory
 from filter_service.errors import (
     FilterServiceError,
     ImageTooLarge,
     InvalidRequest,
     ModelUnavailable,
+    UnknownItem,
     for_clients,
 )
 from filter_service.images import digest
 from filter_service.ledger import Entry, Event
-from filter_service.web.console.case_page import client_names
+from filter_service.reviews.row_access import item_for
+from filter_service.reviews.sightings import Sighting, items_of, stored_vector
 from filter_service.web.console.queue import somebody
-from filter_service.web.console.sightings import Sighting, items_of, vector_of
-from filter_service.web.http.access import Caller, able
+from filter_service.web.http.access import able
 from filter_service.web.http.pages import render
-from filter_service.web.http.paging import LARGEST_ID
 from filter_service.web.http.problems import status_of
 from filter_service.web.http.service import Service, service
 
@@ -153,8 +156,7 @@ def search(
     asked = SearchQuery(words=q.strip(), like=like, limit=limit, client=client.strip())
     somebody(caller)
     if like is not None:
-        with here.sessions.begin() as session:
-            sought, own = vector_of(session, caller, like)
+        sought, own = vector_of(here.sessions, caller, like)
         found = _found(here, caller, sought, asked, own)
         return _page(request, asked, found)
     warm = _warm(request, here)  # opening the page is enough to begin with it
@@ -256,6 +258,19 @@ def _found(
         min(asked.limit + STEP, MOST) if more else None,
         len(shown) - len(sightings),
     )
+
+
+def vector_of(sessions: Sessions, caller: Caller, item_id: int) -> tuple[QueryVector, str]:
+    """What an item's image looks like to the model, and its digest; raises UnknownItem."""
+    with sessions.begin() as session:
+        found = stored_vector(session, item_for(session, caller, item_id))
+        if found is None:
+            retention.require_here(session, item_id, retention.RetainedPart.EMBEDDINGS)
+            raise UnknownItem(
+                f"Item {item_id} has no stored vector, since it was not judged or was deleted "
+                "since: search by its file."
+            )
+    return found
 
 
 def _scope(here: Service, asked: SearchQuery) -> Scope:

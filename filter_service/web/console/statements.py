@@ -11,15 +11,16 @@ from fastapi.responses import RedirectResponse, Response
 
 from filter_service import ledger
 from filter_service.accounts import Ability
-from filter_service.db.tables import StatementDue, StoredStatement
+from filter_service.accounts.callers import Caller
+from filter_service.db.keyset import LARGEST_ID
+from filter_service.db.tables import StoredStatement
 from filter_service.errors import InvalidStatement, UnknownEntry
 from filter_service.ledger import Entry, Event
+from filter_service.reviews.row_access import item_for
 from filter_service.statements import database_files, issuance, wording
 from filter_service.web.console.queue import somebody
-from filter_service.web.http.access import Caller, able
+from filter_service.web.http.access import able
 from filter_service.web.http.pages import render
-from filter_service.web.http.paging import LARGEST_ID
-from filter_service.web.http.row_access import item_for
 from filter_service.web.http.service import Service, service
 
 router = APIRouter(prefix="/items/{item_id}/statement")
@@ -58,7 +59,7 @@ def statement(
         shown=shown,
         notices=_notices(shown) if shown else [],
         others=[s for s in found if s is not shown],
-        problem=failed or _problem(here, item_id),
+        problem=failed or issuance.problem_of(here.sessions, item_id),
     )
 
 
@@ -118,10 +119,3 @@ def _body(found: StoredStatement, kind: StatementFormat) -> tuple[str, str]:
 
 def _notices(shown: StoredStatement) -> list[tuple[str, list[wording.NoticePart]]]:
     return list(zip(shown.language.split(","), wording.parts(shown.notice), strict=True))
-
-
-def _problem(here: Service, item_id: int) -> str:
-    """Why the statement could not be issued so far."""
-    with here.sessions.begin() as session:
-        due = session.get(StatementDue, item_id)
-    return (due.problem if due else None) or ""

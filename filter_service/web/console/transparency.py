@@ -7,13 +7,14 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
 from filter_service.accounts import Ability
+from filter_service.accounts.callers import Caller
 from filter_service.audit import transparency
 from filter_service.audit.exports import moment
 from filter_service.audit.transparency import Figure, Period, TransparencyReport, Unit
 from filter_service.rendering import charts
 from filter_service.rendering.formats import span as lasting
 from filter_service.web.console.queue import somebody
-from filter_service.web.http.access import Caller, able
+from filter_service.web.http.access import able
 from filter_service.web.http.described_requests import only
 from filter_service.web.http.pages import render
 from filter_service.web.http.service import Service, service

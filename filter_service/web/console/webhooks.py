@@ -8,11 +8,12 @@ from fastapi.responses import RedirectResponse, Response
 
 from filter_service import webhooks
 from filter_service.accounts import Ability, clients
+from filter_service.accounts.callers import Caller
+from filter_service.db.keyset import cursor, id_of, page_of
 from filter_service.errors import InvalidRequest, UnsafeAddress
 from filter_service.web.api.webhooks import LARGEST
-from filter_service.web.http.access import Caller, able
+from filter_service.web.http.access import able
 from filter_service.web.http.pages import render
-from filter_service.web.http.paging import cursor, key_of
 from filter_service.web.http.service import Service, service
 from filter_service.webhooks import DeliveryState, EventType
 
@@ -59,9 +60,8 @@ def log(
     state: Annotated[str, Query(pattern="^(|waiting|delivered|given_up)$")] = "",
 ) -> Response:
     """What was sent to an endpoint, and what waits."""
-    before = key_of(after, int)[0] if after else None
     wanted = DeliveryState(state) if state else None
-    page = webhooks.deliveries(here.sessions, webhook, before, PAGE, wanted)
+    page = webhooks.deliveries(here.sessions, webhook, id_of(after), PAGE, wanted)
     return render(
         request,
         "deliveries.html",
@@ -100,16 +100,16 @@ def redeliver(webhook: WebhookId, message_id: uuid.UUID, by: By, here: Here) -> 
 def _page(
     request: Request, here: Service, after: str = "", status: int = 200, **known: object
 ) -> Response:
-    last = key_of(after, int)[0] if after else 0
-    found = webhooks.endpoints(here.sessions, last, PAGE + 1)
+    found = webhooks.endpoints(here.sessions, id_of(after) or 0, PAGE + 1)
+    page = page_of(found, PAGE, lambda endpoint: (endpoint.id,))
     shown = {"added": None, "secret": None, "problem": None, "url": ""} | known
     return render(
         request,
         "webhooks.html",
         status,
-        endpoints=found[:PAGE],
-        whose=clients.named_by_id(here.sessions, (e.client_id or 0 for e in found)),
-        next=cursor(found[PAGE - 1].id) if len(found) > PAGE else None,
+        endpoints=page.rows,
+        whose=clients.named_by_id(here.sessions, (e.client_id or 0 for e in page.rows)),
+        next=page.next,
         events=list(EventType),
         **shown,
     )

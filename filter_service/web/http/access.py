@@ -2,7 +2,6 @@
 
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -12,8 +11,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from filter_service import accounts
 from filter_service.accounts import ABILITIES, Ability, Role
-from filter_service.db.scope import OPERATOR, Scope
-from filter_service.db.tables import Person
+from filter_service.accounts.callers import Caller
+from filter_service.db.scope import Scope
 from filter_service.errors import NotAllowed, NotSignedIn
 from filter_service.settings import Settings
 from filter_service.web.http.service import Service, service
@@ -23,21 +22,6 @@ _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _bearer = HTTPBearer(
     auto_error=False, scheme_name="API key", description="A key that starts with `fsk_`."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """The authenticated sender of a request: a person or an API key."""
-
-    actor: str  # how the ledger calls them: "person LOGIN" or "key NAME"
-    role: Role
-    person: Person | None  # None: an API key
-    scope: Scope = OPERATOR  # whose rows they see; people who work here see all
-
-    @property
-    def owner(self) -> str:
-        """Whose idempotency keys theirs are: keys of one client share them."""
-        return f"client {self.scope.client_id}" if self.person is None else self.actor
 
 
 async def _csrf_sent(request: Request) -> str:

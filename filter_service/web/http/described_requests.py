@@ -8,9 +8,10 @@ from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from filter_service.accounts.callers import Caller
 from filter_service.policy.spelling import unknown
 from filter_service.policy.strict import each_once
-from filter_service.web.http.access import Caller, caller
+from filter_service.web.http.access import caller
 
 TWICE = "stands there more than once; give it once"
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")

@@ -15,20 +15,22 @@ from prometheus_client import (
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import func, select
+from prometheus_fastapi_instrumentator import Instrumentator
+from prometheus_fastapi_instrumentator.metrics import Info
 from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from filter_service.accounts import Ability
-from filter_service.db.lease_queue import ITEMS
+from filter_service.accounts.callers import Caller
 from filter_service.db.schema import require_current
+from filter_service.db.screening import stored_checks
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Delivery, QueueEntry, StoredCheck, StoredEncoder, Tally
 from filter_service.errors import FilterServiceError, NotAllowed, for_clients
-from filter_service.reviews.tallies import waiting_now
-from filter_service.web.http.access import Caller, able
+from filter_service.moderation.waiting_items import waiting_items
+from filter_service.reviews.tallies import totals, waiting_now
+from filter_service.web.http.access import able
 from filter_service.web.http.service import Service, service
+from filter_service.webhooks.delivery_log import deliveries_waiting
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
@@ -83,36 +85,16 @@ def add_to(app: FastAPI) -> None:
     seconds = Histogram(
         "filter_service_http_seconds", "From a request to its answer.", registry=registry
     )
-    app.add_middleware(_Counting, requests=requests, seconds=seconds)
 
+    def count(answered: Info) -> None:
+        """By route, never by address: addresses are endless."""
+        route = getattr(answered.request.scope.get("route"), "path", "none")
+        method = answered.method if answered.method in METHODS else "other"
+        requests.labels(method, route, answered.modified_status).inc()
+        seconds.observe(answered.modified_duration)
 
-class _Counting:
-    """Counts by route, never by address: addresses are endless."""
-
-    def __init__(self, app: ASGIApp, requests: Counter, seconds: Histogram) -> None:
-        self._app = app
-        self._requests = requests
-        self._seconds = seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status = 500
-
-        async def counted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        with self._seconds.time():
-            try:
-                await self._app(scope, receive, counted)
-            finally:
-                route = getattr(scope.get("route"), "path", "none")
-                method = scope["method"] if scope["method"] in METHODS else "other"
-                self._requests.labels(method, route, str(status)).inc()
+    watched = Instrumentator(should_group_status_codes=False, registry=registry)
+    watched.add(count).instrument(app)
 
 
 class _Stored(Collector):
@@ -135,31 +117,25 @@ class _Stored(Collector):
 
 
 def _queue(session: Session) -> Iterator[Metric]:
-    leased = ITEMS.held.label("leased")
-    some = select(leased).limit(MOST).subquery()
-    counted = select(some.c.leased, func.count()).group_by(some.c.leased)
-    counts: dict[bool, int] = {leased: n for leased, n in session.execute(counted)}
+    found = waiting_items(session, MOST)
     waiting = GaugeMetricFamily(
         "filter_service_items_waiting",
         f"Items without a verdict, by stage; counted up to {MOST:,}.",
         labels=("stage",),
     )
-    waiting.add_metric(("queued",), counts.get(False, 0))
-    waiting.add_metric(("judging",), counts.get(True, 0))
+    waiting.add_metric(("queued",), found.queued)
+    waiting.add_metric(("judging",), found.judging)
     yield waiting
-    # Ids grow as items come in: the first is the oldest, but for one that was queued again.
-    oldest = session.scalar(select(QueueEntry.queued_at).order_by(QueueEntry.item_id).limit(1))
-    yield _age("filter_service_queue_age_seconds", "The oldest item without a verdict.", oldest)
+    yield _age(
+        "filter_service_queue_age_seconds", "The oldest item without a verdict.", found.since
+    )
 
 
 def _deliveries(session: Session) -> Metric:
-    waiting = Delivery.delivered_at.is_(None) & Delivery.given_up_at.is_(None)
-    some = select(Delivery.event_id).where(waiting).limit(MOST).subquery()
-    count = session.scalar(select(func.count()).select_from(some)) or 0
     return GaugeMetricFamily(
         "filter_service_deliveries_waiting",
         f"Webhook deliveries that are not made yet; counted up to {MOST:,}.",
-        value=count,
+        value=deliveries_waiting(session, MOST),
     )
 
 
@@ -167,12 +143,7 @@ def _totals(session: Session) -> Metric:
     found = CounterMetricFamily(
         "filter_service_items", "Items by what became of them.", labels=("outcome", "class")
     )
-    sums = (
-        select(Tally.kind, Tally.class_name, func.sum(Tally.amount))
-        .where(Tally.kind.in_(TOTALS))
-        .group_by(Tally.kind, Tally.class_name)
-    )
-    for kind, class_name, amount in session.execute(sums):
+    for kind, class_name, amount in totals(session, TOTALS):
         found.add_metric((kind, class_name), amount)
     return found
 
@@ -193,10 +164,7 @@ def _screening(session: Session) -> Iterator[Metric]:
     furthest = GaugeMetricFamily(
         f"{name}furthest", "The largest deviation ever, in measured bands.", labels=labels
     )
-    encoders = select(StoredCheck, StoredEncoder.name, StoredEncoder.fingerprint).join(
-        StoredEncoder, StoredEncoder.id == StoredCheck.encoder_id
-    )
-    for check, encoder, fingerprint in session.execute(encoders):
+    for check, encoder, fingerprint in stored_checks(session):
         label = (f"{encoder} {fingerprint[:12]}",)
         pairs.add_metric(label, check.pairs)
         outside.add_metric(label, check.outside)

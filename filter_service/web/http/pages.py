@@ -10,9 +10,9 @@ from jinja2 import Environment
 
 from filter_service import accounts
 from filter_service.accounts import ABILITIES, Ability
+from filter_service.accounts.callers import Caller
 from filter_service.audit.record.record_file import TEMPLATES as RECORD_TEMPLATES
 from filter_service.rendering.templates import environment
-from filter_service.web.http.access import Caller
 from filter_service.web.http.service import Service
 
 HERE = Path(__file__).parents[1]  # of the web: templates and static files

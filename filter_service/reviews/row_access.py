@@ -4,11 +4,11 @@ from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from filter_service.accounts import sees
+from filter_service.accounts.callers import Caller
 from filter_service.db.tables import Item, PolicyClass
 from filter_service.errors import NotAllowed, UnknownItem
 from filter_service.reviews import restricted
 from filter_service.verdicts import Verdict
-from filter_service.web.http.access import Caller
 
 
 def visible(caller: Caller) -> ColumnElement[bool]:

@@ -1,13 +1,11 @@
-"""Reads everything that the page of one item shows, in one transaction."""
+"""The file of one item as a person may see it: batch, policy, evidence, case and outcome."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from filter_service import accounts, retention
-from filter_service.accounts import Ability, clients
+from filter_service import accounts
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Appeal,
@@ -16,10 +14,7 @@ from filter_service.db.tables import (
     Item,
     Person,
     PolicyClass,
-    Review,
-    ReviewCase,
     ReviewOutcome,
-    StoredExplanation,
     StoredImage,
     StoredPolicy,
 )
@@ -29,6 +24,7 @@ from filter_service.policy import Policy, Severity
 from filter_service.rendering.class_evidence import ClassEvidence, evidence
 from filter_service.reviews import restricted
 from filter_service.reviews.queue import QueuedCase, case_of
+from filter_service.reviews.stored_explanations import records_of
 from filter_service.verdicts.explanation import Explanation
 
 SEVERITIES = tuple(s.value for s in Severity)  # as the queue numbers them
@@ -40,7 +36,6 @@ class CaseFile:
 
     item: Item
     digest: str | None
-    gone: str | None  # why its picture is not here any more
     batch: Batch
     client: str  # by name
     policy: Policy
@@ -66,24 +61,13 @@ class CaseFile:
         return self.shown.name if self.shown else f"Item {self.item.id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Undoable:
-    """What somebody decided last and can still take back."""
-
-    item_id: int
-    decision: str
-    class_name: str
-    review_ids: tuple[int, ...]
-    seconds: float  # left
-
-
 def casefile(sessions: Sessions, person: Person, item_id: int, wanted: str | None) -> CaseFile:
     """Raises UnknownItem, or NotAllowed for an item of classes that this person may not see."""
     case = case_of(sessions, item_id)
     with sessions.begin() as session:
         restricted.require_open(session, item_id)
         item, digest, batch, client, policy, worst = _item(session, item_id)
-        records = _records(session, item, policy)
+        records = records_of(session, item)
         flagged = tuple(name for name in records if accounts.sees(person, name))
         first = case.class_name if case else worst
         if first is not None and not flagged and not accounts.sees(person, first):
@@ -94,7 +78,6 @@ def casefile(sessions: Sessions, person: Person, item_id: int, wanted: str | Non
         return CaseFile(
             item=item,
             digest=digest,
-            gone=retention.why_gone(session, item_id),
             batch=batch,
             client=client,
             policy=policy,
@@ -105,76 +88,6 @@ def casefile(sessions: Sessions, person: Person, item_id: int, wanted: str | Non
             outcome=session.get(ReviewOutcome, item_id),
             statement=_statement(session, item_id),
         )
-
-
-def undoable(sessions: Sessions, person: Person) -> Undoable | None:
-    """The last decision of this person that has not taken effect."""
-    mine = (
-        select(Review)
-        .where(
-            Review.person_id == person.id,
-            Review.effective_at > func.now(),
-            Review.undone_at.is_(None),
-            Review.settled_at.is_(None),
-        )
-        .order_by(Review.id.desc())
-    )
-    left = func.extract("epoch", Review.effective_at - func.now())
-    with sessions.begin() as session:
-        last = session.scalar(mine.limit(1))
-        if last is None:
-            return None
-        together = Review.id == last.id
-        if last.group_id is not None:
-            together = Review.group_id == last.group_id
-        found = session.execute(mine.with_only_columns(Review.id, left).where(together)).all()
-        name = select(ReviewCase.class_name).where(ReviewCase.item_id == last.item_id)
-        return Undoable(
-            item_id=last.item_id,
-            decision=last.decision,
-            class_name=session.scalar(name) or "",
-            review_ids=tuple(i for i, _ in found),
-            seconds=float(min((s for _, s in found), default=0.0)),
-        )
-
-
-def probabilities(sessions: Sessions, items: Sequence[int]) -> dict[int, float | None]:
-    """What the model gave each of these items."""
-    query = select(Item.id, Item.probability).where(Item.id.in_(items))
-    with sessions.begin() as session:
-        return {i: p for i, p in session.execute(query)}
-
-
-def colleagues(sessions: Sessions, person: Person) -> list[str]:
-    """Whom a case can be handed to."""
-    query = (
-        select(Person.login)
-        .where(
-            Person.disabled_at.is_(None),
-            Person.id != person.id,
-            Person.role.in_(
-                [r.value for r, may in accounts.ABILITIES.items() if Ability.REVIEW in may]
-            ),
-        )
-        .order_by(Person.login)
-        .limit(200)
-    )
-    with sessions.begin() as session:
-        return list(session.scalars(query))
-
-
-def policies_in_use(sessions: Sessions) -> list[str]:
-    """The names of the policies that were stored, each once."""
-    query = select(StoredPolicy.name).distinct().order_by(StoredPolicy.name).limit(200)
-    with sessions.begin() as session:
-        return list(session.scalars(query))
-
-
-def client_names(sessions: Sessions, chosen: str | None = None) -> list[str]:
-    """The clients that a list can be narrowed to; none where there is only one."""
-    with sessions.begin() as session:
-        names = clients.names(session)
-    return names if len(names) > 1 or chosen else []
 
 
 def _item(
@@ -196,20 +109,6 @@ def _item(
         raise UnknownItem(f"There is no item {item_id}: look for it in the queue or by a search.")
     item, digest, batch, client, document, worst = found
     return item, digest, batch, client, Policy.model_validate(document), worst
-
-
-def _records(session: Session, item: Item, policy: Policy) -> dict[str, Explanation]:
-    """What explains the item's flags, by class, in the policy's order."""
-    query = (
-        select(PolicyClass.name, StoredExplanation.record)
-        .join(PolicyClass, PolicyClass.id == StoredExplanation.class_id)
-        .where(
-            StoredExplanation.item_id == item.id,
-            StoredExplanation.encoder_id == item.encoder_id,
-        )
-        .order_by(PolicyClass.position)
-    )
-    return {name: Explanation.model_validate(r) for name, r in session.execute(query)}
 
 
 def _evidence(
