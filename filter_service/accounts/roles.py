@@ -13,7 +13,7 @@ class Role(StrEnum):
     MODERATOR = "moderator"
     SENIOR = "senior"
     AUDITOR = "auditor"
-    CUSTODIAN = "custodian"  # the only one who knows what sealed classes hold
+    CUSTODIAN = "custodian"  # the only one who knows what restricted classes hold
     SERVICE = "service"  # a platform with an API key, never a person
 
 

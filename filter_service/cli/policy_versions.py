@@ -15,9 +15,9 @@ from filter_service.db.query_encoder import LazyQueryEncoder
 from filter_service.db.tables import Activation
 from filter_service.errors import Conflict, UnknownEntry
 from filter_service.policy import Policy, read_policy
+from filter_service.rollout.named_policies import policy_for
 from filter_service.rollout.stored_vectors import ComparisonScope
 from filter_service.rollout.stored_vectors import compare as compared
-from filter_service.web.api.submission_requests import policy_for
 
 ACTOR = "service"  # whoever can run commands on the machine is the service itself
 SHORT = 12  # digits of a digest that people read

@@ -44,7 +44,7 @@ class Disposition:
     class_name: str | None  # that it is flagged for, or nearest to
     entry: HashMatch | None = None  # the list that decided
     review: Score | None = None  # for what it waits for somebody's decision
-    sealed: ForbiddenClass | None = None  # it is to be locked away
+    restricted: ForbiddenClass | None = None  # it is to be locked away
     hidden: bool = False  # its image is locked away: nobody reviews it
 
     def score_of(self, class_name: str) -> Score:
@@ -60,17 +60,19 @@ def rule(judged: JudgedItem, hits: Sequence[HashMatch], policy: Policy) -> Dispo
     """What lists make of an item. Only classes that its policy forbids count.
 
     A block wins over an allowance. An allowance takes one class away; what is flagged for another,
-    too, waits for review under that one. Sealed classes win over all, and nothing is allowed there.
+    too, waits for review under that one. Restricted classes win over all: nothing is allowed there.
     """
     outcome = judged.outcome
     scores = {s.class_name: s for s in outcome.scores}
     names = {c.name for c in policy.classes}
     blocks = [h for h in hits if h.kind is ListKind.BLOCK and h.class_name in names]
-    if (sealed := _sealed(outcome, blocks, policy)) is not None:
-        name = sealed.name
+    if (closed := _restricted(outcome, blocks, policy)) is not None:
+        name = closed.name
         block = next((h for h in blocks if h.class_name == name), None)
         score = scores.get(name)
-        return Disposition(judged, Verdict.FLAGGED, score, name, block, sealed=sealed, hidden=True)
+        return Disposition(
+            judged, Verdict.FLAGGED, score, name, block, restricted=closed, hidden=True
+        )
     if blocks:
         name = blocks[0].class_name
         return Disposition(judged, Verdict.FLAGGED, scores.get(name), name, blocks[0])
@@ -85,8 +87,10 @@ def rule(judged: JudgedItem, hits: Sequence[HashMatch], policy: Policy) -> Dispo
     )
 
 
-def _sealed(outcome: Outcome, blocks: Sequence[HashMatch], policy: Policy) -> ForbiddenClass | None:
-    """The sealed class that an image is flagged for, by the model or a list; the longest kept."""
+def _restricted(
+    outcome: Outcome, blocks: Sequence[HashMatch], policy: Policy
+) -> ForbiddenClass | None:
+    """The restricted class that an image is flagged for, by model or list; the longest kept."""
     names = {s.class_name for s in outcome.scores if s.flagged} | {h.class_name for h in blocks}
     found = [c for c in policy.classes if c.sealed is not None and c.name in names]
     return max(found, key=lambda c: c.sealed.days if c.sealed else 0, default=None)
@@ -211,7 +215,7 @@ def _tell(session: Session, rulings: Sequence[Disposition]) -> None:
         if r.verdict is Verdict.UNDETERMINED:
             told |= {"reason": r.judged.outcome.reason}
             _announce(session, EventType.ITEM_UNDETERMINED, told, item, batch)
-        elif r.sealed is not None:  # the platform must act, and needs no more for it
+        elif r.restricted is not None:  # the platform must act, and needs no more for it
             _announce(session, EventType.ITEM_FLAGGED, told | {"class": r.class_name}, item, batch)
         else:
             told |= {

@@ -32,7 +32,7 @@ from filter_service.moderation.disposition import (
 )
 from filter_service.reviews import restricted
 from filter_service.reviews.hash_matching import ImageHashes, Matcher
-from filter_service.reviews.restricted import Sealing
+from filter_service.reviews.restricted import RestrictedFlag
 from filter_service.verdicts import KnownVectors, Verdict
 
 # Two workers may have judged the same images: both lock them in the same order.
@@ -103,7 +103,7 @@ def record(session: Session, judged: Sequence[JudgedItem], source: ClassifierIde
         _keep_explanations(session, shown, source)
         encoder = session.get_one(StoredEncoder, source.encoder_id).fingerprint
         ledger.append(session, (e for r in rulings for e in _entries(r.judged, source, encoder)))
-        restricted.lock_away(session, _sealings(rulings), source.actor)
+        restricted.lock_away(session, _restricted_flags(rulings), source.actor)
         follow(session, rulings, source.policy.policy, source.policy_id, source.actor)
     return len(kept)
 
@@ -196,8 +196,8 @@ def _rulings(
 
 def _hidden(session: Session, rulings: Sequence[Disposition]) -> list[Disposition]:
     """What is locked away keeps its verdict; whatever else was computed of it is dropped here."""
-    sealing = {r.judged.image_id for r in rulings if r.sealed is not None}
-    locked = restricted.hold(session, sealing, {r.judged.image_id for r in rulings} - sealing)
+    closed = {r.judged.image_id for r in rulings if r.restricted is not None}
+    locked = restricted.hold(session, closed, {r.judged.image_id for r in rulings} - closed)
     return [_bare(r) if r.judged.image_id in locked else r for r in rulings]
 
 
@@ -206,11 +206,13 @@ def _bare(ruling: Disposition) -> Disposition:
     return replace(ruling, judged=replace(ruling.judged, outcome=outcome), hidden=True)
 
 
-def _sealings(rulings: Sequence[Disposition]) -> list[Sealing]:
+def _restricted_flags(rulings: Sequence[Disposition]) -> list[RestrictedFlag]:
     return [
-        Sealing(j.item_id, j.batch_id, j.image_id, r.sealed.name, r.sealed.sealed.days)
+        RestrictedFlag(
+            j.item_id, j.batch_id, j.image_id, r.restricted.name, r.restricted.sealed.days
+        )
         for r in rulings
-        if r.sealed is not None and r.sealed.sealed is not None
+        if r.restricted is not None and r.restricted.sealed is not None
         for j in [r.judged]
     ]
 

@@ -1,8 +1,8 @@
 """Restricted classes: locks their images away, and gives files to custodians only.
 
 Nothing is computed of them beyond the verdict, nothing of them is shown, and nobody reviews them.
-An image that was judged before, by a policy that sealed nothing, loses what was computed of it; a
-legal hold comes first, and until it is released that is hidden like the image, but not deleted.
+An image that was judged before, by a policy that restricted nothing, loses what was computed of it;
+a legal hold comes first, and until it is released that is hidden like the image, but not deleted.
 """
 
 import uuid
@@ -43,8 +43,8 @@ _ImageId = InstrumentedAttribute[int] | InstrumentedAttribute[int | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Sealing:
-    """An item that was flagged for a sealed class."""
+class RestrictedFlag:
+    """An item that was flagged for a restricted class."""
 
     item_id: int
     batch_id: uuid.UUID
@@ -57,7 +57,7 @@ class Sealing:
 class RestrictedItem:
     """What a custodian learns of one item: everything but the picture."""
 
-    sealed: Restriction
+    restriction: Restriction
     item: Item
     image: StoredImage
 
@@ -73,25 +73,25 @@ def require_open(session: Session, item_id: int) -> None:
         raise NotAllowed(f"Item {item_id} is locked away: only a custodian may ask for it.")
 
 
-def hold(session: Session, sealing: Collection[int], others: Collection[int]) -> set[int]:
+def hold(session: Session, restricting: Collection[int], others: Collection[int]) -> set[int]:
     """Images that are locked away or are to be, so that nobody adds to them meanwhile.
 
     Who adds to an image holds its row, and waits here for whoever locks it away. Everybody takes
     cases before images, and images by id, so that no two wait for each other.
     """
-    cases = select(ReviewCase.item_id).where(ReviewCase.image_id.in_(sealing))
+    cases = select(ReviewCase.item_id).where(ReviewCase.image_id.in_(restricting))
     session.execute(cases.order_by(ReviewCase.item_id).with_for_update()).all()
-    for alone, run in groupby(sorted({*sealing, *others}), lambda image: image in sealing):
+    for alone, run in groupby(sorted({*restricting, *others}), lambda image: image in restricting):
         rows = select(StoredImage.id).where(StoredImage.id.in_(list(run))).order_by(StoredImage.id)
         session.execute(rows.with_for_update(read=not alone, key_share=not alone)).all()
-    locked = select(Restriction.image_id).where(Restriction.image_id.in_({*sealing, *others}))
-    return {*sealing, *session.scalars(locked)}
+    locked = select(Restriction.image_id).where(Restriction.image_id.in_({*restricting, *others}))
+    return {*restricting, *session.scalars(locked)}
 
 
-def lock_away(session: Session, sealings: Sequence[Sealing], actor: str) -> None:
+def lock_away(session: Session, flags: Sequence[RestrictedFlag], actor: str) -> None:
     """In the transaction that records the verdicts; the images are held."""
     now = datetime.now(UTC)
-    for s in sealings:
+    for s in flags:
         until = now + timedelta(days=s.days)
         row = {
             "item_id": s.item_id,
@@ -119,10 +119,10 @@ def hold_released(session: Session, image_id: int, actor: str) -> None:
     ).one_or_none()
     if row is None or _held(session, image_id):
         return
-    sealed, batch = row
-    about = {"class": sealed.class_name, "preserve_until": sealed.preserve_until.isoformat()}
-    ledger.append(session, [Entry(Event.LOCKED_AWAY, actor, sealed.item_id, batch, about)])
-    _forget(session, image_id, sealed.item_id, actor)
+    found, batch = row
+    about = {"class": found.class_name, "preserve_until": found.preserve_until.isoformat()}
+    ledger.append(session, [Entry(Event.LOCKED_AWAY, actor, found.item_id, batch, about)])
+    _forget(session, image_id, found.item_id, actor)
 
 
 def restricted_items(

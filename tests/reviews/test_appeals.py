@@ -140,7 +140,7 @@ def test_what_was_erased_or_locked_away_is_not_appealed(sessions: Sessions) -> N
     with sessions.begin() as session:
         found = session.get_one(Item, locked)
         assert found.image_id is not None
-        away = restricted.Sealing(locked, found.batch_id, found.image_id, "gun", 30)
+        away = restricted.RestrictedFlag(locked, found.batch_id, found.image_id, "gun", 30)
         restricted.lock_away(session, [away], "worker 1")
     with pytest.raises(Conflict, match="was erased"):
         ask(sessions, erased)

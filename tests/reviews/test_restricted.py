@@ -75,7 +75,7 @@ def guilty() -> tuple[str, str]:
     raise AssertionError("no sample is flagged")
 
 
-def with_twin(sessions: Sessions) -> tuple[Item, restricted.Sealing]:
+def with_twin(sessions: Sessions) -> tuple[Item, restricted.RestrictedFlag]:
     """An item that waits for review, and another one of its image, which is to be locked away."""
     item_id = one_case(sessions)
     with sessions.begin() as session:
@@ -84,7 +84,7 @@ def with_twin(sessions: Sessions) -> tuple[Item, restricted.Sealing]:
         twin = Item(batch_id=item.batch_id, image_id=item.image_id, source="b.jpg")
         session.add(twin)
         session.flush()
-        return item, restricted.Sealing(twin.id, item.batch_id, item.image_id, "gun", DAYS)
+        return item, restricted.RestrictedFlag(twin.id, item.batch_id, item.image_id, "gun", DAYS)
 
 
 def judge(world: World, name: str, policy: Policy) -> int:
@@ -263,7 +263,7 @@ def test_whoever_adds_to_an_image_waits_for_its_sealing(world: World) -> None:
         other.start()
         other.join(0.3)
         assert other.is_alive()
-        away = restricted.Sealing(older.id, older.batch_id, image, "x", DAYS)
+        away = restricted.RestrictedFlag(older.id, older.batch_id, image, "x", DAYS)
         restricted.lock_away(session, [away], "worker 1")
     other.join(10)
     assert found == [{image}]
@@ -471,7 +471,7 @@ def test_the_list_goes_on_page_by_page(world: World, monkeypatch: pytest.MonkeyP
     with world.sessions.begin() as session:
         found = session.get_one(Item, older)
         assert found.image_id is not None
-        away = restricted.Sealing(older, found.batch_id, found.image_id, "x", DAYS)
+        away = restricted.RestrictedFlag(older, found.batch_id, found.image_id, "x", DAYS)
         restricted.lock_away(session, [away], "worker 1")
     client = client_of(world.app, world.sessions, Role.CUSTODIAN)
     first = client.get("/sealed").text

@@ -35,11 +35,11 @@ from filter_service.reviews.case_claims import claim
 from filter_service.reviews.decisions import decide
 from filter_service.reviews.settlement import Decision, settle
 from filter_service.rollout import Flags, reevaluation, requeue
+from filter_service.rollout.named_policies import policy_for
 from filter_service.rollout.reevaluation import reconsider_with
 from filter_service.scoring import ClassVectors, Head, PolicyVectors
 from filter_service.storage import Storage
 from filter_service.verdicts import Outcome, Verdict, judge, score, threshold_margin
-from filter_service.web.api.submission_requests import policy_for
 from tests.support.policy_versions import MILD, STRICT, with_threshold
 from tests.support.review_cases import colleague, events_of, stage_of
 from tests.support.simple_classifier import DIM, POLICY, SimpleJudge, Subject, desk_of, vector

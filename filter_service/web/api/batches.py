@@ -15,6 +15,7 @@ from filter_service.intake.batches import batch_row, newest, status
 from filter_service.intake.batches import cancel as cancel_batch
 from filter_service.intake.idempotency import Once
 from filter_service.reviews.row_access import item_for
+from filter_service.rollout.named_policies import policy_for
 from filter_service.verdicts import Verdict
 from filter_service.web.api import submission_requests
 from filter_service.web.api.responses import (
@@ -131,7 +132,7 @@ def submit(
     also after this service was restarted in the midst of it: there is one batch, and it is whole.
     Without one, an answer that did not come leaves it open whether there is a batch.
     """
-    policy = submission_requests.policy_for(here.sessions, order.terms.policy, by.scope)
+    policy = policy_for(here.sessions, order.terms.policy, by.scope)
     once = idempotency_key and Once(by.owner, idempotency_key, order.request())
     batch = submissions.accept(
         here.sessions,

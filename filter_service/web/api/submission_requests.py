@@ -2,27 +2,23 @@
 
 import hashlib
 import json
-import re
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from fastapi import Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 from starlette.exceptions import HTTPException
 
-from filter_service import images, rollout
-from filter_service.db.scope import OPERATOR, Scope
-from filter_service.db.session import Sessions
+from filter_service import images
 from filter_service.egress.uri_rules import AllowList, shown
-from filter_service.errors import ImageError, InvalidPolicy, UnknownPolicy, UnsafeAddress
+from filter_service.errors import ImageError, UnsafeAddress
 from filter_service.intake import manifests
 from filter_service.intake.submissions import Submission
-from filter_service.policy import Policy, parse_policy
 from filter_service.policy.spelling import unknown
 from filter_service.policy.strict import StrictModel, each_once
+from filter_service.rollout.named_policies import LARGEST_POLICY
 from filter_service.settings import Settings
 from filter_service.web.http.described_requests import TWICE, fault
 from filter_service.web.http.service import Service, service
@@ -30,15 +26,12 @@ from filter_service.web.http.uploads import FormPart, RequestLimits, cleaned, sp
 
 MOST_ADDRESSES = 10_000  # of one JSON body; a manifest may have more
 LONGEST_ADDRESS = 8_192
-LARGEST_DOCUMENT = 4 * 2**20  # bytes of a JSON body, and of a policy a sixteenth
-LARGEST_POLICY = LARGEST_DOCUMENT // 16
+LARGEST_DOCUMENT = 4 * 2**20  # bytes of a JSON body
 URGENT = 1_000
 
 FORM, JSON = "multipart/form-data", "application/json"
 LINES = (manifests.MEDIA_TYPE, "application/x-ndjson", "application/json-lines")
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _ARCHIVES = {  # first bytes -> what it is
     b"PK\x03\x04": "a zip archive",
     b"PK\x05\x06": "an empty zip archive",
@@ -146,44 +139,6 @@ async def order(
 
 def limits_of(settings: Settings) -> RequestLimits:
     return RequestLimits(settings.upload_files, settings.upload_bytes)
-
-
-def policy_for(sessions: Sessions, asked: str | dict[str, Any], scope: Scope = OPERATOR) -> Policy:
-    """The policy that is named or written out; raises UnknownPolicy or InvalidPolicy."""
-    if isinstance(asked, dict):
-        return parse_policy(json.dumps(asked))
-    name = asked.strip()
-    if _DIGEST.fullmatch(name):
-        return rollout.version_of(sessions, name, scope).policy
-    if not _NAME.fullmatch(name):
-        return written_policy(asked)
-    with sessions.begin() as session:
-        found = rollout.active_policy(session, name, scope)
-    if found is None:
-        raise UnknownPolicy(
-            f"There is no stored policy {name!r}: send the policy itself, which stores it."
-        )
-    return found
-
-
-def written_policy(text: str, source: str = "policy") -> Policy:
-    """A policy as somebody sent it; raises InvalidPolicy."""
-    _refuse_references(text)
-    return parse_policy(text, source)
-
-
-def _refuse_references(text: str) -> None:
-    """A few lines of YAML that refer to each other can unfold to gigabytes."""
-    if len(text) > LARGEST_POLICY:
-        raise InvalidPolicy(
-            f"policy:1: the document has more than {LARGEST_POLICY:,} letters; shorten it."
-        )
-    try:
-        aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
-    except yaml.YAMLError:  # parsing will name the line
-        return
-    if aliases:
-        raise InvalidPolicy("policy:1: YAML references (*name) are not taken; write it out.")
 
 
 def _from_json(body: FormPart) -> Order:

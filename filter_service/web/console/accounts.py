@@ -29,9 +29,9 @@ ROLES = {  # those of people, and what they are for
     Role.MODERATOR: "reviews and decides",
     Role.SENIOR: "decides escalated cases, edits rules and lists",
     Role.POLICY_EDITOR: "edits rules and lists, retries",
-    Role.AUDITOR: "reads everything but what is sealed, changes nothing",
-    Role.CUSTODIAN: "keeps what is sealed, and sees nothing else",
-    Role.ADMIN: "does everything but open what is sealed",
+    Role.AUDITOR: "reads everything but what is restricted, changes nothing",
+    Role.CUSTODIAN: "keeps what is restricted, and sees nothing else",
+    Role.ADMIN: "does everything but open what is restricted",
 }
 PAGE = 50
 

@@ -13,7 +13,6 @@ from filter_service.accounts import Ability
 from filter_service.accounts.callers import Caller
 from filter_service.db.keyset import LARGEST_ID
 from filter_service.errors import ImageError, NotAllowed, UnknownEntry
-from filter_service.images import Limits
 from filter_service.images.views import View
 from filter_service.rendering import overlay, renditions
 from filter_service.reviews.row_access import item_for, may_see
@@ -26,13 +25,18 @@ from filter_service.reviews.stored_explanations import (
     views_of,
 )
 from filter_service.verdicts.explanation import Explanation
+from filter_service.web.console.picture_answers import (
+    kept,
+    original_of,
+    points_of,
+    sentence,
+    unchanged,
+)
 from filter_service.web.http.access import able
 from filter_service.web.http.service import Service, service
 
 router = APIRouter(prefix="/pictures")
 
-VERSION = "1"  # of how pictures are drawn; another one makes browsers ask again
-ASK_AGAIN = "private, max-age=0, must-revalidate"  # it may have been erased meanwhile
 UNKNOWN = "There is no such picture here: it was erased, or you may not see it."
 NONE_KEPT = "The bytes of this file are not here: it could not be read, or they were deleted."
 BROKEN = "This image cannot be decoded, or its bytes are missing."
@@ -76,7 +80,7 @@ def image_blurred(
             shown = _of_image(session, caller, digest)
     except UnknownEntry:
         if "image/" in request.headers.get("accept", ""):  # as part of a page, which goes on
-            return _plain(UNKNOWN, status=404)
+            return sentence(UNKNOWN, status=404)
         raise
     return _blurred(request, here, shown, renditions.SHOWN)
 
@@ -111,11 +115,11 @@ def original(
         shown = _of_item(session, caller, item_id, class_name)
         _require_revealed(session, caller, item_id, shown)
     if shown.digest is None:
-        return _plain(shown.gone or NONE_KEPT)
+        return sentence(shown.gone or NONE_KEPT)
     try:
-        picture = _original(here, shown.digest, shown.view)
+        picture = original_of(here, shown.digest, shown.view)
     except ImageError:
-        return _plain(BROKEN)
+        return sentence(BROKEN)
     return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
 
 
@@ -247,16 +251,16 @@ def _explained(
 
 def _blurred(request: Request, here: Service, shown: ShownFrame, longest: int) -> Response:
     if shown.digest is None:
-        return _plain(shown.gone or NONE_KEPT, longest)
+        return sentence(shown.gone or NONE_KEPT, longest)
     view = shown.view
     tag = "-".join(filter(None, (shown.digest[:32], str(view.frame), str(longest), _in(view))))
-    if unchanged := _unchanged(request, tag):
-        return unchanged
+    if same := unchanged(request, tag):
+        return same
     try:
-        known = _points(here, shown.digest, view)
+        known = points_of(here, shown.digest, view)
     except ImageError:
-        return _plain(BROKEN, longest)
-    return _kept(renditions.blurred(known, longest), "image/jpeg", tag)
+        return sentence(BROKEN, longest)
+    return kept(renditions.blurred(known, longest), "image/jpeg", tag)
 
 
 def _layer(
@@ -268,54 +272,16 @@ def _layer(
 ) -> Response:
     """Drawn in the shape of the picture that it is laid over; nothing of it is in the layer."""
     tag = f"{found.tag}-{kind}"
-    if unchanged := _unchanged(request, tag):
-        return unchanged
+    if same := unchanged(request, tag):
+        return same
     try:
-        known = _points(here, found.digest, found.record.seen)
+        known = points_of(here, found.digest, found.record.seen)
     except ImageError as error:
         raise UnknownEntry(f"There is no picture to draw over: {error}") from error
     drawn = draw(renditions.fitted(known.size, renditions.SHOWN))
-    return _kept(renditions.layer(drawn), "image/webp", tag)
-
-
-def _points(here: Service, digest: str, view: View) -> renditions.Points:
-    limits = Limits.of(here.settings)
-    return renditions.points(here.storage, digest, view.frame, limits, view.reading)
-
-
-def _original(here: Service, digest: str, view: View) -> bytes:
-    limits = Limits.of(here.settings)
-    return renditions.original(here.storage, digest, view.frame, limits, view.reading)
+    return kept(renditions.layer(drawn), "image/webp", tag)
 
 
 def _in(view: View) -> str:
     """A reading as part of a tag, which takes letters alone."""
     return view.reading.replace(",", "").replace(" ", "-")
-
-
-def _plain(text: str, longest: int = renditions.SHOWN, status: int = 200) -> Response:
-    """In place of a picture; asked for again next time, since it may come back."""
-    return Response(
-        renditions.sentence(text, longest),
-        status,
-        media_type="image/jpeg",
-        headers={"Cache-Control": "no-store"},
-    )
-
-
-def _kept(picture: bytes, kind: str, tag: str) -> Response:
-    return Response(picture, media_type=kind, headers=_caching(tag))
-
-
-def _unchanged(request: Request, tag: str) -> Response | None:
-    """The answer to a browser that has this very picture."""
-    known = request.headers.get("if-none-match", "")
-    return Response(status_code=304, headers=_caching(tag)) if _etag(tag) in known else None
-
-
-def _caching(tag: str) -> dict[str, str]:
-    return {"Cache-Control": ASK_AGAIN, "ETag": _etag(tag)}
-
-
-def _etag(tag: str) -> str:
-    return f'"{tag}-{VERSION}"'

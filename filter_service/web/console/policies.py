@@ -20,8 +20,8 @@ from filter_service.errors import (
 from filter_service.policy import Policy
 from filter_service.rollout import Flags
 from filter_service.rollout.diff import PolicyDiff, differ, read
+from filter_service.rollout.named_policies import written_policy
 from filter_service.rollout.stored_vectors import MOST
-from filter_service.web.api.submission_requests import written_policy
 from filter_service.web.console.policy_effects import changes
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import able

@@ -71,7 +71,7 @@ def fetch(
 def _found(here: Service, caller: Caller, item_id: int) -> RestrictedItem:
     """Raises UnknownItem or NotAllowed."""
     found = restricted.kept_item(here.sessions, item_id)
-    if not may_see(caller, found.sealed.class_name):
+    if not may_see(caller, found.restriction.class_name):
         raise NotAllowed(
             f"Item {item_id} is locked away for a class that {caller.actor} may not see: an admin "
             "can change that."

@@ -28,7 +28,7 @@ NAVIGATION = (  # what the head of every page links to, for those who may
     ("Figures", "/figures", Ability.EXPORT),
     ("Exports", "/exports", Ability.EXPORT),
     ("Retention", "/retention", Ability.RETAIN),
-    ("Sealed", "/sealed", Ability.CUSTODY),
+    ("Restricted", "/sealed", Ability.CUSTODY),
     ("People", "/people", Ability.PEOPLE),
     ("Keys", "/keys", Ability.PEOPLE),
     ("Webhooks", "/webhooks", Ability.WEBHOOKS),
