@@ -148,7 +148,7 @@ def image_of(sessions: Sessions, item: int) -> int:
 def lock(sessions: Sessions, item: int) -> None:
     with sessions.begin() as session:
         row = session.get_one(Item, item)
-        sealing = restricted.Sealing(item, row.batch_id, row.image_id or 0, "gun", 30)
+        sealing = restricted.RestrictedFlag(item, row.batch_id, row.image_id or 0, "gun", 30)
         restricted.lock_away(session, [sealing], "worker 1")
 
 

@@ -15,12 +15,13 @@ from filter_service.reviews import appeals
 from filter_service.reviews.row_access import item_for
 from filter_service.web.api.responses import AppealAnswer, AppealList
 from filter_service.web.http.access import able
-from filter_service.web.http.described_requests import only_described
+from filter_service.web.http.described_requests import StrictRoute, only_described
 from filter_service.web.http.problems import answers
 from filter_service.web.http.service import Service, service
 
 router = APIRouter(
     prefix="/v1",
+    route_class=StrictRoute,
     dependencies=[Depends(only_described)],
     responses=answers(401, 403, 404, 422, 503),
 )

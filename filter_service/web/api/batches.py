@@ -32,7 +32,7 @@ from filter_service.web.api.responses import (
 )
 from filter_service.web.api.submission_requests import Order
 from filter_service.web.http.access import SAFE, able, caller
-from filter_service.web.http.described_requests import only_described
+from filter_service.web.http.described_requests import StrictRoute, only_described
 from filter_service.web.http.paging import After, Limit
 from filter_service.web.http.problems import answers
 from filter_service.web.http.service import Service, service
@@ -50,6 +50,7 @@ def no_forms_of_strangers(request: Request) -> None:
 
 router = APIRouter(
     prefix="/v1",
+    route_class=StrictRoute,
     dependencies=[Depends(no_forms_of_strangers), Depends(only_described)],
     responses=answers(401, 403, 422, 503),
 )

@@ -15,12 +15,13 @@ from filter_service.errors import NotAllowed
 from filter_service.policy.strict import WORDS
 from filter_service.retention import Receipt
 from filter_service.web.http.access import caller
-from filter_service.web.http.described_requests import only_described
+from filter_service.web.http.described_requests import StrictRoute, only_described
 from filter_service.web.http.problems import answers
 from filter_service.web.http.service import Service, service
 
 router = APIRouter(
     prefix="/v1",
+    route_class=StrictRoute,
     dependencies=[Depends(only_described)],
     responses=answers(401, 403, 404, 422, 503),
 )

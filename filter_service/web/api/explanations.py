@@ -31,12 +31,13 @@ from filter_service.reviews.stored_explanations import (
 from filter_service.verdicts.explanation import Explanation
 from filter_service.web.api.responses import ExplanationAnswer
 from filter_service.web.http.access import able
-from filter_service.web.http.described_requests import only_described
+from filter_service.web.http.described_requests import StrictRoute, only_described
 from filter_service.web.http.problems import answers
 from filter_service.web.http.service import Service, service
 
 router = APIRouter(
     prefix="/v1",
+    route_class=StrictRoute,
     dependencies=[Depends(only_described)],
     responses=answers(401, 403, 404, 410, 422, 503),
 )

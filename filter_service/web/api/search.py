@@ -20,13 +20,14 @@ from filter_service.reviews import sightings
 from filter_service.web.api.batches import no_forms_of_strangers
 from filter_service.web.api.responses import FoundItem, SearchHit, Sightings
 from filter_service.web.http.access import able
-from filter_service.web.http.described_requests import fault, only_described
+from filter_service.web.http.described_requests import StrictRoute, fault, only_described
 from filter_service.web.http.problems import answers
 from filter_service.web.http.service import Service, service
 from filter_service.web.http.uploads import FormPart, RequestLimits, spooled
 
 router = APIRouter(
     prefix="/v1",
+    route_class=StrictRoute,
     dependencies=[Depends(no_forms_of_strangers), Depends(only_described)],
     responses=answers(401, 403, 422, 503),
 )

@@ -13,7 +13,7 @@ from filter_service.accounts.callers import Caller
 from filter_service.db.keyset import cursor, id_of, page_of
 from filter_service.policy.strict import StrictModel
 from filter_service.web.http.access import able
-from filter_service.web.http.described_requests import only_described
+from filter_service.web.http.described_requests import StrictRoute, only_described
 from filter_service.web.http.paging import After, Limit
 from filter_service.web.http.problems import answers
 from filter_service.web.http.service import Service, service
@@ -23,6 +23,7 @@ LARGEST = 2**31 - 1  # id of an endpoint
 
 router = APIRouter(
     prefix="/v1",
+    route_class=StrictRoute,
     dependencies=[Depends(only_described)],
     responses=answers(401, 403, 404, 422, 503),
     tags=["webhooks"],

@@ -1,11 +1,12 @@
 """Refuses parameters and body fields that the OpenAPI description does not name."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from filter_service.accounts.callers import Caller
@@ -16,6 +17,34 @@ from filter_service.web.http.access import caller
 TWICE = "stands there more than once; give it once"
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 Fault = dict[str, Any]  # as pydantic writes them
+
+
+class StrictRequest(Request):
+    """A request whose JSON is parsed once; that something stands in it twice is remembered."""
+
+    async def json(self) -> Any:  # noqa: ANN401  (whatever was sent)
+        if not hasattr(self, "_json"):
+            self._json = json.loads(await self.body(), object_pairs_hook=self._object)
+        return self._json
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        try:
+            return each_once(pairs)
+        except ValueError as error:
+            self.state.twice = error
+            return dict(pairs)
+
+
+class StrictRoute(APIRoute):
+    """A route of `/v1`: its requests are strict, and `only_described` says what is wrong."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            return await handle(StrictRequest(request.scope, request.receive))
+
+        return strict
 
 
 async def only_described(request: Request, by: Annotated[Caller, Depends(caller)]) -> None:
@@ -29,8 +58,8 @@ async def only_described(request: Request, by: Annotated[Caller, Depends(caller)
     taken = operation.get("requestBody", {"content": {}})["content"]
     if not taken:
         faults += await _body_faults(request)
-    elif list(taken) == ["application/json"]:
-        _refuse_twice(await request.body())
+    elif twice := getattr(request.state, "twice", None):
+        raise HTTPException(400, f"The body is not JSON ({twice}): mend it.")
     if faults:
         raise RequestValidationError(faults)
 
@@ -83,13 +112,3 @@ def _fields(body: bytes) -> list[str]:
     if not isinstance(document, dict | None):
         raise RequestValidationError([fault("body", "is not taken here: send none")])
     return list(document or {})
-
-
-def _refuse_twice(body: bytes) -> None:
-    """A body that is no JSON is left to whoever reads it."""
-    try:
-        json.loads(body, object_pairs_hook=each_once)
-    except json.JSONDecodeError:
-        return
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"The body is not JSON ({error}): mend it.") from error
