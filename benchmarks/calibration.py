@@ -98,7 +98,7 @@ def gaussian(seed: int = 0, present: float = PRESENT) -> World:
     return World("two normal distributions", draw, margins, chance(margins), half)
 
 
-def demo_world(count: int = 3_000) -> World:
+def demo_world(count: int = 12_000) -> World:
     """The bundled model's margins for weapons, half of the scenes to fit on, half to look at."""
     model, policy = bundled.load(), read_policy(POLICY)
     vectors = policy_vectors(policy, model.encode_texts, model.head)

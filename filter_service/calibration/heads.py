@@ -15,15 +15,17 @@ from sklearn.model_selection import StratifiedKFold
 from filter_service.calibration import logistic
 from filter_service.calibration.labelled_margins import Bools, Floats
 from filter_service.calibration.logistic import LogisticFit, Prior
-from filter_service.calibration.reliability import BootstrapInterval, average_precision
+from filter_service.calibration.reliability import (
+    MeasuredValue,
+    average_precision,
+    paired_gain,
+)
 from filter_service.errors import InvalidRequest
 
 # Standard deviations of the learnt part's weights, logits; the field's scale of 100 times a unit
 # vector is the upper end, the lowest one leaves the prompts as they are.
 STRENGTHS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0)
 FOLDS = 5
-DRAWS = 1_000  # of the paired bootstrap
-CONFIDENCE = 0.95  # of a gain, before a head is proposed
 MINIMUM_LABELS, MINIMUM_EACH = 50, 10
 OFFSET = 3.0  # standard deviation of the offset that the fit is free to take, logits
 
@@ -72,7 +74,7 @@ class HeadProposal:
     direction: LearntDirection
     strength: float
     prompts_alone: float  # average precision
-    gain: BootstrapInterval  # of the average precision, paired
+    gain: MeasuredValue  # of the average precision, paired
     labels: int
 
     @property
@@ -124,18 +126,6 @@ def choose_strength(labels: LabelledVectors, seed: int = 0) -> float:
     return STRENGTHS[int(losses.argmin())]
 
 
-def paired_gain(before: Floats, after: Floats, truths: Bools, seed: int = 0) -> BootstrapInterval:
-    """What average precision gains on the same images, (n,) margins each; bootstrap interval."""
-    rng = np.random.default_rng(seed)
-    yes, no = np.flatnonzero(truths), np.flatnonzero(~truths)
-    gains = []
-    for _ in range(DRAWS):  # positives and negatives apart, so that none lacks either
-        rows = np.concatenate([rng.choice(yes, len(yes)), rng.choice(no, len(no))])
-        gains.append(_gain(before[rows], after[rows], truths[rows]))
-    low, high = np.quantile(gains, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return BootstrapInterval(_gain(before, after, truths), float(low), float(high))
-
-
 def label_influence(labels: LabelledVectors, strength: float, z: Floats) -> Floats:
     """How much each label moves the logit of one image vector (d,): (n,), less without it."""
     fitted, prior = _fitted(labels, strength), _prior(labels, strength)
@@ -168,10 +158,6 @@ def _rows(labels: LabelledVectors, rows: npt.NDArray[np.intp]) -> LabelledVector
 def _folds(truths: Bools, seed: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     return list(folds.split(np.zeros(len(truths)), truths))
-
-
-def _gain(before: Floats, after: Floats, truths: Bools) -> float:
-    return average_precision(after, truths) - average_precision(before, truths)
 
 
 def _require_enough(truths: Bools, class_name: str) -> None:

@@ -1,19 +1,22 @@
 """How well probabilities agree with what people found: each figure with its interval."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm
 
 from filter_service.calibration.labelled_margins import Bools, Floats
 
 BINS = 10  # of equal counts
 DRAWS = 500  # of the bootstrap
+TOGETHER = 2_000_000  # weights of the bootstrap in memory at once
+PAIRED_DRAWS = 1_000  # of two models on the same images
 TINY = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class BootstrapInterval:
+class MeasuredValue:
     """A measured value, and between what it lies with the stated confidence."""
 
     value: float
@@ -48,32 +51,31 @@ def calibration_error(probabilities: Floats, truths: Bools, bins: int = BINS) ->
     return sum(b.count * abs(b.promised - b.found) for b in found) / total if total else 0.0
 
 
-def brier(probabilities: Floats, truths: Bools) -> float:
+def brier(probabilities: Floats, truths: Bools, confidence: float = 0.9) -> MeasuredValue:
     """Mean squared distance of probability and truth (Brier 1950)."""
-    return float(((probabilities - truths) ** 2).mean())
+    return _mean((probabilities - truths) ** 2, confidence)
 
 
-def log_loss(probabilities: Floats, truths: Bools) -> float:
+def log_loss(probabilities: Floats, truths: Bools, confidence: float = 0.9) -> MeasuredValue:
     """Mean surprise, in nats."""
     p = np.clip(probabilities, TINY, 1 - TINY)
-    return float(-np.where(truths, np.log(p), np.log1p(-p)).mean())
+    return _mean(-np.where(truths, np.log(p), np.log1p(-p)), confidence)
 
 
-def with_interval(
-    measure: Callable[[Floats, Bools], float],
-    values: Floats,
-    truths: Bools,
-    *,
-    confidence: float = 0.9,
-    seed: int = 0,
-    draws: int = DRAWS,
-) -> BootstrapInterval:
-    """A measure of (n,) values and truths with its percentile bootstrap interval."""
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(0, len(values), (draws, len(values)))  # (draws, n)
-    found = np.array([measure(values[r], truths[r]) for r in rows])
-    low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return BootstrapInterval(measure(values, truths), float(low), float(high))
+def calibration_error_interval(
+    probabilities: Floats, truths: Bools, confidence: float = 0.9, seed: int = 0
+) -> MeasuredValue:
+    """`calibration_error` of (n,) with its percentile bootstrap interval."""
+    order = np.argsort(probabilities, kind="stable")
+    p, t = probabilities[order], truths[order].astype(np.float64)
+    n = len(p)
+    starts = np.unique(np.linspace(0, n, min(BINS, n), endpoint=False).astype(np.intp))
+    rng, found = np.random.default_rng(seed), []
+    for count in _chunks(DRAWS, n):
+        rows = np.sort(rng.integers(0, n, (count, n)), axis=1)  # (k, n): each draw in order
+        gaps = np.add.reduceat(p[rows] - t[rows], starts, axis=1)  # (k, bins)
+        found.append(np.abs(gaps).sum(axis=1) / n)
+    return _percentiles(calibration_error(probabilities, truths), found, confidence)
 
 
 def average_precision(margins: Floats, truths: Bools) -> float:
@@ -81,10 +83,68 @@ def average_precision(margins: Floats, truths: Bools) -> float:
 
     Equal margins stand together, as a threshold cannot part them.
     """
-    if not truths.any():
-        return float("nan")
-    order = np.argsort(-margins, kind="stable")
-    sorted_margins, hits = margins[order], np.cumsum(truths[order])  # (n,)
-    last = np.append(sorted_margins[1:] != sorted_margins[:-1], True)  # of each run of equals
-    at, count = hits[last], np.flatnonzero(last) + 1
-    return float((np.diff(at, prepend=0) * at / count).sum() / hits[-1])
+    return float(_Ranking(margins, truths).precisions(np.ones((1, len(margins))))[0])
+
+
+def average_precision_interval(
+    margins: Floats, truths: Bools, confidence: float = 0.9, seed: int = 0
+) -> MeasuredValue:
+    """`average_precision` of (n,) with its percentile bootstrap interval."""
+    ranking, rng = _Ranking(margins, truths), np.random.default_rng(seed)
+    found = [
+        ranking.precisions(rng.poisson(1, (count, len(margins))))
+        for count in _chunks(DRAWS, len(margins))
+    ]
+    return _percentiles(average_precision(margins, truths), found, confidence)
+
+
+def paired_gain(
+    before: Floats, after: Floats, truths: Bools, confidence: float = 0.95, seed: int = 0
+) -> MeasuredValue:
+    """What average precision gains on the same images, (n,) margins each; bootstrap interval."""
+    first, second = _Ranking(before, truths), _Ranking(after, truths)
+    rng, found = np.random.default_rng(seed), []
+    for count in _chunks(PAIRED_DRAWS, len(truths)):
+        weights = rng.poisson(1, (count, len(truths)))  # (k, n), the same for both
+        found.append(second.precisions(weights) - first.precisions(weights))
+    value = average_precision(after, truths) - average_precision(before, truths)
+    return _percentiles(value, found, confidence)
+
+
+class _Ranking:
+    """Images in the order of their margins, the highest first, sorted once for many draws."""
+
+    def __init__(self, margins: Floats, truths: Bools) -> None:
+        self.order = np.argsort(-margins, kind="stable")
+        ranked = margins[self.order]
+        self.truths = truths[self.order]
+        self.last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # of each run
+
+    def precisions(self, weights: npt.NDArray[np.number]) -> Floats:
+        """Average precision, each image counting so often: (k, n) -> (k,)."""
+        ordered = weights[:, self.order].astype(np.float64)  # (k, n)
+        hits = np.cumsum(ordered * self.truths, axis=1)[:, self.last]  # (k, runs)
+        count = np.cumsum(ordered, axis=1)[:, self.last]
+        gained = np.diff(hits, axis=1, prepend=0)
+        with np.errstate(invalid="ignore"):  # no positive was drawn
+            found = (gained * hits / np.maximum(count, 1)).sum(axis=1) / hits[:, -1]
+        return np.asarray(found)
+
+
+def _mean(values: Floats, confidence: float) -> MeasuredValue:
+    """A mean with the interval of its standard error."""
+    value = float(values.mean())
+    half = float(norm.ppf((1 + confidence) / 2) * values.std() / np.sqrt(len(values)))
+    return MeasuredValue(value, max(0.0, value - half), value + half)
+
+
+def _percentiles(value: float, found: list[Floats], confidence: float) -> MeasuredValue:
+    known = np.concatenate(found)
+    low, high = np.nanquantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return MeasuredValue(value, float(low), float(high))
+
+
+def _chunks(draws: int, images: int) -> list[int]:
+    """Draws in parts that fit into memory."""
+    most = max(1, TOGETHER // max(1, images))
+    return [min(most, draws - start) for start in range(0, draws, most)]

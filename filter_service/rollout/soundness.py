@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from filter_service.policy import ForbiddenClass, Policy
 from filter_service.scoring import ClassVectors, PolicyVectors
+from filter_service.verdicts import calibration_line
 
 ENOUGH_NEUTRAL = 16  # prompts: fewer hardly stand for what is ordinary
 TOO_FEW = "8 make three times the false flags of 32"  # measured on photographs, 12 classes
@@ -176,7 +177,7 @@ def _out_of_reach(
 ) -> Iterator[Remark]:
     """A threshold above, or below, whatever margin an image can have."""
     low, high = _margins(class_vectors)
-    a, b = (wanted.calibration.a, wanted.calibration.b) if wanted.calibration else (1.0, 0.0)
+    a, b = calibration_line(wanted)
     needed = math.log(wanted.threshold / (1 - wanted.threshold))
     if a * high + b < needed:
         sentence = f"no image can be flagged: none reaches more than {_sigmoid(a * high + b):.4g}"

@@ -91,14 +91,14 @@ class Outcome:
 
 def probability(margin: float, forbidden: ForbiddenClass) -> float:
     """Calibrated probability of a margin: sigmoid(a * margin + b), a = 1 and b = 0 until fitted."""
-    a, b = _calibration(forbidden)
+    a, b = calibration_line(forbidden)
     x = a * margin + b
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
 def threshold_margin(forbidden: ForbiddenClass) -> float:
     """The margin, in logits, at which the class's probability equals its threshold."""
-    a, b = _calibration(forbidden)
+    a, b = calibration_line(forbidden)
     p = forbidden.threshold
     return (math.log(p / (1 - p)) - b) / a
 
@@ -150,6 +150,7 @@ def is_sealed(scores: Sequence[Score], policy: Policy) -> bool:
     return any(s.flagged and s.class_name in sealed for s in scores)
 
 
-def _calibration(forbidden: ForbiddenClass) -> tuple[float, float]:
+def calibration_line(forbidden: ForbiddenClass) -> tuple[float, float]:
+    """Slope and offset from margin to logit; 1 and 0 until somebody calibrated it."""
     c = forbidden.calibration
     return (c.a, c.b) if c else (1.0, 0.0)

@@ -1,0 +1,193 @@
+"""The command that says how right a policy is, on pictures whose truth is known."""
+
+import contextlib
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from filter_service.calibration.evaluation import ClassEvaluation, Share, compare
+from filter_service.calibration.evaluation import evaluate as evaluated
+from filter_service.calibration.evaluation_report import EvaluatedPictures, page, tell
+from filter_service.calibration.labelled_margins import Bools, Floats
+from filter_service.cli.batches import Json
+from filter_service.cli.parameters import shown
+from filter_service.db import query_encoder
+from filter_service.errors import ImageError, InvalidRequest
+from filter_service.images import Limits, decode, digest, read
+from filter_service.intake.labelled_files import (
+    LabelledFile,
+    read_labelled,
+    require_agreement,
+)
+from filter_service.policy import Policy, read_policy
+from filter_service.settings import Settings
+
+if TYPE_CHECKING:
+    from filter_service.encoder import Encoder
+    from filter_service.scoring import FloatArray
+
+THUMBNAIL = 220  # pixels of a picture's longer side
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """The pictures that could be looked at, with an encoder's vectors of each."""
+
+    files: list[LabelledFile]
+    vectors: "list[FloatArray]"  # (views, d) each
+    unreadable: list[str]
+
+    def margins(self, policy: Policy, encoder: "Encoder") -> Floats:
+        """Of the worst view of each picture: (n, classes), logits."""
+        views = np.concatenate(self.vectors)  # (views of all, d)
+        starts = np.cumsum([0, *(len(v) for v in self.vectors[:-1])])
+        return np.maximum.reduceat(encoder.vectors(policy).margins(views), starts, axis=0)
+
+    def truths(self, policy: Policy) -> Bools:
+        """(n, classes)"""
+        return np.array([[c.name in f.classes for c in policy.classes] for f in self.files])
+
+
+def evaluate(
+    place: Annotated[
+        Path,
+        typer.Argument(help='A folder with one for each class and "clear", or JSON Lines.'),
+    ],
+    policy: Annotated[Path, typer.Option(help="The policy to be evaluated (YAML).")],
+    against: Annotated[
+        Path | None, typer.Option(help="Another policy, compared on the same pictures.")
+    ] = None,
+    against_model: Annotated[
+        str | None, typer.Option(help="Another model, as FILTER_SERVICE_MODEL names it.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a page to this HTML file.")] = None,
+    json_: Json = False,
+) -> None:
+    """How right is a policy? Precision, recall, calibration, thresholds; no database, no queue.
+
+    JSON Lines are {"source": "a.jpg", "classes": ["weapons"]}, an empty list for a clear picture. A
+    picture of one class's folder counts as not showing the others. Pictures that cannot be read are
+    named and left out, and the exit code is 1.
+    """
+    asked = read_policy(policy)
+    other = read_policy(against) if against else asked
+    files = read_labelled(place, [c.name for c in asked.classes])
+    settings = Settings.load()
+    encoder = query_encoder.load(settings)
+    looks = _look(files, encoder, asked, settings)
+    found = evaluated(asked, looks.margins(asked, encoder), looks.truths(asked))
+    comparisons = []
+    if against or against_model:
+        second = _against(looks, other, encoder, settings, against_model)
+        comparisons = compare(found, second)
+    for said in looks.unreadable:
+        typer.echo(f"Error: {said}", err=True)
+    if json_:
+        typer.echo(json.dumps([_document(e) for e in found]))
+    else:
+        typer.echo("\n".join(tell(found, comparisons)))
+    if out is not None:
+        title = f"{asked.name} {asked.digest[:12]} with {encoder.name}"
+        names = [shown(f.path) for f in looks.files]
+        pictures = EvaluatedPictures(title, names, _thumbnails(looks.files), looks.unreadable)
+        out.write_text(page(pictures, found, comparisons), encoding="utf-8")
+    if looks.unreadable:
+        raise typer.Exit(1)
+
+
+def _look(
+    files: Sequence[LabelledFile], encoder: "Encoder", policy: Policy, settings: Settings
+) -> _Looks:
+    """Every picture once, in the order of the files; none may stand under two labels."""
+    from filter_service.encoder.image_vectors import image_vectors
+
+    require_agreement(_digests(files))
+    sources = [lambda f=file: read(f.path) for file in files]
+    coverage = policy.coverage or settings.coverage
+    looks = _Looks([], [], [])
+    progress = track(
+        zip(files, image_vectors(sources, encoder, Limits(), coverage), strict=True),
+        "Looking at the pictures",
+        total=len(files),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    for file, vectors in progress:
+        if isinstance(vectors, ImageError):
+            looks.unreadable.append(f"{shown(file.path)}: {vectors}")
+        else:
+            looks.files.append(file)
+            looks.vectors.append(vectors)
+    if not looks.files:
+        raise InvalidRequest("None of the pictures can be read:\n" + "\n".join(looks.unreadable))
+    return looks
+
+
+def _digests(files: Sequence[LabelledFile]) -> Iterator[tuple[str, LabelledFile]]:
+    """Of those that can be read; the others are named later."""
+    for file in files:
+        with contextlib.suppress(ImageError):
+            yield digest(read(file.path)), file
+
+
+def _against(
+    looks: _Looks, policy: Policy, encoder: "Encoder", settings: Settings, model: str | None
+) -> list[ClassEvaluation]:
+    """The same pictures under another policy, by another model, or both."""
+    if model is not None:
+        settings = settings.model_copy(update={"model": model})
+        encoder = query_encoder.load(settings)
+        again = _look(looks.files, encoder, policy, settings)
+        looks = _Looks(looks.files, again.vectors, [])
+    return evaluated(policy, looks.margins(policy, encoder), looks.truths(policy))
+
+
+def _thumbnails(files: Sequence[LabelledFile]) -> Callable[[int], bytes | None]:
+    """Row -> a small JPEG, or None where none can be made."""
+
+    def thumbnail(row: int) -> bytes | None:
+        try:
+            picture = decode(read(files[row].path)).frames[0].picture.convert("RGB")
+        except ImageError:
+            return None
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=80)
+        return file.getvalue()
+
+    return thumbnail
+
+
+def _document(e: ClassEvaluation) -> dict[str, Any]:
+    """One class as data; NaN has no place in JSON."""
+    c, k = e.confusion, e.calibrator
+    return {
+        "class": e.name,
+        "threshold": e.threshold,
+        "pictures": len(e.truths),
+        "confusion": asdict(c),
+        "precision": _share(c.precision),
+        "recall": _share(c.recall),
+        "average_precision": e.average_precision and asdict(e.average_precision),
+        "calibration_error": e.agreement.flagged_error and asdict(e.agreement.flagged_error),
+        "brier": asdict(e.agreement.brier),
+        "log_loss": asdict(e.agreement.log_loss),
+        "calibration": k and {"a": k.a, "b": k.b, "labels": k.labels},
+        "uncalibrated": e.uncalibrated,
+        "suggestions": [
+            {"aim": s.aim, "threshold": s.threshold, "refusal": s.refusal} for s in e.suggestions
+        ],
+    }
+
+
+def _share(found: Share) -> dict[str, float] | None:
+    low, high = found.interval
+    return {"value": found.value, "low": low, "high": high} if found.of else None
