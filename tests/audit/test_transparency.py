@@ -13,7 +13,7 @@ from sqlalchemy import insert
 from filter_service.accounts import Role
 from filter_service.audit import transparency
 from filter_service.audit.transparency import Period, TransparencyReport
-from filter_service.audit.transparency.intervals import Stratum, stratified, wilson
+from filter_service.calibration.intervals import Stratum, stratified, wilson
 from filter_service.db.session import Sessions
 from filter_service.db.tables import ReviewRule
 from filter_service.errors import InvalidRequest

@@ -10,7 +10,7 @@ from typing import Any, Self
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from filter_service.audit.transparency.intervals import Stratum
+from filter_service.calibration.intervals import Stratum
 from filter_service.db.tables import PolicyClass, ReviewRule
 from filter_service.errors import InvalidRequest
 from filter_service.reviews.review_rules import RuleKind

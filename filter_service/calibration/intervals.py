@@ -1,4 +1,4 @@
-"""95 % confidence intervals of shares: Wilson's, and those of stratified samples."""
+"""Confidence intervals of shares: Wilson's, and those of stratified samples; 95 % unless told."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ Z = 1.959963984540054  # of the normal distribution: 95 % lie between -Z and Z
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A share, and between what it lies with 95 % confidence."""
+    """A share, and between what it lies with the confidence that was asked for."""
 
     value: float
     low: float
@@ -25,13 +25,13 @@ class Stratum:
     hits: int
 
 
-def wilson(hits: float, seen: float) -> Interval | None:
+def wilson(hits: float, seen: float, z: float = Z) -> Interval | None:
     """Wilson's score interval, which is sound near 0 and 1, too; None if nothing was seen."""
     if seen <= 0:
         return None
-    p, z = hits / seen, Z * Z / seen
-    middle = (p + z / 2) / (1 + z)
-    half = Z / (1 + z) * math.sqrt(p * (1 - p) / seen + z / (4 * seen))
+    p, square = hits / seen, z * z / seen
+    middle = (p + square / 2) / (1 + square)
+    half = z / (1 + square) * math.sqrt(p * (1 - p) / seen + square / (4 * seen))
     low, high = max(0.0, middle - half), min(1.0, middle + half)
     return Interval(p, low if hits else 0.0, high if hits < seen else 1.0)
 
