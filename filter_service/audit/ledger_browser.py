@@ -8,7 +8,6 @@ from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
-from filter_service.audit.record.log_positions import newest_checkpoint
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Item,
@@ -20,6 +19,7 @@ from filter_service.db.tables import (
     UnsealedEntry,
 )
 from filter_service.ledger import Entry, Event
+from filter_service.ledger.checkpoints import newest_checkpoint
 
 ROWS = 50  # of one page
 SPAN = 50_000  # entries that are looked at for one page, however few of them are wanted

@@ -5,6 +5,10 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from filter_service.db.tables import StoredCheckpoint
 from filter_service.errors import BrokenLedger
 from filter_service.ledger.notes import SigningKey, VerifiedNote, open_note, sign
 
@@ -52,3 +56,8 @@ def open_checkpoint(note: str, vkeys: Iterable[str]) -> tuple[Checkpoint, Verifi
     """Check a note against known keys, and read the checkpoint in it."""
     opened = open_note(note, vkeys)
     return parse(opened.text), opened
+
+
+def newest_checkpoint(session: Session) -> StoredCheckpoint | None:
+    """The last statement of what the tree was."""
+    return session.scalar(select(StoredCheckpoint).order_by(StoredCheckpoint.size.desc()).limit(1))

@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from filter_service.db.session import Sessions
 from filter_service.db.tables import SealedEntry, StoredCheckpoint
 from filter_service.errors import BrokenLedger, InvalidRequest, UnknownItem
-from filter_service.ledger.checkpoints import Checkpoint, open_checkpoint
+from filter_service.ledger.checkpoints import Checkpoint, newest_checkpoint, open_checkpoint
 from filter_service.ledger.codec import Payload, leaf_of
-from filter_service.ledger.entry_stream import StoredEntry, history
+from filter_service.ledger.entry_stream import history
 from filter_service.ledger.merkle import (
     consistency_proof,
     inclusion_proof,
@@ -89,14 +89,23 @@ def prove(sessions: Sessions, item_id: int) -> dict[str, Any]:
                 "`filter-service items`."
             )
         proofs = inclusion_of(session, [written.entry_id for written in found])
-        checkpoints = select(StoredCheckpoint.note).order_by(StoredCheckpoint.size.desc())
-        note = session.scalar(checkpoints.limit(1))
+        checkpoint = newest_checkpoint(session)
+    told = [(written.document, proofs.get(written.entry_id)) for written in found]
+    return proof_document(item_id, checkpoint, told)
+
+
+def proof_document(
+    item_id: int,
+    checkpoint: StoredCheckpoint | None,
+    told: Sequence[tuple[dict[str, Any], Inclusion | None]],
+) -> dict[str, Any]:
+    """Entries of an item as `check_proof` takes them, each with its proof unless it waits."""
     return {
         "format": FORMAT,
         "item": item_id,
-        "checkpoint": note,
-        "entries": [_proven(w, proofs[w.entry_id]) for w in found if w.entry_id in proofs],
-        "waiting": [w.document for w in found if w.entry_id not in proofs],
+        "checkpoint": checkpoint and checkpoint.note,
+        "entries": [_proven(entry, proof) for entry, proof in told if proof],
+        "waiting": [entry for entry, proof in told if proof is None],
     }
 
 
@@ -152,9 +161,9 @@ def opened_with(vkeys: Sequence[str], note: str) -> tuple[Checkpoint, VerifiedNo
     return open_checkpoint(note, vkeys)
 
 
-def _proven(written: StoredEntry, inclusion: Inclusion) -> dict[str, Any]:
+def _proven(entry: dict[str, Any], inclusion: Inclusion) -> dict[str, Any]:
     proof = [b64encode(hashed).decode() for hashed in inclusion.proof]
-    return {**written.document, "position": inclusion.position, "proof": proof}
+    return {**entry, "position": inclusion.position, "proof": proof}
 
 
 def _check(document: Mapping[str, Any], vkeys: Sequence[str]) -> Proven:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from filter_service.db.session import Sessions
 from filter_service.db.tables import StoredCheckpoint, StoredSigner
 from filter_service.errors import BrokenLedger, StorageUnavailable
-from filter_service.ledger.checkpoints import Checkpoint, open_checkpoint
+from filter_service.ledger.checkpoints import Checkpoint, newest_checkpoint, open_checkpoint
 from filter_service.ledger.codec import leaf
 from filter_service.ledger.merkle import EMPTY, consistency_proof, leaf_hash, verify_consistency
 from filter_service.ledger.notes import split as split_note
@@ -119,8 +119,8 @@ def _published(outside: Outside, vkeys: list[str]) -> Checkpoint:
 
 
 def _refuse_a_shorter_tree(session: Session, outside: Outside, last: Checkpoint) -> None:
-    sizes = select(StoredCheckpoint.size).order_by(StoredCheckpoint.size.desc()).limit(1)
-    newest = session.scalar(sizes) or 0
+    stored = newest_checkpoint(session)
+    newest = stored.size if stored else 0
     if newest < last.size:
         raise BrokenLedger(
             f"The newest checkpoint in the database is over {newest:,} entries, but one over "

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from filter_service.db.session import Sessions
 from filter_service.db.tables import SealedEntry, StoredCheckpoint
 from filter_service.errors import BrokenLedger
-from filter_service.ledger.checkpoints import Checkpoint, open_checkpoint
+from filter_service.ledger.checkpoints import Checkpoint, newest_checkpoint, open_checkpoint
 from filter_service.ledger.codec import Payload, leaf
 from filter_service.ledger.entries import Event
 from filter_service.ledger.merkle import Frontier, leaf_hash
@@ -127,8 +127,7 @@ def _refuse_strangers(session: Session, signer: LedgerSigner, ids: Sequence[int]
 
 def _right_edge(session: Session, signer: LedgerSigner) -> Frontier:
     """The tree that was signed last, as far as it takes to go on from there."""
-    newest = select(StoredCheckpoint).order_by(StoredCheckpoint.size.desc()).limit(1)
-    last = session.scalar(newest)
+    last = newest_checkpoint(session)
     places = session.scalar(select(func.max(SealedEntry.position)))
     size = 0 if last is None else last.size
     if (-1 if places is None else places) != size - 1:

@@ -9,11 +9,12 @@ from sqlalchemy.orm import Session
 
 from filter_service import ledger
 from filter_service.audit.record import stored_sections
-from filter_service.audit.record.log_positions import LogPosition, newest_checkpoint, places_of
+from filter_service.audit.record.log_positions import LogPosition, places_of
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Item, LedgerEntry, StoredCheckpoint, StoredImage
 from filter_service.errors import UnknownItem
 from filter_service.ledger import Entry, Event
+from filter_service.ledger.checkpoints import newest_checkpoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import Text, cast, select
 from sqlalchemy.orm import Session
 
-from filter_service.db.tables import LedgerPayload, LedgerRow, StoredCheckpoint
+from filter_service.db.tables import LedgerPayload, LedgerRow
 from filter_service.errors import BrokenLedger
-from filter_service.ledger.checkpoints import Checkpoint, parse
+from filter_service.ledger.checkpoints import Checkpoint, newest_checkpoint, parse
 from filter_service.ledger.codec import Payload, document, leaf
 from filter_service.ledger.merkle import leaf_hash, verify_inclusion
 from filter_service.ledger.notes import split
@@ -47,12 +47,6 @@ class LogPosition:
     def steps(self) -> list[Step]:
         """The hashes of the proof, from the leaf up."""
         return list(_steps(self.inclusion)) if self.inclusion else []
-
-
-def newest_checkpoint(session: Session) -> StoredCheckpoint | None:
-    """The last statement of what the tree was."""
-    newest = select(StoredCheckpoint).order_by(StoredCheckpoint.size.desc()).limit(1)
-    return session.scalar(newest)
 
 
 def places_of(session: Session, entry_ids: Iterable[int]) -> dict[int, LogPosition]:

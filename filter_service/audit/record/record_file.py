@@ -2,7 +2,6 @@
 
 import json
 import re
-from base64 import b64encode
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from filter_service.audit.record.item_history import ItemHistory
-from filter_service.audit.record.log_positions import LogPosition
 from filter_service.audit.record.record_pictures import FilePictures
 from filter_service.audit.record.record_view import Record
 from filter_service.db.tables import Item, StoredImage
 from filter_service.errors import InvalidRequest
 from filter_service.images import Limits
-from filter_service.ledger.proofs import FORMAT, Inclusion
+from filter_service.ledger.proofs import proof_document
 from filter_service.rendering.templates import environment
 from filter_service.storage import Storage
 
@@ -74,13 +72,8 @@ def shown_beside(
 def proofs_of(history: ItemHistory) -> dict[str, Any]:
     """The same document as `audit prove` makes, of the entries that the record tells."""
     placed = [history.places[entry.id] for entry in history.entries]
-    return {
-        "format": FORMAT,
-        "item": history.item.id,
-        "checkpoint": history.checkpoint and history.checkpoint.note,
-        "entries": [_proven(place, place.inclusion) for place in placed if place.inclusion],
-        "waiting": [place.document for place in placed if place.inclusion is None],
-    }
+    told = [(place.document, place.inclusion) for place in placed]
+    return proof_document(history.item.id, history.checkpoint, told)
 
 
 def proofs_in(html: str) -> str:
@@ -91,11 +84,6 @@ def proofs_in(html: str) -> str:
             "There are no proofs in this file: give a record as `audit record` writes it."
         )
     return found["json"]
-
-
-def _proven(place: LogPosition, inclusion: Inclusion) -> dict[str, Any]:
-    proof = [b64encode(beside).decode() for beside in inclusion.proof]
-    return {**place.document, "position": inclusion.position, "proof": proof}
 
 
 def _inside_script(value: dict[str, Any]) -> str:

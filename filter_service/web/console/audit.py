@@ -15,7 +15,7 @@ from filter_service.audit import ledger_browser
 from filter_service.audit import record as records
 from filter_service.audit.ledger_browser import JournalFilter
 from filter_service.audit.record.event_descriptions import sentence
-from filter_service.audit.record.log_positions import newest_checkpoint, places_of
+from filter_service.audit.record.log_positions import places_of
 from filter_service.audit.record.record_file import shown_beside, written_down
 from filter_service.audit.record.record_pictures import PagePictures
 from filter_service.audit.record.record_view import Record
@@ -23,6 +23,7 @@ from filter_service.db.keyset import LARGEST_ID
 from filter_service.errors import InvalidRequest, UnknownEntry
 from filter_service.images import Limits
 from filter_service.ledger import Event
+from filter_service.ledger.checkpoints import newest_checkpoint
 from filter_service.reviews.row_access import item_for, visible
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import able
