@@ -16,6 +16,8 @@ from rich.text import Text
 from filter_service.audit import transparency
 from filter_service.audit.exports import Export, ExportFilter, Format, begin, moment
 from filter_service.audit.transparency import Figure, TransparencyReport
+from filter_service.audit.transparency.dsa_report import dsa_report, reporting_period
+from filter_service.audit.transparency.dsa_template import Provider
 from filter_service.cli.context import workplace
 from filter_service.cli.plain_cells import cells
 from filter_service.storage import durable
@@ -28,8 +30,14 @@ Until = Annotated[str, typer.Option("--to", help="Likewise; a day is in it to it
 
 def export(  # noqa: PLR0913  (each is an option)
     context: typer.Context,
+    what: Annotated[str, typer.Argument(help="items, or dsa-report.")] = "items",
     *,
     out: Annotated[str, typer.Option(help="A file; - is standard output.")] = "-",
+    period: Annotated[str, typer.Option(help="Of a dsa-report: 2026, 2026-H1, DAY/DAY.")] = "",
+    service: Annotated[str, typer.Option(help="Of a dsa-report: the service's name.")] = "",
+    provider: Annotated[
+        str, typer.Option(help="Of a dsa-report: intermediary, hosting, platform or vlop.")
+    ] = "",
     form: Annotated[str, typer.Option("--format", help="jsonl, csv or parquet.")] = "jsonl",
     since: Since = "",
     until: Until = "",
@@ -40,8 +48,19 @@ def export(  # noqa: PLR0913  (each is an option)
     verdict: Annotated[str, typer.Option(help="clear, flagged or undetermined.")] = "",
     batch: Annotated[str, typer.Option(help="Of this batch only.")] = "",
 ) -> None:
-    """Write a row for every item: verdict, decisions, appeal. It is noted in the ledger."""
+    """Write a row for every item, which the ledger notes; or the Commission's report on accuracy.
 
+    `export dsa-report` is section 1.6 of the transparency report: docs/dsa-report.md.
+    """
+    items = {"from": since, "to": until, "class": class_name, "policy": policy, "batch": batch}
+    items |= {"decision": decision, "verdict": verdict}
+    if what == "dsa-report":
+        _refuse(what, items)
+        _write_report(context, out, period, service, provider or Provider.PLATFORM)
+        return
+    if what != "items":
+        raise typer.BadParameter(f"{what!r} cannot be exported: say items or dsa-report.")
+    _refuse(what, {"period": period, "service": service, "provider": provider})
     if form not in list(Format):
         raise typer.BadParameter(f"{form!r} is none of {', '.join(Format)}.")
     if not Path(out).name:
@@ -70,6 +89,29 @@ def export(  # noqa: PLR0913  (each is an option)
         finally:
             export.close(kept)
     typer.echo(f"{export.count:,} rows", err=True)
+
+
+def _refuse(what: str, options: dict[str, str]) -> None:
+    """Options that mean nothing for what is exported."""
+    if given := next((name for name, value in options.items() if value), None):
+        raise typer.BadParameter(f"--{given} says nothing about {what}: leave it out.")
+
+
+def _write_report(
+    context: typer.Context, out: str, period: str, service: str, provider: str
+) -> None:
+    if provider not in list(Provider):
+        raise typer.BadParameter(f"{provider!r} is none of {', '.join(Provider)}.")
+    if not period or not service:
+        raise typer.BadParameter(
+            "A dsa-report is of a period and a service: give --period 2026 and --service NAME."
+        )
+    wanted = reporting_period(period)
+    with workplace(context.obj) as place:
+        data = dsa_report(place.sessions, wanted, service, Provider(provider))
+    with _opened(out) as file:
+        file.write(data)
+        file.flush()
 
 
 def figures(

@@ -27,6 +27,7 @@ from filter_service.audit.exports import (
     parquet,
     rows,
 )
+from filter_service.audit.transparency.dsa_report_rules import problems
 from filter_service.cli import app as commands
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, LedgerEntry, Restriction, StoredImage
@@ -416,6 +417,18 @@ def test_the_command_writes_a_file_that_is_whole(
         "state": "whole",
         "upto": told(sessions)[1]["upto"],
     }
+
+
+def test_the_commissions_report_is_written_to_a_file(
+    command: CliRunner, writer: Writer, tmp_path: Path
+) -> None:
+    writer.item(writer.batch())
+    out = tmp_path / "section-1.6.csv"
+    words = ["--period", "2026", "--service", "Marketplace", "--provider", "hosting"]
+    done = command.invoke(commands, ["export", "dsa-report", *words, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert problems(out.read_bytes()) == []
+    assert len(out.read_text().splitlines()) == 1 + 6 + 9
 
 
 def test_a_command_that_fails_leaves_no_file(

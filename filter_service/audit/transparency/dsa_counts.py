@@ -1,0 +1,162 @@
+"""Counts what section 1.6 of a transparency report asks for, in SQL, by system."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from filter_service.audit.transparency.sums import Period
+from filter_service.calibration.estimates import (
+    LEAST_POSITIVES,
+    Estimate,
+    WeightedCount,
+    share,
+    sum_of,
+    total,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewedGroup:
+    """Items of one system with the same verdict and the same answer of people."""
+
+    verdict: str
+    decision: str | None  # None: nobody has decided, or a list
+    chance: float | None  # of a clear item that was drawn
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SystemAudit:
+    """A policy with an encoder, what it judged in a period, and what people said of it."""
+
+    policy: str
+    encoder: str
+    fingerprint: str
+    versions: int  # of the policy
+    groups: Sequence[ReviewedGroup]
+
+    @property
+    def name(self) -> str:
+        encoder = self.encoder.replace(". ", " ")  # the name ends with a full stop in the file
+        return f"policy {self.policy}, encoder {encoder} {self.fingerprint[:12]}"
+
+    def number(self, verdict: str, *, reviewed: bool = False) -> int:
+        """Items with a verdict; those only of which people's answer counts."""
+        return sum(
+            g.count
+            for g in self.groups
+            if g.verdict == verdict and not (reviewed and not _counts(g))
+        )
+
+    def metrics(self) -> tuple[Estimate, Estimate, Estimate]:
+        """Accuracy, precision and recall, each with a 90 % interval."""
+        right, wrong = self._sums("flagged")
+        kept, missed = self._sums("clear")
+        seen = {v: self.number(v, reviewed=True) for v in ("flagged", "clear")}
+        positives = sum(
+            g.count
+            for g in self.groups
+            if _counts(g) and (g.verdict == "flagged") == (g.decision == "confirmed")
+        )
+        if positives < LEAST_POSITIVES:
+            none = _none(
+                f"people found {positives} forbidden pictures among those reviewed, and "
+                f"{LEAST_POSITIVES} are the least for an estimate"
+            )
+            return none, none, none
+        precision = _share(right, wrong, seen["flagged"])
+        if not seen["clear"]:
+            none = _none("no clear item that was drawn at random has been reviewed")
+            return none, precision, none
+        both = seen["flagged"] + seen["clear"]
+        accuracy = _share(total(right, kept), total(wrong, missed), both)
+        return accuracy, precision, _share(right, missed, both)
+
+    def _sums(self, verdict: str) -> tuple[WeightedCount, WeightedCount]:
+        """How many were confirmed and overturned, made up to all items of the verdict."""
+        mine = [g for g in self.groups if g.verdict == verdict and _counts(g)]
+        counts = [g.count for g in mine]
+        each = np.array([1.0 if verdict == "flagged" else 1 / (g.chance or 1) for g in mine])
+        weights = np.repeat(each, counts)  # (reviewed,)
+        confirmed = np.repeat(np.array([g.decision == "confirmed" for g in mine], bool), counts)
+        if len(weights):
+            weights *= self.number(verdict) / weights.sum()
+        return sum_of(weights, confirmed), sum_of(weights, ~confirmed)
+
+
+def _counts(group: ReviewedGroup) -> bool:
+    """A person has decided, about a flag or about a clear item with a known chance."""
+    drawn = group.verdict == "flagged" or group.chance is not None
+    return group.decision is not None and drawn
+
+
+def _share(of: WeightedCount, rest: WeightedCount, seen: int) -> Estimate:
+    if not of.value + rest.value:
+        return _none("nothing was reviewed")
+    return Estimate(*share(of, rest), seen)
+
+
+def _none(why: str) -> Estimate:
+    return Estimate(None, why_none=f"{why}.")
+
+
+def audits(session: Session, period: Period) -> list[SystemAudit]:
+    """Every system that judged in a period; nothing of images that are locked away."""
+    during = {"since": period.since, "until": period.until}
+    found: defaultdict[tuple[str, str, str, int], list[ReviewedGroup]] = defaultdict(list)
+    for policy, encoder, fingerprint, versions, *group in session.execute(_AUDITS, during):
+        found[policy, encoder, fingerprint.hex(), versions].append(ReviewedGroup(*group))
+    return [SystemAudit(*system, groups) for system, groups in sorted(found.items())]
+
+
+def measures(session: Session, period: Period) -> tuple[int, int]:
+    """Restrictions taken solely by automated means in a period, and those that a person took."""
+    during = {"since": period.since, "until": period.until}
+    solely, by_people = session.execute(_MEASURES, during).one()
+    return int(solely), int(by_people)
+
+
+# What was judged anew since counts once, as it was judged last.
+_AUDITS = text("""
+    WITH judged AS (
+        SELECT p.name, b.policy_id, i.encoder_id, CAST(i.verdict AS varchar) AS verdict,
+            CASE WHEN o.review_id IS NOT NULL AND (i.verdict = 'flagged') = NOT o.sampled
+                THEN o.decision END AS decision,
+            CASE WHEN o.sampled THEN o.chance END AS chance
+        FROM items i JOIN batches b ON b.id = i.batch_id JOIN policies p ON p.id = b.policy_id
+        LEFT JOIN review_outcomes o ON o.item_id = i.id
+        WHERE i.judged_at >= :since AND i.judged_at < :until AND i.encoder_id IS NOT NULL
+          AND i.verdict IN ('clear', 'flagged') AND i.list_entry_id IS NULL
+          AND NOT EXISTS (SELECT FROM sealed_items s WHERE s.image_id = i.image_id)
+          AND NOT EXISTS (
+            SELECT FROM items anew WHERE anew.supersedes = i.id
+                AND anew.verdict IN ('clear', 'flagged')
+          )
+    ), versions AS (
+        SELECT name, encoder_id, count(DISTINCT policy_id) AS versions FROM judged GROUP BY 1, 2
+    )
+    SELECT j.name, e.name, e.fingerprint, v.versions, j.verdict, j.decision, j.chance, count(*)
+    FROM judged j JOIN versions v USING (name, encoder_id) JOIN encoders e ON e.id = j.encoder_id
+    GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 5, 6, 7
+""")
+_MEASURES = text("""
+    WITH restricting AS (
+        SELECT i.image_id, i.verdict, i.judged_at, o.item_id, o.review_id, o.decision, o.sampled,
+            o.at, coalesce(p.document -> 'notices' ->> 'acts_on', 'decision') = 'flag' AS acts
+        FROM items i JOIN batches b ON b.id = i.batch_id JOIN policies p ON p.id = b.policy_id
+        LEFT JOIN review_outcomes o ON o.item_id = i.id
+        WHERE (i.judged_at >= :since AND i.judged_at < :until OR o.at >= :since AND o.at < :until)
+          AND NOT EXISTS (SELECT FROM sealed_items s WHERE s.image_id = i.image_id)
+    )
+    SELECT
+        count(*) FILTER (WHERE verdict = 'flagged' AND judged_at >= :since AND judged_at < :until
+            AND CASE WHEN item_id IS NOT NULL AND review_id IS NULL THEN decision = 'confirmed'
+                ELSE acts END),
+        count(*) FILTER (WHERE review_id IS NOT NULL AND at >= :since AND at < :until
+            AND (decision = 'confirmed') <> sampled AND (sampled OR NOT acts))
+    FROM restricting
+""")

@@ -1,0 +1,143 @@
+"""Writes section 1.6 of the Commission's transparency report, about automated means."""
+
+import csv
+import io
+import re
+from datetime import UTC, date, datetime, timedelta
+
+from filter_service.audit.transparency import dsa_counts
+from filter_service.audit.transparency.dsa_counts import SystemAudit
+from filter_service.audit.transparency.dsa_report_rules import (
+    NO_VALUE,
+    NOT_APPLICABLE,
+    SYSTEM,
+    problems,
+)
+from filter_service.audit.transparency.dsa_template import (
+    COLUMNS,
+    LANGUAGES,
+    MEASURES,
+    METRICS,
+    OWN,
+    SECTION,
+    TOTAL,
+    Provider,
+    TemplateRow,
+    applicability,
+    rows,
+)
+from filter_service.audit.transparency.sums import Period
+from filter_service.calibration.estimates import Estimate
+from filter_service.db.session import Sessions
+from filter_service.errors import InvalidRequest
+
+LONGEST_NAME = 200  # letters
+
+_HALF = re.compile(r"([0-9]{4})(?:-H([12]))?")
+
+
+def reporting_period(said: str) -> Period:
+    """A year such as 2026, half of one such as 2026-H1, or 2026-01-01/2026-12-31."""
+    try:
+        if found := _HALF.fullmatch(said):
+            year, half = int(found[1]), found[2]
+            first = date(year, 7 if half == "2" else 1, 1)
+            last = date(year, 6, 30) if half == "1" else date(year, 12, 31)
+        else:
+            first, last = (date.fromisoformat(day) for day in said.split("/"))
+        begin, end = (datetime(d.year, d.month, d.day, tzinfo=UTC) for d in (first, last))
+        return Period(begin, end + timedelta(days=1))
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest(
+            f"{said[:80]!r} is no reporting period: give a year such as 2026, half of one such as "
+            "2026-H1, or 2026-01-01/2026-12-31."
+        ) from error
+
+
+def dsa_report(sessions: Sessions, period: Period, service: str, provider: Provider) -> bytes:
+    """The file, which follows the template's rules; raises InvalidRequest where it could not."""
+    if len(service) > LONGEST_NAME or not service.isprintable():
+        raise InvalidRequest(f"The service's name has to be at most {LONGEST_NAME} plain letters.")
+    with sessions.begin() as session:
+        taken = dsa_counts.measures(session, period)
+        audits = {audit.name: audit for audit in dsa_counts.audits(session, period)}
+    last = (period.until - timedelta(microseconds=1)).date()
+    about = f"{period.since:%Y-%m-%d}/{last:%Y-%m-%d}"
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows(provider, tuple(audits)):
+        told = _metric(audits[row.system], row) if row.system else _count(taken, row)
+        fixed = (applicability(row.scope), service, about, SECTION, row.indicator, row.scope)
+        writer.writerow((*fixed, *told))
+    data = file.getvalue().encode()
+    if wrong := problems(data):
+        raise InvalidRequest(f"The report would break the template's rules. {wrong[0]}")
+    return data
+
+
+def _count(taken: tuple[int, int], row: TemplateRow) -> tuple[str, str]:
+    if (why := _not_applicable(row.scope)) is not None:
+        return "", why
+    solely = row.indicator == MEASURES[0]
+    return str(taken[0] if solely else taken[1]), _SOLELY if solely else _BY_PEOPLE
+
+
+def _metric(audit: SystemAudit, row: TemplateRow) -> tuple[str, str]:
+    system = f"{SYSTEM}{audit.name}. "
+    if (why := _not_applicable(row.scope)) is not None:
+        return "", system + why
+    found = dict(zip(METRICS, audit.metrics(), strict=True))[row.indicator]
+    return _value(found), system + _told(audit, found, row.indicator)
+
+
+def _value(found: Estimate) -> str:
+    return "" if found.value is None else f"{found.value:.6f}".rstrip("0").rstrip(".")
+
+
+def _told(audit: SystemAudit, found: Estimate, indicator: str) -> str:
+    """Sample, method and interval."""
+    flags, clear = audit.number("flagged"), audit.number("clear")
+    sample = (
+        f"Versions of the policy: {audit.versions}. Base: {flags} flagged and {clear} clear items "
+        f"of the period. Sample: people decided about {audit.number('flagged', reviewed=True)} of "
+        f"the flagged and {audit.number('clear', reviewed=True)} of the clear, which were drawn at "
+        "random with recorded chances. "
+    )
+    if found.value is None or found.low is None or found.high is None:
+        return f"{NO_VALUE}{found.why_none} {sample}".strip()
+    return (
+        f"{_MEANING[indicator]} Interval (90 %): {found.low:.6f} to {found.high:.6f}. {sample}"
+        "Method: Horvitz-Thompson, each review weighted by the inverse of its chance and scaled to "
+        "the base; score intervals by strata of like weights, combined by recovery of variances. "
+        "Truth: the decision that stands after second looks and appeals."
+    )
+
+
+def _not_applicable(scope: str) -> str | None:
+    if scope in (TOTAL, OWN):
+        return None
+    if scope in LANGUAGES:
+        return f"{NOT_APPLICABLE}the system judges images, which are in no language."
+    return f"{NOT_APPLICABLE}the system judges what the platform submits and receives no notices."
+
+
+_SOLELY = (
+    "Restrictions of the period with no decision of a person: pictures on a block list, and flags "
+    "of policies that act on the flag. All are at the provider's own initiative."
+)
+_BY_PEOPLE = (
+    "Restrictions of the period that a person decided: flags of automated means that were "
+    "confirmed, and pictures found in random samples. All are at the provider's own initiative."
+)
+_MEANING = dict(
+    zip(
+        METRICS,
+        (
+            "Share of judged items whose verdict was right.",
+            "Share of flagged items that were rightly flagged.",
+            "Share of forbidden items that were flagged.",
+        ),
+        strict=True,
+    )
+)
