@@ -5,10 +5,9 @@ from filter_service.retention.expiry import expire
 from filter_service.retention.holds import hold, holds, release
 from filter_service.retention.orphaned_bytes import sweep
 from filter_service.retention.preview import would_erase, would_expire
-from filter_service.retention.receipts import Mention, Receipt, as_text, erasures, receipt
+from filter_service.retention.receipts import Receipt, as_text, erasures, receipt
 from filter_service.retention.retention_rules import (
     COMPLAINTS,
-    EffectiveRetentionRule,
     ItemOutcome,
     RetainedPart,
     RetentionTerms,
@@ -20,9 +19,7 @@ from filter_service.retention.why_missing import last_erasure, require_here, why
 
 __all__ = [
     "COMPLAINTS",
-    "EffectiveRetentionRule",
     "ItemOutcome",
-    "Mention",
     "Receipt",
     "RetainedPart",
     "RetentionTerms",

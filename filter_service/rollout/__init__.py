@@ -2,8 +2,6 @@
 
 from filter_service.rollout.activation import Flags, activate, propose, withdraw
 from filter_service.rollout.versions import (
-    StoredVersion,
-    Version,
     active_policy,
     history,
     meant_version,
@@ -14,8 +12,6 @@ from filter_service.rollout.versions import (
 
 __all__ = [
     "Flags",
-    "StoredVersion",
-    "Version",
     "activate",
     "active_policy",
     "history",

@@ -4,14 +4,7 @@
 `delivery.deliver_due` sends what is due. Messages follow the Standard Webhooks specification.
 """
 
-from filter_service.webhooks.delivery_log import (
-    AttemptSummary,
-    DeliveryEntry,
-    DeliveryLogPage,
-    DeliveryState,
-    deliveries,
-    redeliver,
-)
+from filter_service.webhooks.delivery_log import DeliveryEntry, DeliveryState, deliveries, redeliver
 from filter_service.webhooks.endpoints import (
     Endpoint,
     EventType,
@@ -24,9 +17,7 @@ from filter_service.webhooks.endpoints import (
 from filter_service.webhooks.outbox import announce, announce_finished, ping
 
 __all__ = [
-    "AttemptSummary",
     "DeliveryEntry",
-    "DeliveryLogPage",
     "DeliveryState",
     "Endpoint",
     "EventType",

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from filter_service import accounts, webhooks
 from filter_service.accounts import Role
-from filter_service.audit.record.item_history import ItemHistory, life_of
+from filter_service.audit.record.item_history import ItemHistory, history_of
 from filter_service.db.session import connect
 from filter_service.db.tables import Item, Person
 from filter_service.ledger.publication import publish
@@ -90,7 +90,7 @@ def seal_all(world: World) -> str:
 def life(world: World, item: int) -> ItemHistory:
     """The record of an item, without anybody having read it."""
     with world.sessions.begin() as session:
-        return life_of(session, session.get_one(Item, item))
+        return history_of(session, session.get_one(Item, item))
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def after(owner: Engine, item: int, harm: str) -> ItemHistory:
     with Session(owner) as session:
         session.execute(text("SET LOCAL session_replication_role = replica"))
         session.execute(text(harm), {"item": item})
-        found = life_of(session, session.get_one(Item, item))
+        found = history_of(session, session.get_one(Item, item))
         session.expunge_all()  # so that what was read outlives it
         session.rollback()
         return found

@@ -72,10 +72,10 @@ def read(
             raise UnknownItem(f"There is no item {item_id}: the items of a batch name theirs.")
         reading = Entry(Event.RECORD_READ, actor, item_id, item.batch_id, {"as": form})
         ledger.append(session, [reading])
-        return life_of(session, item)
+        return history_of(session, item)
 
 
-def life_of(session: Session, item: Item) -> ItemHistory:
+def history_of(session: Session, item: Item) -> ItemHistory:
     """The record of an item, in the caller's transaction."""
     batch = session.get_one(Batch, item.batch_id)
     entries = ledger.of_item(session, item.id)

@@ -2,19 +2,11 @@
 
 from filter_service.audit.transparency.definitions import Unit
 from filter_service.audit.transparency.sums import Period
-from filter_service.audit.transparency.transparency_report import (
-    ClassFigures,
-    Figure,
-    ReportSection,
-    TransparencyReport,
-    report,
-)
+from filter_service.audit.transparency.transparency_report import Figure, TransparencyReport, report
 
 __all__ = [
-    "ClassFigures",
     "Figure",
     "Period",
-    "ReportSection",
     "TransparencyReport",
     "Unit",
     "report",
