@@ -1,5 +1,6 @@
 """Labels: what is true of an image and a class, and the chance with which it came to be known."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from sqlalchemy import case, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
+from filter_service.calibration.labelled_margins import LabelledMargins
 from filter_service.db.policies import load_policy
 from filter_service.db.tables import Restriction, StoredImage, StoredLabel, StoredPolicy
 from filter_service.errors import InvalidRequest, NotAllowed
@@ -50,19 +52,11 @@ class ClassLabels:
     """Labels of one class with the margins of one encoder, newest first."""
 
     images: npt.NDArray[np.int64]  # (n,)
-    margins: npt.NDArray[np.float64]  # (n,) logits
-    truths: npt.NDArray[np.bool_]  # (n,)
-    chances: npt.NDArray[np.float64]  # (n,) NaN: unknown; fits and estimates leave them out
+    labelled: LabelledMargins
+    newest: datetime | None  # None: there is no label
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def drawn(self) -> "ClassLabels":
-        """Those of which it is known how likely they were to be known."""
-        known = np.isfinite(self.chances)
-        return ClassLabels(
-            self.images[known], self.margins[known], self.truths[known], self.chances[known]
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +166,21 @@ def of_class(
             "limit": limit,
         },
     ).all()
-    images, margins, truths, chances = zip(*rows, strict=True) if rows else ((), (), (), ())
-    return ClassLabels(
-        np.array(images, np.int64),
-        np.array(margins, np.float64),
-        np.array(truths, np.bool_),
-        np.array([np.nan if c is None else c for c in chances], np.float64),
-    )
+    images, margins, truths, chances, times = zip(*rows, strict=True) if rows else ((),) * 5
+    labelled = LabelledMargins.of(margins, truths, [math.nan if c is None else c for c in chances])
+    return ClassLabels(np.array(images, np.int64), labelled, max(times, default=None))
+
+
+def margins_of(
+    session: Session, policy_id: int, class_name: str, encoder_id: int, limit: int = MOST
+) -> npt.NDArray[np.float64]:
+    """Margins of the newest images as they come, labelled or not: (n,) logits."""
+    asked = {
+        "encoder": encoder_id,
+        "classes": same_words(session, policy_id, class_name),
+        "limit": limit,
+    }
+    return np.array(session.scalars(_STREAM, asked).all(), np.float64)
 
 
 def same_words(
@@ -268,12 +270,17 @@ _LABELLED = text("""
           AND NOT EXISTS (SELECT FROM sealed_items r WHERE r.image_id = l.image_id OFFSET 0)
         ORDER BY at DESC, image_id DESC LIMIT :limit
     )
-    SELECT n.image_id, s.margin, n.truth, n.chance
+    SELECT n.image_id, s.margin, n.truth, n.chance, n.at
     FROM newest n CROSS JOIN LATERAL (
         SELECT margin FROM scores
         WHERE encoder_id = :encoder AND class_id = ANY(:classes) AND image_id = n.image_id LIMIT 1
     ) s
     ORDER BY n.at DESC, n.image_id DESC
+""")
+_STREAM = text("""
+    SELECT margin FROM scores s WHERE encoder_id = :encoder AND class_id = ANY(:classes)
+      AND NOT EXISTS (SELECT FROM sealed_items r WHERE r.image_id = s.image_id)
+    ORDER BY image_id DESC LIMIT :limit
 """)
 _COUNT = text("""
     SELECT class_name, source, count(*) FILTER (WHERE truth), count(*) FILTER (WHERE NOT truth),

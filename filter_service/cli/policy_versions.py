@@ -6,15 +6,24 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from filter_service import rollout
+from filter_service.audit.replay.sampling import share_of
 from filter_service.cli.batches import Json
 from filter_service.cli.context import Workplace, workplace
 from filter_service.cli.parameters import LARGEST_PAGE, MOST_VECTORS
+from filter_service.db.policies import policy_id_of
 from filter_service.db.query_encoder import LazyQueryEncoder
 from filter_service.db.tables import Activation
 from filter_service.errors import Conflict, UnknownEntry
 from filter_service.policy import Policy, read_policy
+from filter_service.rollout.calibrated_version import (
+    CalibratedClass,
+    ThresholdAims,
+    calibrated_policy,
+)
+from filter_service.rollout.calibrated_version import calibrate as calibrated
 from filter_service.rollout.named_policies import policy_for
 from filter_service.rollout.stored_vectors import ComparisonScope
 from filter_service.rollout.stored_vectors import compare as compared
@@ -128,6 +137,63 @@ def compare(
             f"{name:<{wide}}  by both {count.both}, no longer {count.only_old}, "
             f"newly {count.only_new}"
         )
+
+
+def calibrate(
+    context: typer.Context,
+    name: Name,
+    *,
+    missed: Annotated[
+        str, typer.Option(help="Thresholds that miss at most this share, such as 10%.")
+    ] = "",
+    precision: Annotated[
+        str, typer.Option(help="Thresholds over which this share is right, such as 90%.")
+    ] = "",
+    out: Annotated[Path | None, typer.Option(help="Write the version to this file (YAML).")] = None,
+    reason: Annotated[str, typer.Option(help="Propose it, and why.")] = "",
+) -> None:
+    """Fit the probabilities of a policy on what people decided, for the model that is served.
+
+    Without an aim the same images stay flagged: a threshold becomes the calibrated probability at
+    the margin where it was. Nothing is active before somebody activates it.
+    """
+    aims = ThresholdAims(
+        most_missed=share_of(missed) if missed else None,
+        precision=share_of(precision) if precision else None,
+    )
+    with workplace(context.obj) as place:
+        policy = policy_for(place.sessions, name)
+        encoder_id, fingerprint = LazyQueryEncoder(place.settings, place.sessions).identity()
+        with place.sessions.begin() as session:
+            policy_id = policy_id_of(session, policy)
+            classes = calibrated(session, policy, policy_id, (encoder_id, fingerprint), aims)
+        for c in classes:
+            typer.echo(_fitted(c))
+        made = calibrated_policy(policy, classes)
+        if out is not None:
+            out.write_text(yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))
+        if reason:
+            rollout.propose(
+                place.sessions,
+                made,
+                rollout.Flags.KEEP,
+                reason,
+                ACTOR,
+                four_eyes=place.settings.four_eyes,
+            )
+            typer.echo(f"{made.name} {made.digest[:SHORT]} is proposed")
+
+
+def _fitted(c: CalibratedClass) -> str:
+    """What labels make of a class, in lines."""
+    lines = [c.before.name]
+    if (k := c.calibrator) is not None:
+        lines.append(
+            f"  calibrated on {k.labels} reviews, {k.positives} of which show it: "
+            f"a {k.a:.3f}, b {k.b:.3f}"
+        )
+        lines.append(f"  flagged from {c.before.threshold:.4g} before, {c.after.threshold:.4g} now")
+    return "\n".join(lines + [f"  {sentence}" for sentence in c.refusals])
 
 
 def _proposal(place: Workplace, name: str, digest: str) -> int:

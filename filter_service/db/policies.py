@@ -34,6 +34,13 @@ def store_policy(session: Session, policy: Policy, owner: int | None = None) -> 
     return policy_id
 
 
+def policy_id_of(session: Session, policy: Policy) -> int:
+    """The id of a version that is stored; NoResultFound for another."""
+    return session.scalars(
+        select(StoredPolicy.id).where(StoredPolicy.digest == policy.digest)
+    ).one()
+
+
 def owned(owner: int | None) -> ColumnElement[bool]:
     """The condition on names: those of a client, or of the operator."""
     return PolicyVersion.client_id.is_(None) if owner is None else PolicyVersion.client_id == owner

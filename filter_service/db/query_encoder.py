@@ -91,6 +91,12 @@ class LazyQueryEncoder:
                 encoder.check.widen(widening_of(session, encoder_id))
             return encoder_id, replace(encoder.vectors(policy), bands=encoder.band(policy))
 
+    def identity(self) -> tuple[int, str]:
+        """The stored encoder's id and its fingerprint; raises as `text` does."""
+        with self._turn:
+            encoder, encoder_id = self._loaded()
+            return encoder_id, encoder.fingerprint
+
     def _loaded(self) -> "tuple[Encoder, int]":
         if self._known is None:
             try:

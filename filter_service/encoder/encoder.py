@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from filter_service.encoder.bands import ProbeVectors, probe
 from filter_service.encoder.network import Network, first_line, load_network
 from filter_service.encoder.screening_check import ScreeningCheck
-from filter_service.errors import InvalidSettings
+from filter_service.errors import AnotherEncoder, InvalidSettings
 from filter_service.images.views import Box
 from filter_service.policy import Policy
 from filter_service.scoring import FloatArray, Head, PolicyVectors, policy_vectors
@@ -113,7 +113,18 @@ class Encoder:
         return self._texts(texts).reshape(len(texts), self.dim)
 
     def vectors(self, policy: Policy) -> PolicyVectors:
-        """A policy in this encoder's space, computed once."""
+        """A policy in this encoder's space, computed once.
+
+        Raises AnotherEncoder where a class's calibration was fitted on another encoder's margins.
+        """
+        for c in policy.classes:
+            origin = c.calibration and c.calibration.origin
+            if origin and origin.encoder != self.fingerprint:
+                raise AnotherEncoder(
+                    f"The calibration of {c.name} was fitted on the margins of encoder "
+                    f"{origin.encoder[:12]}, and this is {self.fingerprint[:12]}: calibrate policy "
+                    f"{policy.name} again, or leave the calibration out."
+                )
         return self._policies(policy)
 
     def band(self, policy: Policy) -> npt.NDArray[np.float64]:

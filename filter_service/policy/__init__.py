@@ -1,13 +1,14 @@
 """Policies: immutable versions named by their digest, read from YAML and validated."""
 
 from collections.abc import Mapping
+from datetime import date
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
 from filter_service.canonical import canonical, text_digest
 from filter_service.errors import InvalidPolicy
@@ -24,6 +25,7 @@ def _one_slot(template: str) -> str:
     return template
 
 
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Template = Annotated[Text, AfterValidator(_one_slot)]
 
 
@@ -36,11 +38,28 @@ class Severity(StrEnum):
     CRITICAL = "critical"
 
 
+class CalibrationOrigin(Strict):
+    """What a calibration was fitted on, and for: it means nothing for anything else."""
+
+    encoder: Sha256 = Field(description="Fingerprint of the encoder whose margins they were.")
+    wording: Sha256 = Field(description="Digest of the prompts that the margins were for.")
+    reviews: int = Field(ge=1, description="Labels that it was fitted on.")
+    until: date = Field(description="The day of the newest of them.")
+    covariance: tuple[float, float, float] = Field(
+        description="Of slope and offset: variance of a, covariance, variance of b."
+    )
+
+
 class Calibration(Strict):
     """Turns a margin into a probability: sigmoid(a * margin + b)."""
 
+    LATER: ClassVar[frozenset[str]] = frozenset({"origin"})
+
     a: float = Field(gt=0, description="Slope.")
     b: float = Field(description="Offset, logits.")
+    origin: CalibrationOrigin | None = Field(
+        None, description="Written by policy calibrate; empty: somebody chose a and b."
+    )
 
 
 class Preservation(Strict):
@@ -148,6 +167,17 @@ class Policy(Strict):
             raise ValueError(f"two classes are called {', '.join(twice)}; each needs its own name")
         return self
 
+    @model_validator(mode="after")
+    def _calibrations_belong(self) -> Self:
+        for c in self.classes:
+            origin = c.calibration and c.calibration.origin
+            if origin and origin.wording != self.wording(c):
+                raise ValueError(
+                    f"the calibration of {c.name} was fitted for other prompts, templates, neutral "
+                    "prompts or look-alikes: leave it out, and calibrate again"
+                )
+        return self
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the canonical content: two policies that read the same are the same."""
@@ -177,6 +207,11 @@ class Policy(Strict):
 
     def templates_of(self, forbidden: ForbiddenClass) -> tuple[str, ...]:
         return forbidden.templates or self.templates
+
+    def wording(self, forbidden: ForbiddenClass) -> str:
+        """SHA-256 over all words that a class's margin depends on, hex."""
+        words = (forbidden.prompts, self.templates_of(forbidden), self.neutral_of(forbidden))
+        return text_digest(canonical([list(w) for w in words]))
 
     def ordinary_of(self, forbidden: ForbiddenClass) -> tuple[str, ...]:
         """The neutral prompts that hold for a class: its own, or the policy's."""

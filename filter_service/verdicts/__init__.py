@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float32]
 
+Z_90 = 1.6448536269514722  # of the normal distribution: 90 % lie between -Z and Z
+
 
 class Verdict(StrEnum):
     """The answer for one item; there is no silent clear."""
@@ -92,8 +94,21 @@ class Outcome:
 def probability(margin: float, forbidden: ForbiddenClass) -> float:
     """Calibrated probability of a margin: sigmoid(a * margin + b), a = 1 and b = 0 until fitted."""
     a, b = calibration_line(forbidden)
-    x = a * margin + b
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+    return _sigmoid(a * margin + b)
+
+
+def probability_interval(margin: float, forbidden: ForbiddenClass) -> tuple[float, float] | None:
+    """Between what a probability lies with 90 % confidence, by what it was calibrated on alone.
+
+    None: nothing is known of where the calibration came from.
+    """
+    calibration = forbidden.calibration
+    if calibration is None or calibration.origin is None:
+        return None
+    aa, ab, bb = calibration.origin.covariance
+    half = Z_90 * math.sqrt(max(0.0, aa * margin**2 + 2 * ab * margin + bb))  # logits
+    middle = calibration.a * margin + calibration.b
+    return _sigmoid(middle - half), _sigmoid(middle + half)
 
 
 def threshold_margin(forbidden: ForbiddenClass) -> float:
@@ -154,3 +169,7 @@ def calibration_line(forbidden: ForbiddenClass) -> tuple[float, float]:
     """Slope and offset from margin to logit; 1 and 0 until somebody calibrated it."""
     c = forbidden.calibration
     return (c.a, c.b) if c else (1.0, 0.0)
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

@@ -217,10 +217,11 @@ def test_labels_are_read_with_the_margins_of_an_encoder_newest_first(sessions: S
         two = labels.of_class(session, policy, "gun", encoder, limit=2)
         other = labels.of_class(session, policy, "gun", encoder + 1)
     assert list(found.images) == images
-    assert list(found.margins) == [0, 1, 2, 3] and found.margins.dtype == np.float64
-    assert list(found.truths) == [False, False, True, True] and found.truths.dtype == np.bool_
-    assert np.array_equal(found.chances, [0.5, math.nan, 1.0, 0.25], equal_nan=True)
-    assert list(found.drawn().margins) == [0, 2, 3]
+    read = found.labelled
+    assert list(read.margins) == [0, 1, 2, 3] and read.margins.dtype == np.float64
+    assert list(read.truths) == [False, False, True, True] and read.truths.dtype == np.bool_
+    assert np.array_equal(read.chances, [0.5, math.nan, 1.0, 0.25], equal_nan=True)
+    assert list(read.drawn().margins) == [0, 2, 3]
     assert list(two.images) == images[:2]
     assert len(other) == 0
 

@@ -1,0 +1,139 @@
+"""Builds the version of a policy whose probabilities are calibrated on what people decided."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit
+from sqlalchemy.orm import Session
+
+from filter_service.calibration import labels
+from filter_service.calibration.calibrators import Calibrator, common_line, fit_calibrator
+from filter_service.calibration.labelled_margins import Floats
+from filter_service.calibration.labels import ClassLabels
+from filter_service.calibration.threshold_choice import for_miss_rate, for_precision
+from filter_service.errors import InvalidRequest
+from filter_service.policy import Calibration, CalibrationOrigin, ForbiddenClass, Policy
+from filter_service.verdicts import threshold_margin
+
+LEAST, MOST = 1e-6, 1 - 1e-6  # probabilities between which a threshold lies
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdAims:
+    """What thresholds are chosen for; nothing: what is flagged now stays flagged."""
+
+    most_missed: float | None = None  # share of the forbidden, with 90 % confidence
+    precision: float | None = None  # of the flags, with 90 % confidence
+
+    def __post_init__(self) -> None:
+        if self.most_missed is not None and self.precision is not None:
+            raise InvalidRequest(
+                "A threshold keeps one promise: ask for few misses or for precision, not for both."
+            )
+
+
+KEPT = ThresholdAims()
+
+
+@dataclass(frozen=True, slots=True)
+class CalibratedClass:
+    """What labels make of one class."""
+
+    before: ForbiddenClass
+    after: ForbiddenClass
+    calibrator: Calibrator | None  # None: it stays as it is
+    refusals: tuple[str, ...] = ()  # sentences: why there is none, or a threshold stays
+
+
+def calibrate(
+    session: Session,
+    policy: Policy,
+    policy_id: int,
+    encoder: tuple[int, str],
+    aims: ThresholdAims = KEPT,
+) -> list[CalibratedClass]:
+    """Fit every class's line on its labels, for this encoder: (id, fingerprint).
+
+    Thresholds become the calibrated probability at the margin where they were, so that the same
+    images are flagged, unless an aim says otherwise. Restricted classes stay as they are: nobody's
+    labels may tell of them.
+    """
+    open_classes = [c for c in policy.classes if c.sealed is None]
+    known = {c.name: labels.of_class(session, policy_id, c.name, encoder[0]) for c in open_classes}
+    line = common_line({name: found.labelled for name, found in known.items()})
+    made = []
+    for c in policy.classes:
+        if c.sealed is not None:
+            refusal = f"{c.name} is restricted: it stays as it is."
+            made.append(CalibratedClass(c, c, None, (refusal,)))
+            continue
+        origin = _Origin(policy.wording(c), encoder[1])
+        stream = labels.margins_of(session, policy_id, c.name, encoder[0])
+        made.append(_calibrated(c, known[c.name], line, origin, stream, aims))
+    return made
+
+
+def calibrated_policy(policy: Policy, classes: list[CalibratedClass]) -> Policy:
+    """The version to be proposed; InvalidRequest where it would be the same."""
+    made = policy.model_copy(update={"classes": tuple(c.after for c in classes)})
+    if made.digest == policy.digest:
+        said = " ".join(sentence for c in classes for sentence in c.refusals)
+        raise InvalidRequest(f"Nothing can be calibrated yet. {said}")
+    return Policy.model_validate(made.model_dump(mode="json"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What a calibration is bound to."""
+
+    wording: str
+    encoder: str
+
+
+def _calibrated(
+    forbidden: ForbiddenClass,
+    found: ClassLabels,
+    line: Floats,
+    origin: _Origin,
+    stream: Floats,
+    aims: ThresholdAims,
+) -> CalibratedClass:
+    try:
+        fitted = fit_calibrator(found.labelled, line, forbidden.name)
+    except InvalidRequest as refusal:
+        return CalibratedClass(forbidden, forbidden, None, (str(refusal),))
+    at, refusals = threshold_margin(forbidden), tuple[str, ...]()
+    try:
+        at = _chosen(found, fitted, stream, at, aims)
+    except InvalidRequest as refusal:
+        refusals = (f"{forbidden.name} keeps its threshold: {refusal}",)
+    probability = float(np.clip(expit(fitted.a * at + fitted.b), LEAST, MOST))
+    update = {"calibration": _stored(fitted, found, origin), "threshold": probability}
+    return CalibratedClass(forbidden, forbidden.model_copy(update=update), fitted, refusals)
+
+
+def _chosen(
+    found: ClassLabels, fitted: Calibrator, stream: Floats, at: float, aims: ThresholdAims
+) -> float:
+    """The margin that the aim asks for, logits."""
+    if aims.most_missed is not None:
+        return for_miss_rate(found.labelled, aims.most_missed, reviewed_from=at).margin
+    if aims.precision is not None:
+        return for_precision(fitted, stream, aims.precision)
+    return at
+
+
+def _stored(fitted: Calibrator, found: ClassLabels, origin: _Origin) -> Calibration:
+    assert found.newest is not None, "it was fitted on labels"
+    (aa, ab), (_, bb) = fitted.covariance.tolist()
+    return Calibration(
+        a=fitted.a,
+        b=fitted.b,
+        origin=CalibrationOrigin(
+            encoder=origin.encoder,
+            wording=origin.wording,
+            reviews=fitted.labels,
+            until=found.newest.date(),
+            covariance=(aa, ab, bb),
+        ),
+    )

@@ -1,0 +1,155 @@
+"""Versions that are calibrated on decisions: bound to encoder and words, proposed and no more."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from sqlalchemy import insert
+from sqlalchemy.orm import Session
+
+from filter_service.calibration import labels
+from filter_service.calibration.labels import ClassLabel, LabelSource
+from filter_service.db.embeddings import register_encoder
+from filter_service.db.policies import load_policy, store_policy
+from filter_service.db.session import Sessions
+from filter_service.db.tables import StoredImage, StoredScore
+from filter_service.encoder import load_encoder
+from filter_service.errors import AnotherEncoder, InvalidRequest
+from filter_service.policy import ForbiddenClass, Policy, Preservation
+from filter_service.rollout.calibrated_version import (
+    KEPT,
+    ThresholdAims,
+    calibrate,
+    calibrated_policy,
+)
+from filter_service.verdicts import probability, probability_interval, threshold_margin
+from tests.support.margin_worlds import reviewed
+
+FINGERPRINT = "ab" * 32
+POLICY = Policy(
+    name="tested",
+    neutral=("a street", "a dog"),
+    classes=(
+        ForbiddenClass(name="gun", prompts=("a gun",), threshold=0.8),
+        ForbiddenClass(name="knife", prompts=("a knife",), threshold=0.8),
+        ForbiddenClass(
+            name="secret", prompts=("a secret",), threshold=0.8, sealed=Preservation(days=9)
+        ),
+    ),
+)
+
+
+def decided(session: Session, policy: Policy, seed: int, count: int) -> tuple[int, int]:
+    """Reviewed images of a gun with their margins; -> ids of policy and encoder."""
+    known = reviewed(seed, count)
+    policy_id = store_policy(session, policy)
+    encoder_id = register_encoder(session, FINGERPRINT, "tested", 8, {})
+    images = [{"digest": f"{seed:032x}{i:032x}", "bytes": 1} for i in range(count)]
+    ids = list(session.scalars(insert(StoredImage).returning(StoredImage.id), images))
+    gun = load_policy(session, policy_id).class_ids["gun"]
+    rows = [
+        {
+            "encoder_id": encoder_id,
+            "class_id": gun,
+            "image_id": image,
+            "margin": margin,
+            "frame": 0,
+            "exact": True,
+        }
+        for image, margin in zip(ids, known.margins.tolist(), strict=True)
+    ]
+    session.execute(insert(StoredScore), rows)
+    labels.keep(
+        session,
+        [
+            ClassLabel(image, "gun", truth, LabelSource.FLAG, chance)
+            for image, truth, chance in zip(
+                ids, known.truths.tolist(), known.chances.tolist(), strict=True
+            )
+        ],
+    )
+    return policy_id, encoder_id
+
+
+def made(sessions: Sessions, count: int, aims: ThresholdAims = KEPT) -> Policy:
+    with sessions.begin() as session:
+        policy_id, encoder_id = decided(session, POLICY, 1, count)
+        found = calibrate(session, POLICY, policy_id, (encoder_id, FINGERPRINT), aims)
+    return calibrated_policy(POLICY, found)
+
+
+def test_what_is_flagged_stays_flagged_and_probabilities_mean_something(
+    sessions: Sessions,
+) -> None:
+    version = made(sessions, 400)
+    gun, knife, secret = version.classes
+    assert threshold_margin(gun) == pytest.approx(threshold_margin(POLICY.classes[0]), abs=1e-6)
+    assert gun.threshold < 0.4
+    assert probability(3.0, gun) == pytest.approx(0.5, abs=0.15)
+    assert (knife, secret) == POLICY.classes[1:]
+    origin = gun.calibration and gun.calibration.origin
+    assert origin
+    assert (origin.encoder, origin.reviews) == (FINGERPRINT, 400)
+    assert origin.until == datetime.now(UTC).date()
+    low, high = probability_interval(3.0, gun) or (0, 0)
+    assert 0.2 < low < probability(3.0, gun) < high < 0.8
+
+
+def test_a_threshold_that_keeps_a_promise_of_precision_lies_higher(sessions: Sessions) -> None:
+    gun = made(sessions, 400, ThresholdAims(precision=0.8)).classes[0]
+    assert threshold_margin(gun) > threshold_margin(POLICY.classes[0]) + 1
+
+
+def test_a_promise_that_cannot_be_kept_leaves_the_threshold_and_says_so(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        policy_id, encoder_id = decided(session, POLICY, 1, 60)
+        found = calibrate(
+            session, POLICY, policy_id, (encoder_id, FINGERPRINT), ThresholdAims(most_missed=0.01)
+        )
+    gun = found[0]
+    assert gun.calibrator is not None
+    assert "gun keeps its threshold" in gun.refusals[0]
+    assert threshold_margin(gun.after) == pytest.approx(threshold_margin(gun.before), abs=1e-6)
+
+
+def test_too_few_reviews_propose_nothing(sessions: Sessions) -> None:
+    with pytest.raises(InvalidRequest, match=r"can be calibrated yet.*gun stays.*49 labels"):
+        made(sessions, 49)
+
+
+def test_two_aims_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="one promise"):
+        ThresholdAims(most_missed=0.1, precision=0.9)
+
+
+def test_other_words_refuse_a_calibration(sessions: Sessions) -> None:
+    document = made(sessions, 400).model_dump(mode="json")
+    document["classes"][0]["prompts"] = ["a big gun"]
+    with pytest.raises(ValidationError, match="calibration of gun was fitted for other prompts"):
+        Policy.model_validate(document)
+
+
+def test_another_encoder_refuses_a_calibration(sessions: Sessions) -> None:
+    version = made(sessions, 400)
+    with pytest.raises(AnotherEncoder, match=r"calibration of gun .* encoder abababababab"):
+        load_encoder("bundled", device="cpu").vectors(version)
+
+
+def test_labels_of_a_calibrated_version_are_those_of_before(sessions: Sessions) -> None:
+    version = made(sessions, 400)
+    with sessions.begin() as session:
+        policy_id = store_policy(session, version)
+        encoder_id = register_encoder(session, FINGERPRINT, "tested", 8, {})
+        again = calibrate(session, version, policy_id, (encoder_id, FINGERPRINT))
+    assert again[0].calibrator is not None
+    assert again[0].calibrator.a == pytest.approx(version.classes[0].calibration.a)  # type: ignore[union-attr]
+
+
+def test_margins_as_they_come_are_those_of_the_class(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        policy_id, encoder_id = decided(session, POLICY, 1, 60)
+        stream = labels.margins_of(session, policy_id, "gun", encoder_id)
+        none = labels.margins_of(session, policy_id, "knife", encoder_id)
+    assert np.sort(stream) == pytest.approx(np.sort(reviewed(1, 60).margins), abs=1e-5)
+    assert len(none) == 0
