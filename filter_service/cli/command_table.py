@@ -19,7 +19,7 @@ COMMANDS = {
     "cancel": "batches.cancel",
     "retry": "batches.retry",
     "classify": "model_commands.classify",
-    "evaluate": "evaluate.evaluate",
+    "evaluate": "evaluation_commands.evaluate",
     "search": "model_commands.search",
     "explain": "explain.explain",
     "demo": "demo.demo",
