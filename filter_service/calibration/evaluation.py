@@ -32,7 +32,7 @@ PRECISION = 0.9  # precision for which a threshold is suggested
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class CountedShare:
     """A share as two counts, with Wilson's interval."""
 
     hits: int
@@ -61,16 +61,16 @@ class Confusion:
     cleared_rightly: int
 
     @property
-    def precision(self) -> Share:
-        return Share(self.flagged_rightly, self.flagged_rightly + self.flagged_wrongly)
+    def precision(self) -> CountedShare:
+        return CountedShare(self.flagged_rightly, self.flagged_rightly + self.flagged_wrongly)
 
     @property
-    def recall(self) -> Share:
-        return Share(self.flagged_rightly, self.flagged_rightly + self.missed)
+    def recall(self) -> CountedShare:
+        return CountedShare(self.flagged_rightly, self.flagged_rightly + self.missed)
 
     @property
-    def false_flags(self) -> Share:
-        return Share(self.flagged_wrongly, self.flagged_wrongly + self.cleared_rightly)
+    def false_flags(self) -> CountedShare:
+        return CountedShare(self.flagged_wrongly, self.flagged_wrongly + self.cleared_rightly)
 
     def precision_at(self, present: float) -> float:
         """Of a stream of which this share shows the class; NaN where nothing is flagged."""
@@ -90,7 +90,7 @@ class SuggestedThreshold:
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class ProbabilityAgreement:
     """How well probabilities agree with the truth."""
 
     flagged_error: MeasuredValue | None  # expected calibration error among flags
@@ -110,7 +110,7 @@ class ClassEvaluation:
     truths: Bools  # (n,)
     average_precision: MeasuredValue | None  # None: no picture shows the class, or all do
     confusion: Confusion
-    agreement: Agreement  # of the probabilities that the policy states now
+    agreement: ProbabilityAgreement  # of the probabilities that the policy states now
     calibrator: Calibrator | None
     uncalibrated: str | None  # why there is no calibrator, a sentence
     suggestions: tuple[SuggestedThreshold, ...]
@@ -209,8 +209,8 @@ def _calibrator(
         return None, str(refusal)
 
 
-def _agreement(probabilities: Floats, truths: Bools, flagged: Bools) -> Agreement:
-    return Agreement(
+def _agreement(probabilities: Floats, truths: Bools, flagged: Bools) -> ProbabilityAgreement:
+    return ProbabilityAgreement(
         calibration_error_interval(probabilities[flagged], truths[flagged])
         if flagged.any()
         else None,

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from filter_service.calibration.evaluation import ClassEvaluation, Share, compare
+from filter_service.calibration.evaluation import ClassEvaluation, CountedShare, compare
 from filter_service.calibration.evaluation import evaluate as evaluated
 from filter_service.calibration.evaluation_report import EvaluatedPictures, page, tell
 from filter_service.calibration.labelled_margins import Bools, Floats
@@ -188,6 +188,6 @@ def _document(e: ClassEvaluation) -> dict[str, Any]:
     }
 
 
-def _share(found: Share) -> dict[str, float] | None:
+def _share(found: CountedShare) -> dict[str, float] | None:
     low, high = found.interval
     return {"value": found.value, "low": low, "high": high} if found.of else None

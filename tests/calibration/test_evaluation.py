@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser
 from typer.testing import CliRunner
 
-from filter_service.calibration.evaluation import Share, compare, evaluate
+from filter_service.calibration.evaluation import CountedShare, compare, evaluate
 from filter_service.calibration.labelled_margins import Bools, Floats
 from filter_service.cli import app
 from filter_service.demo import POLICY, SAMPLES
@@ -92,7 +92,7 @@ def test_two_policies_are_compared_picture_by_picture() -> None:
 
 
 def test_a_share_of_nothing_is_nothing() -> None:
-    assert math.isnan(Share(0, 0).value)
+    assert math.isnan(CountedShare(0, 0).value)
 
 
 def test_a_labelled_folder_becomes_figures_and_a_page(tmp_path: Path, browser: Browser) -> None:

@@ -7,7 +7,7 @@ from filter_service.calibration.evaluation import (
     ClassComparison,
     ClassEvaluation,
     Confusion,
-    Share,
+    CountedShare,
 )
 from filter_service.calibration.reliability import MeasuredValue
 
@@ -23,7 +23,7 @@ def tell(
         yield from (_comparison(c) for c in comparisons)
 
 
-def share(found: Share) -> str:
+def share(found: CountedShare) -> str:
     """50.0% (30.1% to 69.9%), of 20"""
     if not found.of:
         return "none"
