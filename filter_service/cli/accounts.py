@@ -52,7 +52,6 @@ def add_user(  # noqa: PLR0913  (each is an option)
     ] = False,
 ) -> None:
     """Add somebody who works here; asks for their password unless told where it comes from."""
-
     names = tuple(n.strip() for n in classes.split(",") if n.strip())
     profile = accounts.Profile(_role(role), name, names or None, cap, subject)
     password = None if no_password else _password(password_stdin, generate)
@@ -65,7 +64,6 @@ def add_user(  # noqa: PLR0913  (each is an option)
 
 def list_users(context: typer.Context, json_: Json = False) -> None:
     """List everybody, disabled people too, by log-in name."""
-
     rows: list[dict[str, Any]] = []
     with workplace(context.obj) as place:
         last = ""
@@ -89,7 +87,6 @@ def list_users(context: typer.Context, json_: Json = False) -> None:
 
 def disable_user(context: typer.Context, login: Login) -> None:
     """Let somebody in no more, and end their open sessions."""
-
     with workplace(context.obj) as place:
         accounts.disable_person(place.sessions, login, ACTOR)
     typer.echo(f"{login} is disabled")
@@ -97,7 +94,6 @@ def disable_user(context: typer.Context, login: Login) -> None:
 
 def enable_user(context: typer.Context, login: Login) -> None:
     """Let somebody in again who was disabled."""
-
     with workplace(context.obj) as place:
         accounts.enable_person(place.sessions, login, ACTOR)
     typer.echo(f"{login} is enabled")
@@ -110,7 +106,6 @@ def change_password(
     generate: Generate = False,
 ) -> None:
     """Give somebody another password, and end their open sessions."""
-
     password = _password(password_stdin, generate)
     with workplace(context.obj) as place:
         accounts.set_password(place.sessions, login, password, ACTOR)
@@ -131,14 +126,12 @@ def add_key(
     ] = False,
 ) -> None:
     """Make a key and print it, this once."""
-
     with workplace(context.obj) as place:
         typer.echo(accounts.add_key(place.sessions, name, ACTOR, client, all_clients=all_clients))
 
 
 def list_keys(context: typer.Context, json_: Json = False) -> None:
     """List the keys, revoked ones too, in the order in which they were made."""
-
     rows: list[dict[str, Any]] = []
     with workplace(context.obj) as place:
         last = 0
@@ -167,7 +160,6 @@ def revoke_key(
     ],
 ) -> None:
     """Make a key open nothing any more."""
-
     with workplace(context.obj) as place:
         revoked = accounts.revoke_key(place.sessions, key, ACTOR)
     typer.echo(f"{revoked.name} ({revoked.prefix}…) is revoked")
@@ -178,7 +170,6 @@ def add_client(
     name: Annotated[str, typer.Argument(help="By which `key add --client` knows it.")],
 ) -> None:
     """Make a client that has no key yet."""
-
     with workplace(context.obj) as place:
         added = platforms.add_client(place.sessions, name, ACTOR)
     typer.echo(f"{added.name} is a client")
@@ -186,7 +177,6 @@ def add_client(
 
 def list_clients(context: typer.Context, json_: Json = False) -> None:
     """List the clients, in the order in which they were made."""
-
     rows: list[dict[str, Any]] = []
     with workplace(context.obj) as place:
         last = 0
@@ -214,7 +204,6 @@ def _role(name: str) -> Role:
 
 def _password(from_stdin: bool, generate: bool) -> str:
     """From one place: typed twice without echo unless told otherwise."""
-
     if from_stdin and generate:
         raise typer.BadParameter("Give --password-stdin or --generate, not both.")
     if generate:

@@ -53,7 +53,6 @@ def submit(
     Where no path holds a file nothing is submitted. Where some do, the others are named, and a
     file that is not there is submitted as one that could not be read.
     """
-
     if len(label) > LONGEST_LABEL:
         raise typer.BadParameter(f"The label has {len(label):,} letters: give {LONGEST_LABEL}.")
     rules = read_policy(policy)
@@ -79,7 +78,6 @@ def submit(
 
 def _scope(place: Workplace, client: str | None) -> Scope:
     """As the operator, unless told to submit for a client."""
-
     return OPERATOR if client is None else only(client_named(place.sessions, client).id)
 
 
@@ -90,7 +88,6 @@ def status(
     json_: Json = False,
 ) -> None:
     """How far a batch has come."""
-
     with workplace(context.obj) as place:
         found = watched(place, batch) if watch else batches.status(place.sessions, batch)
     counts = {k: getattr(found, k) for k in STATES}
@@ -105,7 +102,6 @@ def watched(
     place: Workplace, batch: uuid.UUID, look: Callable[[], object] = lambda: None
 ) -> Status:
     """Show a progress bar until the batch is finished, with a look at the processes meanwhile."""
-
     with Progress() as progress:
         task = progress.add_task("judged", total=None)
         while True:
@@ -127,7 +123,6 @@ def items(
     json_: Json = False,
 ) -> None:
     """List items with their verdicts, in the order of their ids."""
-
     if verdict is not None and verdict not in list(Verdict):
         raise typer.BadParameter(f"{verdict!r} is none of {', '.join(Verdict)}.")
     wanted = None if verdict is None else Verdict(verdict)
@@ -160,14 +155,12 @@ def items(
 
 def cancel(context: typer.Context, batch: BatchId) -> None:
     """Take back the items of a batch that have no verdict yet."""
-
     with workplace(context.obj) as place:
         typer.echo(f"{batches.cancel(place.sessions, batch)} items cancelled")
 
 
 def retry(context: typer.Context, batch: BatchId) -> None:
     """Queue the undetermined items of a batch again."""
-
     with workplace(context.obj) as place:
         again = retries.retry(place.sessions, place.notify_workers, batch)
     typer.echo(f"{again} items queued again")
@@ -175,7 +168,6 @@ def retry(context: typer.Context, batch: BatchId) -> None:
 
 def _files(place: Workplace, paths: Iterable[Path]) -> Iterator[Submission]:
     """Every file, read when it is its turn; one that cannot be read is submitted as such."""
-
     limits = Limits.of(place.settings)
     for path in paths:
         source = os.fsencode(path).decode(errors="backslashreplace")  # a name may be no text

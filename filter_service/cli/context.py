@@ -72,6 +72,5 @@ def workplace(queue: Queue) -> Iterator[Workplace]:
 @contextmanager
 def lasting(queue: Queue) -> Iterator[Workplace]:
     """The same for a command that stays: an embedded server that ends is started again."""
-
     with workplace(queue) as place, kept_up(Settings.load()):
         yield place

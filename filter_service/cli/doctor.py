@@ -72,7 +72,6 @@ def examine(queue: Queue) -> Iterator[Finding]:
 
     Embedded services are started for as long as it takes, if nobody runs them.
     """
-
     yield _attempt("packages", _packages)
     try:
         settings = Settings.load()

@@ -195,7 +195,6 @@ def _explain_file(
 
 def _policy(prompts: Sequence[str], neutral: Sequence[str], model: str) -> Policy:
     """The prompts as one class; what is ordinary is that of the policy that ships for a model."""
-
     shipped = read_policy(POLICIES.get(model, PHOTOGRAPHS))
     ordinary = neutral or [text for text in shipped.neutral if text not in prompts]
     name = re.sub(r"[^a-z0-9]+", "-", prompts[0].lower()).strip("-")[:64] or "asked"
@@ -290,7 +289,6 @@ def _judged(place: Workplace, number: int, class_name: str | None) -> _Judged:
 
 def _pictures(place: Workplace, audit: "Audit") -> "dict[str, PIL.Image.Image]":
     """The counterfactual images that are at hand, by digest."""
-
     found = {}
     for image in audit.record.images:
         try:
@@ -302,7 +300,6 @@ def _pictures(place: Workplace, audit: "Audit") -> "dict[str, PIL.Image.Image]":
 
 def _print_stored(place: Workplace, number: int, json_: bool) -> None:
     """The records as they were written when the item was judged."""
-
     with place.sessions.begin() as session:
         found = session.get(Item, number)
         if found is None:
@@ -330,7 +327,6 @@ def _unknown(number: int) -> Exception:
 
 def _sentences(record: Explanation) -> str:
     """What a record says, for a terminal."""
-
     words = [w for prompt in record.words for w in prompt.words]
     lines = [
         f"{record.class_name}: probability {record.probability:.3f} "

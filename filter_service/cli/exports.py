@@ -122,7 +122,6 @@ def figures(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Print the transparency figures of a period, the last 30 days unless told otherwise."""
-
     start = moment(since) if since else None
     end = moment(until, end=True) if until else None
     with workplace(context.obj) as place:
@@ -145,7 +144,6 @@ def _opened(out: str) -> Iterator[IO[bytes]]:
 
 def _shown(export: Export) -> Iterator[bytes]:
     """The pieces, with a bar on a terminal that says how far it is."""
-
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     first = export.rows.reached
@@ -159,7 +157,6 @@ def _shown(export: Export) -> Iterator[bytes]:
 
 def _print(report: TransparencyReport) -> None:
     """A table for each section; the definitions are on the page and in the JSON."""
-
     console = Console()
     period = report.period
     console.print(f"{period.since:%Y-%m-%d %H:%M} to {period.until:%Y-%m-%d %H:%M} UTC")

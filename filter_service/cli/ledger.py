@@ -52,7 +52,6 @@ def verify_(
     json_: Json = False,
 ) -> None:
     """Is everything as it was sealed? Looks at all of it and writes nothing; exits 1 if not."""
-
     known = _keys(key, key_file)
     with progress("Verifying", quiet=json_) as tell:
         if export is not None:
@@ -76,7 +75,6 @@ def prove(
     out: Annotated[Path | None, typer.Option(help="Write to this file instead.")] = None,
 ) -> None:
     """Print everything that happened to an item, with the proofs that it was sealed."""
-
     with workplace(context.obj) as place:
         document = proofs.prove(place.sessions, item)
     text = json.dumps(document, indent=2, ensure_ascii=False)
@@ -99,7 +97,6 @@ def check(
     key_file: KeyFile = None,
 ) -> None:
     """Check the proofs in a file, with a key and no database; exits 1 if one does not hold."""
-
     known = _keys(key, key_file)
     if not known:
         raise InvalidRequest(
@@ -138,7 +135,6 @@ def consistency(
     key_file: KeyFile = None,
 ) -> None:
     """Prove that the newer tree only added to the older one: nothing before was rewritten."""
-
     known = _keys(key, key_file)
     with workplace(context.obj) as place:
         if not known:
@@ -161,7 +157,6 @@ def export_(
     context: typer.Context, file: Annotated[Path, typer.Argument(help="To write to.")]
 ) -> None:
     """Write the whole ledger to a file that `audit verify --export` checks anywhere."""
-
     with workplace(context.obj) as place, progress("Exporting") as tell, written(file) as out:
         count = write_export(place.sessions, out, tell)
     typer.echo(f"{count:,} entries are in {file}; `filter-service audit verify --export` checks it")
@@ -169,7 +164,6 @@ def export_(
 
 def seal(context: typer.Context) -> None:
     """Seal and publish what waits, now."""
-
     sealed = 0
     with workplace(context.obj) as place:
         published = publication.publish(place.sessions, place.settings.ledger_at)
@@ -183,7 +177,6 @@ def seal(context: typer.Context) -> None:
 
 def key(context: typer.Context) -> None:
     """Print the keys that auditors need, the newest last."""
-
     with workplace(context.obj) as place:
         signers.signer_of(place.sessions, place.settings)
         for vkey in _named_keys(place.sessions):
@@ -192,7 +185,6 @@ def key(context: typer.Context) -> None:
 
 def rotate(context: typer.Context) -> None:
     """Let a new key sign from now on; the old one signs that it may."""
-
     with workplace(context.obj) as place:
         signer = signers.rotate(place.sessions, place.settings)
     typer.echo(f"{signer.vkey} signs from the next checkpoint on; tell your auditors.")
@@ -200,7 +192,6 @@ def rotate(context: typer.Context) -> None:
 
 def _keys(given: Sequence[str], file: Path | None) -> list[str]:
     """Keys from the command line and from a file; each is looked at before anything is done."""
-
     keys = list(given)
     if file is not None:
         try:
@@ -213,14 +204,12 @@ def _keys(given: Sequence[str], file: Path | None) -> list[str]:
 
 def _named_keys(sessions: Sessions) -> list[str]:
     """The keys that the database names."""
-
     with sessions() as session:
         return list(session.scalars(select(StoredSigner.vkey).order_by(StoredSigner.id)))
 
 
 def _checkpoint(given: str, keys: Sequence[str]) -> int | Checkpoint:
     """A size, or the checkpoint in a file, which one of the keys signed."""
-
     if given.isdecimal() and len(given) < 19:  # no tree has more leaves than a bigint counts
         return int(given)
     try:

@@ -14,11 +14,12 @@ from filter_service.cli.context import workplace
 from filter_service.cli.parameters import MOST_FOUND, shown, words
 from filter_service.db import query_encoder
 from filter_service.db.query_encoder import LazyQueryEncoder, vector_of
+from filter_service.db.scope import OPERATOR
 from filter_service.db.vectors import StoredMemory, VectorHit
 from filter_service.errors import ImageError, InvalidPolicy, ModelUnavailable, UnknownModel
 from filter_service.images import Limits, read
-from filter_service.intake.item_lists import newest_items
 from filter_service.policy import Policy, json_schema, place_of, read_policy
+from filter_service.reviews.sightings import newest_items_of
 from filter_service.rollout import soundness
 from filter_service.rollout.soundness import Remark
 from filter_service.scoring import FloatArray
@@ -44,7 +45,6 @@ def classify(
 
     A file that cannot be read is named, the others are classified, and the exit code is 1.
     """
-
     names = _labels(labels)
     encoder = served_encoder()
     texts = encoder.encode_texts(names)  # (labels, d)
@@ -72,7 +72,6 @@ def search(
     json_: Json = False,
 ) -> None:
     """The stored images nearest to a text or to an image, with the items that hold them."""
-
     file = _file(what)
     with workplace(context.obj) as place:
         seeker = LazyQueryEncoder(place.settings, place.sessions)
@@ -80,7 +79,9 @@ def search(
         dim = len(sought.vector)
         memory = StoredMemory(place.sessions, sought.encoder_id, dim, sought.scale)
         hits = memory.search(sought.vector, limit)
-        items = newest_items(place.sessions, [hit.digest for hit in hits])
+        with place.sessions.begin() as session:
+            found = newest_items_of(session, OPERATOR, [hit.digest for hit in hits])
+    items = {hit.digest: [item.id for item in found[hit.digest]] for hit in hits}
     for hit in hits:
         row = {
             "digest": hit.digest,
@@ -101,7 +102,6 @@ def check(file: Annotated[Path, typer.Argument(help="Policy file (YAML).")]) -> 
     or whose threshold nothing reaches, is a fault. What is said twice, or is too long for the
     model, is a warning.
     """
-
     policy = read_policy(file)
     text = file.read_text(encoding="utf-8")
     faults = []
@@ -118,13 +118,11 @@ def check(file: Annotated[Path, typer.Argument(help="Policy file (YAML).")]) -> 
 
 def schema() -> None:
     """Print the JSON Schema of policy files, for editors."""
-
     typer.echo(json.dumps(json_schema(), indent=2))
 
 
 def _remarks(policy: Policy) -> "Iterator[Remark]":
     """What a policy's author should know, as far as there is a model to ask."""
-
     try:
         encoder = served_encoder()
     except (ModelUnavailable, UnknownModel) as error:
@@ -147,7 +145,6 @@ def _labels(given: str) -> list[str]:
 
 def _shares(encoder: "Encoder", texts: FloatArray, path: Path) -> list[float]:
     """How well each label, (labels, d), fits a file, together 1; raises ImageError."""
-
     logits = encoder.head.scale * (texts @ vector_of(encoder, read(path), Limits()))  # (labels,)
     shares = np.exp(logits - logits.max())
     found: list[float] = (shares / shares.sum()).tolist()
@@ -175,5 +172,4 @@ def _told(hit: VectorHit, items: list[int]) -> str:
 
 def served_encoder() -> "Encoder":
     """The encoder that the settings name."""
-
     return query_encoder.load(Settings.load())

@@ -44,7 +44,6 @@ def propose(
     reason: Annotated[str, typer.Option(help="Why, for those who read the history.")],
 ) -> None:
     """Store a version and propose it; without four eyes it is active at once."""
-
     if flags not in list(rollout.Flags):
         raise typer.BadParameter(f"{flags!r} is none of {', '.join(rollout.Flags)}.")
     policy = read_policy(file)
@@ -63,7 +62,6 @@ def propose(
 
 def activate(context: typer.Context, name: Name, digest: Digest) -> None:
     """Activate what is proposed for a name."""
-
     with workplace(context.obj) as place:
         four_eyes = place.settings.four_eyes
         expected = _proposal(place, name, digest)
@@ -73,7 +71,6 @@ def activate(context: typer.Context, name: Name, digest: Digest) -> None:
 
 def withdraw(context: typer.Context, name: Name, digest: Digest) -> None:
     """Take back what is proposed for a name."""
-
     with workplace(context.obj) as place:
         rollout.withdraw(place.sessions, name, ACTOR, _proposal(place, name, digest))
     typer.echo(f"{name}: the proposal is withdrawn")
@@ -88,7 +85,6 @@ def history(
     json_: Json = False,
 ) -> None:
     """Every version of a policy, the newest first, and who made it active when and why."""
-
     with workplace(context.obj) as place:
         found = rollout.history(place.sessions, name, limit=limit)
     for version in found:
@@ -119,7 +115,6 @@ def compare(
     json_: Json = False,
 ) -> None:
     """What would change for the stored images if one version took the place of another."""
-
     with workplace(context.obj) as place:
         before, after = _policy(place, old), _policy(place, new)
         seeker = LazyQueryEncoder(place.settings, place.sessions)
@@ -198,7 +193,6 @@ def _fitted(c: CalibratedClass) -> str:
 
 def _proposal(place: Workplace, name: str, digest: str) -> int:
     """The id of what is proposed, if it is this version; raises Conflict and UnknownEntry."""
-
     waiting = rollout.waiting_of(place.sessions, name)
     if waiting is None:
         raise UnknownEntry(f"Nothing is proposed for {name!r}: propose a version of it first.")
@@ -227,6 +221,5 @@ def _told(activation: Activation) -> dict[str, Any]:
 
 def _policy(place: Workplace, what: str) -> Policy:
     """A file if there is one of this name, else what is stored."""
-
     file = Path(what)
     return read_policy(file) if file.is_file() else policy_for(place.sessions, what)

@@ -22,7 +22,6 @@ def record(
     out: Annotated[Path, typer.Option(help="The file to write.")],
 ) -> None:
     """Write an item's whole life into one file of HTML that asks for nothing else."""
-
     whoever = Caller("service", Role.AUDITOR, None)
     with workplace(context.obj) as place:
         life = records.read(

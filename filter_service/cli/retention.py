@@ -28,7 +28,6 @@ def erase(
     context: typer.Context, item: ItemId, *, reason: Reason, yes: Yes = False, json_: Json = False
 ) -> None:
     """Erase an item's image in all its items, for good, and print the receipt."""
-
     with workplace(context.obj) as place:
         _confirm(_erased(retention.would_erase(place.sessions, item), item), yes)
         found = retention.erase(place.sessions, place.storage, item, reason, ACTOR)
@@ -41,7 +40,6 @@ def receipt(
     json_: Json = False,
 ) -> None:
     """Print the receipt of an erasure: what was removed, what stays and why."""
-
     with workplace(context.obj) as place:
         found = retention.receipt(place.sessions, erasure)
     _show(found, json_)
@@ -49,7 +47,6 @@ def receipt(
 
 def hold(context: typer.Context, item: ItemId, *, reason: Reason) -> None:
     """Keep an item's image, in all its items, until the hold is released."""
-
     with workplace(context.obj) as place:
         retention.hold(place.sessions, item, reason, ACTOR)
     typer.echo(f"item {item} is held")
@@ -57,7 +54,6 @@ def hold(context: typer.Context, item: ItemId, *, reason: Reason) -> None:
 
 def release(context: typer.Context, item: ItemId, *, reason: Reason) -> None:
     """Let rules and requests see to an item's image again."""
-
     with workplace(context.obj) as place:
         retention.release(place.sessions, item, reason, ACTOR)
     typer.echo(f"item {item} is no longer held")
@@ -65,7 +61,6 @@ def release(context: typer.Context, item: ItemId, *, reason: Reason) -> None:
 
 def list_holds(context: typer.Context, json_: Json = False) -> None:
     """List the holds that stand, newest first."""
-
     rows: list[dict[str, Any]] = []
     with workplace(context.obj) as place:
         last = None
@@ -102,7 +97,6 @@ def add_rule(
     yes: Yes = False,
 ) -> None:
     """Delete parts of such items when their time is over; everything, if no part is named."""
-
     terms = _terms(days, part, outcome, class_)
     if terms.warning:
         typer.echo(f"Warning: {terms.warning}", err=True)
@@ -119,7 +113,6 @@ def remove_rule(
     ],
 ) -> None:
     """Delete nothing more under a rule."""
-
     with workplace(context.obj) as place:
         retention.remove_rule(place.sessions, rule, ACTOR)
     typer.echo(f"rule {rule} is removed")
@@ -127,7 +120,6 @@ def remove_rule(
 
 def list_rules(context: typer.Context, json_: Json = False) -> None:
     """List the rules that hold, oldest first."""
-
     with workplace(context.obj) as place:
         found = retention.rules(place.sessions)
     rows = [
@@ -163,7 +155,6 @@ def _terms(
 
 def _confirm(will_go: str, yes: bool) -> None:
     """Say what goes for good, and ask; with nobody there to ask, only --yes will do."""
-
     typer.echo(will_go, err=True)
     if yes:
         return

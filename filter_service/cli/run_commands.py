@@ -38,7 +38,6 @@ def up(
 
 def upgrade(context: typer.Context) -> None:
     """Bring the database's tables up to this version."""
-
     with workplace(context.obj) as place:
         assert place.settings.database_url is not None
         schema.upgrade(place.settings.database_url)

@@ -25,7 +25,6 @@ def issue(
     ] = None,
 ) -> None:
     """Issue what decisions ask for; for items named, also what could not be issued before."""
-
     with workplace(context.obj) as place:
         for item in items or ():
             typer.echo(f"item {item}: {_said(issuance.issue(place.sessions, item))}")
@@ -44,7 +43,6 @@ def export(
     until: Day = None,
 ) -> None:
     """Write files for the Transparency Database: what is new, or what was issued in a period."""
-
     begin, end = (day and day.replace(tzinfo=UTC) for day in (since, until))
     count = 0
     with workplace(context.obj) as place:
@@ -63,7 +61,6 @@ def show(
     ] = False,
 ) -> None:
     """Print what the user of an item is told, as a text unless told otherwise."""
-
     with workplace(context.obj) as place:
         found = issuance.statements_of(place.sessions, item)
     if not found:
@@ -82,7 +79,6 @@ def check(
     file: Annotated[Path, typer.Argument(help='A file {"statements": […]}, or one statement.')],
 ) -> None:
     """Check a file against the Transparency Database's rules; exit code 1 if one is broken."""
-
     try:
         content = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=each_once)
     except (OSError, ValueError, RecursionError) as error:

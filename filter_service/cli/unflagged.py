@@ -16,7 +16,6 @@ MORE = (
 
 def why(session: Session, item: Item) -> str:
     """What an item without explanations has for a reason, in lines for a terminal."""
-
     if item.verdict is Verdict.CLEAR:
         lines = _margins(session, item)
         return "\n".join([_headline(item, lines), *lines, MORE.format(item=item.id)])
@@ -40,7 +39,6 @@ def _headline(item: Item, lines: list[str]) -> str:
 
 def _margins(session: Session, item: Item) -> list[str]:
     """A line for each class, the nearest to its threshold first."""
-
     found = [(m - threshold_margin(c), c, m) for c, m in _measured(session, item)]
     return [_line(c, m) for _, c, m in sorted(found, key=lambda row: -row[0])]
 
@@ -56,7 +54,6 @@ def _line(forbidden: ForbiddenClass, margin: float) -> str:
 
 def _measured(session: Session, item: Item) -> list[tuple[ForbiddenClass, float]]:
     """Every class of the item's policy with its largest margin, in logits, over the frames."""
-
     known = load_policy(session, session.get_one(Batch, item.batch_id).policy_id)
     largest = (
         select(StoredScore.class_id, func.max(StoredScore.margin))

@@ -13,7 +13,6 @@ from filter_service.ledger.verification import VerificationReport
 @contextmanager
 def progress(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], object]]:
     """A bar on a terminal, gone when all is done."""
-
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield lambda done, all_: None

@@ -3,14 +3,13 @@
 import uuid
 from collections.abc import Iterator, Sequence
 
-from sqlalchemy import ColumnElement, Select, select, true
+from sqlalchemy import ColumnElement, Select, select
 
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, PolicyClass, StoredImage
 from filter_service.verdicts import Verdict
 
 CHUNK = 200  # items of one transaction
-HOLDING = 5  # items of one image that are named
 
 
 def items(
@@ -44,26 +43,6 @@ def probabilities(sessions: Sessions, items: Sequence[int]) -> dict[int, float |
     query = select(Item.id, Item.probability).where(Item.id.in_(items))
     with sessions.begin() as session:
         return {i: p for i, p in session.execute(query)}
-
-
-def newest_items(sessions: Sessions, digests: Sequence[str]) -> dict[str, list[int]]:
-    """The newest few items that hold each image, by the image's digest."""
-    newest = (
-        select(Item.id)
-        .where(Item.image_id == StoredImage.id)
-        .order_by((Item.id + 0).desc())  # or the planner walks all items from the newest
-        .limit(HOLDING)
-        .lateral("newest")
-    )
-    query = select(StoredImage.digest, newest.c.id).join(newest, true())
-    found: dict[str, list[int]] = {digest: [] for digest in digests}
-    with sessions.begin() as session:
-        rows = session.execute(
-            query.where(StoredImage.digest.in_(digests)).order_by(newest.c.id.desc())
-        )
-        for digest, item in rows:
-            found[digest].append(item)
-    return found
 
 
 def in_batch(batch: uuid.UUID, verdict: Verdict | None) -> Select[Item]:

@@ -102,7 +102,7 @@ def items_of(
 
 def newest_items_of(
     session: Session, scope: Scope, digests: Sequence[str]
-) -> dict[str, list[HeldItem]]:
+) -> defaultdict[str, list[HeldItem]]:
     """The newest items of each image that a client sees: some were submitted a thousand times."""
     newest = (
         select(Item.id, Item.batch_id, Item.source, Item.verdict, Item.class_id)

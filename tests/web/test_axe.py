@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from filter_service.accounts import Role
 from filter_service.local import Services
-from filter_service.web.console.search import Warm
+from filter_service.web.console.model_warmup import Warm
 from tests.support import console_history as life
 from tests.support.accessibility import (
     COLOURS,

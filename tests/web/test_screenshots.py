@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from filter_service import accounts
 from filter_service.accounts import Role
 from filter_service.local import Services
-from filter_service.web.console.search import Warm
+from filter_service.web.console.model_warmup import Warm
 from tests.support import console_history as life
 from tests.support.console_world import World, world_over
 from tests.support.kept_pictures import VIEW, keep

@@ -1,8 +1,7 @@
 """The search page: blurred stored images similar to words, to a file or to an item."""
 
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -14,7 +13,7 @@ from filter_service.accounts import Ability
 from filter_service.accounts.callers import Caller
 from filter_service.accounts.clients import client_named, client_names
 from filter_service.db.keyset import LARGEST_ID
-from filter_service.db.query_encoder import QueryEncoder, QueryVector
+from filter_service.db.query_encoder import QueryVector
 from filter_service.db.scope import OPERATOR, Scope, only
 from filter_service.db.session import Sessions
 from filter_service.db.vectors import StoredMemory
@@ -22,7 +21,6 @@ from filter_service.errors import (
     FilterServiceError,
     ImageTooLarge,
     InvalidRequest,
-    ModelUnavailable,
     UnknownItem,
     for_clients,
 )
@@ -30,6 +28,7 @@ from filter_service.images import digest
 from filter_service.ledger import Entry, Event
 from filter_service.reviews.row_access import item_for
 from filter_service.reviews.sightings import Sighting, items_of, stored_vector
+from filter_service.web.console.model_warmup import Warm, warming
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import able
 from filter_service.web.http.pages import render
@@ -83,40 +82,6 @@ class SearchResults:
     hidden: int = 0  # images near by that this person may not see
 
 
-@dataclass
-class Warm:
-    """Loads the model for the search in the background, so that nobody waits blindly."""
-
-    seeker: QueryEncoder
-    _done: threading.Event = field(default_factory=threading.Event)
-    _problem: FilterServiceError | None = None
-
-    def __post_init__(self) -> None:
-        threading.Thread(target=self._load, daemon=True).start()
-
-    def ready(self, seconds: float) -> bool:
-        """Whether it is there within this time; raises what made it fail."""
-        if self._done.wait(seconds) and self._problem is not None:
-            raise self._problem
-        return self._done.is_set()
-
-    @property
-    def failed(self) -> bool:
-        return self._problem is not None
-
-    def _load(self) -> None:
-        try:
-            self.seeker.text("a picture")
-        except FilterServiceError as error:
-            self._problem = error
-        except Exception as error:  # it would be lost in this thread
-            self._problem = ModelUnavailable(
-                f"The model for the search cannot be loaded ({type(error).__name__}: {error}): "
-                "try again, or tell who runs this service."
-            )
-        self._done.set()
-
-
 @dataclass(frozen=True, slots=True)
 class UploadedFile:
     """The uploaded file, and the client that the search is narrowed to."""
@@ -159,7 +124,7 @@ def search(
         sought, own = vector_of(here.sessions, caller, like)
         found = _found(here, caller, sought, asked, own)
         return _page(request, asked, found)
-    warm = _warm(request, here)  # opening the page is enough to begin with it
+    warm = warming(request, here)  # opening the page is enough to begin with it
     if not asked.words:
         return _page(request, asked, None)
     return _answered(request, asked, warm, AT_ONCE, lambda: here.seeker.text(asked.words))
@@ -175,7 +140,7 @@ def search_by_image(
     """What is like an uploaded file, which is not kept."""
     somebody(caller)
     asked = SearchQuery(image=digest(sent.data), limit=LIKE_A_FILE, client=sent.client)
-    warm = _warm(request, here)
+    warm = warming(request, here)
     return _answered(request, asked, warm, PATIENCE, lambda: here.seeker.image(sent.data))
 
 
@@ -196,15 +161,6 @@ def _answered(
     except FilterServiceError as error:
         return _page(request, asked, None, status_of(error), problem=for_clients(error))
     return _page(request, asked, found)
-
-
-def _warm(request: Request, here: Service) -> Warm:
-    """One for each web process; one that failed is tried again."""
-    state = request.app.state
-    warm: Warm | None = getattr(state, "warm", None)
-    if warm is None or warm.failed or warm.seeker is not here.seeker:
-        warm = state.warm = Warm(here.seeker)
-    return warm
 
 
 def _loading(request: Request, asked: SearchQuery) -> Response:
