@@ -55,8 +55,8 @@ def _require_grants(engine: Engine) -> None:
         if not connection.scalar(may, {"role": ROLE}):
             raise DatabaseOutdated(
                 f"This database was restored on a server without the role {ROLE}, so that every "
-                "right of the service was left out. The role is there now: restore the backup "
-                "again, with `pg_restore --clean --if-exists --no-owner` (docs/backup.md)."
+                "right of the service was left out. The role is there now: empty the database and "
+                "restore the backup again, as docs/backup.md says."
             )
 
 

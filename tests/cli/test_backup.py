@@ -6,8 +6,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from sqlalchemy import make_url
 
-from filter_service.db.schema import upgrade
+from filter_service.db.schema import require_current, upgrade
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.errors import DatabaseOutdated
 from filter_service.intake import item_lists, submissions
@@ -19,6 +20,8 @@ from filter_service.settings import Settings
 from filter_service.storage import Storage
 from tests.support.backups import RESTORE, plain
 from tests.support.simple_classifier import POLICY
+
+OLDER = Path(__file__).parents[1] / "data" / "before_redesign" / "database.dump"
 
 
 @pytest.fixture
@@ -83,6 +86,22 @@ def test_a_backup_is_restored_as_the_document_says(
     assert (done.returncode, done.stderr) == (0, "")
     upgrade(fresh[0])
     assert works(fresh[0], storage)
+
+
+def test_an_older_backup_is_restored_as_the_document_says(fresh: tuple[str, Path]) -> None:
+    url, programs = fresh
+    upgrade(url)  # to tables of which the backup knows nothing
+    server = f"--maintenance-db={plain(make_url(url).set(database='postgres'))}"
+    for program, *options in (("dropdb", "--force"), ("createdb",)):
+        command = [program, *options, server, str(make_url(url).database)]
+        subprocess.run(command, executable=programs / program, check=True)
+    done = restore(fresh, OLDER)
+    assert (done.returncode, done.stderr) == (0, "")
+    upgrade(url)
+    engine = connect(url)
+    require_current(engine)
+    assert item_lists.items(sessions_of(engine))
+    engine.dispose()
 
 
 def test_one_restored_without_the_role_is_named_and_can_be_restored_again(
