@@ -46,7 +46,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Provider:
+class IdentityProvider:
     """An OpenID provider that knows this service as a client.
 
     Its description and keys are asked for at every log-in: there are few, and keys change.
@@ -57,7 +57,7 @@ class Provider:
     client_secret: str | None
 
     @classmethod
-    def of(cls, settings: Settings) -> "Provider | None":
+    def of(cls, settings: Settings) -> "IdentityProvider | None":
         """None if there is none: passwords only."""
         if settings.oidc_issuer is None or settings.oidc_client_id is None:
             return None

@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from filter_service import accounts
 from filter_service.accounts.callers import Caller
-from filter_service.accounts.identity_provider import LoginAttempt, Provider
+from filter_service.accounts.identity_provider import IdentityProvider, LoginAttempt
 from filter_service.errors import FilterServiceError, InvalidRequest, NotSignedIn, TooManyTries
 from filter_service.web.http.access import (
     address_of,
@@ -156,7 +156,7 @@ def _page(
         login=login,
         next=local(then),
         provider=f"/login/provider?{urlencode({'next': local(then)})}"
-        if Provider.of(here.settings)
+        if IdentityProvider.of(here.settings)
         else None,
     )
 
@@ -169,8 +169,8 @@ def _status(error: FilterServiceError | None) -> int:
     return 422 if isinstance(error, InvalidRequest) else 401
 
 
-def _provider(here: Service) -> Provider:
-    found = Provider.of(here.settings)
+def _provider(here: Service) -> IdentityProvider:
+    found = IdentityProvider.of(here.settings)
     if found is None:
         raise InvalidRequest(
             "No identity provider is set (FILTER_SERVICE_OIDC_ISSUER): sign in with a password."
