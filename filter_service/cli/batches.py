@@ -179,7 +179,7 @@ def _files(place: Workplace, paths: Iterable[Path]) -> Iterator[Submission]:
 
 def _found(paths: Iterable[Path]) -> list[Path]:
     """The files at and below some paths; BadParameter where there is none at all."""
-    files = {path: _below(path) for path in paths}
+    files = {path: below(path) for path in paths}
     without = [path for path, found in files.items() if not any(map(os.path.lexists, found))]
     sentences = [
         f"there is no file in the folder {shown(path)!r}"
@@ -194,7 +194,7 @@ def _found(paths: Iterable[Path]) -> list[Path]:
     return [file for found in files.values() for file in found]
 
 
-def _below(path: Path) -> list[Path]:
+def below(path: Path) -> list[Path]:
     """A folder's files, hidden ones apart; anything else is itself."""
     if not path.is_dir():
         return [path]

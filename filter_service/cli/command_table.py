@@ -35,6 +35,7 @@ COMMANDS = {
     "figures": "exports.figures",
     "policy check": "model_commands.check",
     "policy schema": "model_commands.schema",
+    "policy start": "policy_start.start",
     "policy calibrate": "policy_versions.calibrate",
     "policy propose": "policy_versions.propose",
     "policy activate": "policy_versions.activate",
