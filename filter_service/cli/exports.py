@@ -17,7 +17,7 @@ from filter_service.audit import transparency
 from filter_service.audit.exports import Export, ExportFilter, Format, begin, moment
 from filter_service.audit.transparency import Figure, TransparencyReport
 from filter_service.audit.transparency.dsa_report import dsa_report, reporting_period
-from filter_service.audit.transparency.dsa_template import Provider
+from filter_service.audit.transparency.dsa_template import ProviderKind
 from filter_service.cli.context import workplace
 from filter_service.cli.plain_cells import cells
 from filter_service.storage import durable
@@ -56,7 +56,7 @@ def export(  # noqa: PLR0913  (each is an option)
     items |= {"decision": decision, "verdict": verdict}
     if what == "dsa-report":
         _refuse(what, items)
-        _write_report(context, out, period, service, provider or Provider.PLATFORM)
+        _write_report(context, out, period, service, provider or ProviderKind.PLATFORM)
         return
     if what != "items":
         raise typer.BadParameter(f"{what!r} cannot be exported: say items or dsa-report.")
@@ -100,15 +100,15 @@ def _refuse(what: str, options: dict[str, str]) -> None:
 def _write_report(
     context: typer.Context, out: str, period: str, service: str, provider: str
 ) -> None:
-    if provider not in list(Provider):
-        raise typer.BadParameter(f"{provider!r} is none of {', '.join(Provider)}.")
+    if provider not in list(ProviderKind):
+        raise typer.BadParameter(f"{provider!r} is none of {', '.join(ProviderKind)}.")
     if not period or not service:
         raise typer.BadParameter(
             "A dsa-report is of a period and a service: give --period 2026 and --service NAME."
         )
     wanted = reporting_period(period)
     with workplace(context.obj) as place:
-        data = dsa_report(place.sessions, wanted, service, Provider(provider))
+        data = dsa_report(place.sessions, wanted, service, ProviderKind(provider))
     with _opened(out) as file:
         file.write(data)
         file.flush()

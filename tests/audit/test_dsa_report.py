@@ -13,7 +13,7 @@ from filter_service.audit.transparency import dsa_counts
 from filter_service.audit.transparency.dsa_counts import ReviewedGroup, SystemAudit
 from filter_service.audit.transparency.dsa_report import dsa_report, reporting_period
 from filter_service.audit.transparency.dsa_report_rules import problems
-from filter_service.audit.transparency.dsa_template import MEASURES, METRICS, Provider, rows
+from filter_service.audit.transparency.dsa_template import MEASURES, METRICS, ProviderKind, rows
 from filter_service.calibration.estimates import class_estimates
 from filter_service.cli import app
 from filter_service.db.session import Sessions
@@ -32,7 +32,7 @@ def table() -> list[list[str]]:
     systems = ("policy house, encoder a 01", "policy shop, encoder a 01")
     fixed = (SERVICE, "2026-01-01/2026-12-31", "Use of automated means for content moderation")
     found = [HEADER.split(",")]
-    for row in rows(Provider.PLATFORM, systems):
+    for row in rows(ProviderKind.PLATFORM, systems):
         notified = row.scope.startswith("NAM")
         value = "" if notified else "0.91" if row.system else "7"
         about = f"System: {row.system}. " if row.system else ""
@@ -66,8 +66,8 @@ def test_a_file_that_follows_the_template_has_no_problem(table: list[list[str]])
     [("intermediary", 4, 6), ("hosting", 6, 9), ("platform", 8, 12), ("vlop", 56, 84)],
 )
 def test_each_kind_of_provider_has_its_rows(provider: str, counts: int, each: int) -> None:
-    assert len(list(rows(Provider(provider), ()))) == counts
-    assert len(list(rows(Provider(provider), ("a", "b", "c")))) == counts + 3 * each
+    assert len(list(rows(ProviderKind(provider), ()))) == counts
+    assert len(list(rows(ProviderKind(provider), ("a", "b", "c")))) == counts + 3 * each
 
 
 def cell(line: int, column: int, value: str) -> Callable[[list[list[str]]], bytes]:
@@ -206,7 +206,7 @@ def world(sessions: Sessions) -> Writer:
 
 def test_the_file_of_a_year_counts_what_was_decided(sessions: Sessions) -> None:
     world(sessions)
-    data = dsa_report(sessions, YEAR, SERVICE, Provider.PLATFORM)
+    data = dsa_report(sessions, YEAR, SERVICE, ProviderKind.PLATFORM)
     assert problems(data) == []
     found = {
         (row["Indicator"], row["Scope"]): row for row in csv.DictReader(io.StringIO(data.decode()))
@@ -235,7 +235,7 @@ def test_without_a_sample_there_is_no_recall(sessions: Sessions) -> None:
         writer.decided(writer.item(batch), "confirmed", START, chance=1.0)
     for _ in range(5):  # of before chances were recorded
         writer.decided(writer.item(batch, Verdict.CLEAR), "confirmed", START, sampled=True)
-    data = dsa_report(sessions, YEAR, SERVICE, Provider.INTERMEDIARY).decode()
+    data = dsa_report(sessions, YEAR, SERVICE, ProviderKind.INTERMEDIARY).decode()
     recall = next(r for r in csv.DictReader(io.StringIO(data)) if r["Indicator"] == METRICS[2])
     assert recall["Value"] == ""
     assert "No value: no clear item that was drawn at random" in recall["Contextual Information"]
@@ -250,14 +250,14 @@ def test_few_forbidden_pictures_are_no_estimate() -> None:
 
 def test_a_very_large_platform_has_rows_for_every_language(sessions: Sessions) -> None:
     world(sessions)
-    data = dsa_report(sessions, YEAR, SERVICE, Provider.VLOP)
+    data = dsa_report(sessions, YEAR, SERVICE, ProviderKind.VLOP)
     assert problems(data) == []
     assert len(data.decode().splitlines()) == 1 + 56 + 84
 
 
 def test_a_name_that_is_a_formula_is_refused(sessions: Sessions) -> None:
     with pytest.raises(InvalidRequest, match="no spreadsheet takes for a formula"):
-        dsa_report(sessions, YEAR, "=1+1", Provider.PLATFORM)
+        dsa_report(sessions, YEAR, "=1+1", ProviderKind.PLATFORM)
 
 
 def test_what_is_locked_away_is_counted_nowhere(sessions: Sessions) -> None:

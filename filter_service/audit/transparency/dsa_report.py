@@ -21,7 +21,7 @@ from filter_service.audit.transparency.dsa_template import (
     OWN,
     SECTION,
     TOTAL,
-    Provider,
+    ProviderKind,
     TemplateRow,
     applicability,
     rows,
@@ -54,7 +54,7 @@ def reporting_period(said: str) -> Period:
         ) from error
 
 
-def dsa_report(sessions: Sessions, period: Period, service: str, provider: Provider) -> bytes:
+def dsa_report(sessions: Sessions, period: Period, service: str, provider: ProviderKind) -> bytes:
     """The file, which follows the template's rules; raises InvalidRequest where it could not."""
     if len(service) > LONGEST_NAME or not service.isprintable():
         raise InvalidRequest(f"The service's name has to be at most {LONGEST_NAME} plain letters.")

@@ -15,7 +15,7 @@ from filter_service.audit.transparency.dsa_template import (
     OWN,
     SECTION,
     TOTAL,
-    Provider,
+    ProviderKind,
     TemplateRow,
     applicability,
     counts_of,
@@ -116,14 +116,14 @@ def _together(table: Sequence[Row]) -> Iterator[str]:
             yield f"{indicator!r} is {count} in scope {scope!r}, more than in all."
 
 
-def _provider(found: set[str]) -> Provider:
+def _provider(found: set[str]) -> ProviderKind:
     """The smallest kind of provider that has all these scopes."""
-    signs: dict[Provider, Callable[[], bool]] = {
-        Provider.VLOP: lambda: bool(found & set(LANGUAGES)),
-        Provider.PLATFORM: lambda: FLAGGERS in found,
-        Provider.HOSTING: lambda: NOTIFIED in found,
+    signs: dict[ProviderKind, Callable[[], bool]] = {
+        ProviderKind.VLOP: lambda: bool(found & set(LANGUAGES)),
+        ProviderKind.PLATFORM: lambda: FLAGGERS in found,
+        ProviderKind.HOSTING: lambda: NOTIFIED in found,
     }
-    return next((kind for kind, sign in signs.items() if sign()), Provider.INTERMEDIARY)
+    return next((kind for kind, sign in signs.items() if sign()), ProviderKind.INTERMEDIARY)
 
 
 def _system(row: Row) -> str | None:

@@ -39,7 +39,7 @@ LANGUAGES = (
 )
 
 
-class Provider(StrEnum):
+class ProviderKind(StrEnum):
     """What kind of service reports; each has the rows of those before it."""
 
     INTERMEDIARY = "intermediary"
@@ -57,9 +57,9 @@ class TemplateRow:
     system: str | None = None
 
 
-def scopes(provider: Provider) -> tuple[str, ...]:
+def scopes(provider: ProviderKind) -> tuple[str, ...]:
     """The scopes of a provider, without languages."""
-    more = {Provider.INTERMEDIARY: (), Provider.HOSTING: (NOTIFIED,)}
+    more = {ProviderKind.INTERMEDIARY: (), ProviderKind.HOSTING: (NOTIFIED,)}
     return (TOTAL, OWN, *more.get(provider, (NOTIFIED, FLAGGERS)))
 
 
@@ -76,12 +76,12 @@ def applicability(scope: str) -> str:
     return "Only for VLOPs" if scope in LANGUAGES else "All"
 
 
-def rows(provider: Provider, systems: tuple[str, ...]) -> Iterator[TemplateRow]:
+def rows(provider: ProviderKind, systems: tuple[str, ...]) -> Iterator[TemplateRow]:
     """Every row in the template's order: scope by scope, then languages by indicator."""
     for scope in scopes(provider):
         yield from (TemplateRow(indicator, scope) for indicator in counts_of(scope))
         yield from (TemplateRow(m, scope, system) for system in systems for m in METRICS)
-    if provider is Provider.VLOP:
+    if provider is ProviderKind.VLOP:
         yield from (TemplateRow(m, language) for m in MEASURES for language in LANGUAGES)
         yield from (
             TemplateRow(metric, language, system)
