@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from filter_service.calibration.labelled_margins import LabelledMargins
-from filter_service.db.policies import load_policy
+from filter_service.db.policies import KnownPolicy, load_policy
 from filter_service.db.tables import Restriction, StoredImage, StoredLabel, StoredPolicy
 from filter_service.errors import InvalidRequest, NotAllowed
 from filter_service.policy import Policy
@@ -144,25 +144,23 @@ def of_class(
     class_name: str,
     encoder_id: int,
     *,
-    since: datetime | None = None,
-    until: datetime | None = None,
     limit: int = MOST,
     custodian: bool = False,
+    versions: Sequence[KnownPolicy] | None = None,
 ) -> ClassLabels:
-    """The newest `limit` labels of a policy's class that one encoder has a margin for.
+    """Of the newest `limit` labels of a policy's class, those that one encoder has a margin for.
 
     Margins of other versions of the policy count, where the class is asked for in the same words.
-    Raises InvalidRequest for a class that the policy has not, NotAllowed for a restricted one
-    unless a custodian asks.
+    `versions` are those of the policy's name, where the caller has them. Raises InvalidRequest for
+    a class that the policy has not, NotAllowed for a restricted one unless a custodian asks.
     """
+    classes = same_words(session, policy_id, class_name, custodian=custodian, versions=versions)
     rows = session.execute(
         _LABELLED,
         {
             "name": class_name,
             "encoder": encoder_id,
-            "classes": same_words(session, policy_id, class_name, custodian=custodian),
-            "since": since,
-            "until": until,
+            "classes": classes,
             "limit": limit,
         },
     ).all()
@@ -184,7 +182,12 @@ def margins_of(
 
 
 def same_words(
-    session: Session, policy_id: int, class_name: str, *, custodian: bool = False
+    session: Session,
+    policy_id: int,
+    class_name: str,
+    *,
+    custodian: bool = False,
+    versions: Sequence[KnownPolicy] | None = None,
 ) -> list[int]:
     """This class in all versions of its policy that give the same margins; -> class ids."""
     known = load_policy(session, policy_id)
@@ -195,14 +198,19 @@ def same_words(
         )
     if known.policy.forbidden(class_name).sealed is not None and not custodian:
         raise NotAllowed(f"Class {class_name!r} is restricted: only a custodian may ask for it.")
-    versions = select(StoredPolicy.id).where(StoredPolicy.name == known.policy.name)
-    others = [load_policy(session, each) for each in session.scalars(versions)]
+    others = versions_of(session, known.policy.name) if versions is None else versions
     words = _words(known.policy, class_name)
     return [
         other.class_ids[class_name]
         for other in others
         if class_name in other.class_ids and _words(other.policy, class_name) == words
     ]
+
+
+def versions_of(session: Session, name: str) -> list[KnownPolicy]:
+    """Every stored version of a policy."""
+    ids = session.scalars(select(StoredPolicy.id).where(StoredPolicy.name == name))
+    return [load_policy(session, each) for each in ids.all()]
 
 
 def count(session: Session) -> list[LabelCount]:
@@ -263,11 +271,7 @@ def _known(session: Session, images: set[int]) -> dict[tuple[int, str], tuple[bo
 # rather join a million scores. The same words give the same margin in every version.
 _LABELLED = text("""
     WITH newest AS MATERIALIZED (
-        SELECT image_id, truth, chance, at FROM labels l
-        WHERE class_name = :name
-          AND (CAST(:since AS timestamptz) IS NULL OR at >= :since)
-          AND (CAST(:until AS timestamptz) IS NULL OR at < :until)
-          AND NOT EXISTS (SELECT FROM sealed_items r WHERE r.image_id = l.image_id OFFSET 0)
+        SELECT image_id, truth, chance, at FROM labels WHERE class_name = :name
         ORDER BY at DESC, image_id DESC LIMIT :limit
     )
     SELECT n.image_id, s.margin, n.truth, n.chance, n.at
@@ -275,6 +279,7 @@ _LABELLED = text("""
         SELECT margin FROM scores
         WHERE encoder_id = :encoder AND class_id = ANY(:classes) AND image_id = n.image_id LIMIT 1
     ) s
+    WHERE NOT EXISTS (SELECT FROM sealed_items r WHERE r.image_id = n.image_id)
     ORDER BY n.at DESC, n.image_id DESC
 """)
 _STREAM = text("""

@@ -1,21 +1,24 @@
 """Labels: what decisions say about images, how likely it was to be known, and who may read it."""
 
 import math
+import uuid
 from datetime import timedelta
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, insert, select, text, update
+from sqlalchemy import Engine, func, insert, select, text, update
 
 from filter_service import retention
 from filter_service.accounts import Role
 from filter_service.calibration import labels
 from filter_service.calibration.labels import ClassLabel, LabelSource
+from filter_service.calibration.standing_estimates import standing_estimates
 from filter_service.db import schema
 from filter_service.db.embeddings import register_encoder
 from filter_service.db.policies import load_policy, store_policy
 from filter_service.db.session import Sessions, connect
 from filter_service.db.tables import (
+    Batch,
     Item,
     Person,
     Restriction,
@@ -35,6 +38,7 @@ from filter_service.reviews.missing_cases import open_missing
 from filter_service.reviews.review_rules import RuleKind, add_rule
 from filter_service.reviews.settlement import Decision, settle
 from filter_service.storage import Storage
+from filter_service.verdicts import Verdict
 from tests.support.review_cases import LEASE, POLICY, Wanted, cases_of, colleague, one_case
 
 CONFIRMED, OVERTURNED = Decision.CONFIRMED, Decision.OVERTURNED
@@ -312,6 +316,36 @@ def test_labels_are_counted_by_class_and_source(sessions: Sessions) -> None:
         ("appeal", 0, 1, 0),
         ("flag", 1, 1, 2),
     ]
+
+
+def test_estimates_stand_for_the_version_that_judged_last(sessions: Sessions) -> None:
+    """Thirty flags, of which ten were wrong, and no clear item: precision and nothing else."""
+    policy, encoder, images = scored(sessions, POLICY, 30)
+    batch = uuid.uuid4()
+    with sessions.begin() as session:
+        assert standing_estimates(sessions) == []
+        session.add(Batch(id=batch, policy_id=policy, label="", priority=0))
+        session.flush()
+        about = {"batch_id": batch, "source": "", "verdict": Verdict.FLAGGED}
+        about |= {"judged_at": func.now(), "encoder_id": encoder}
+        session.execute(insert(Item).values([{"image_id": i, **about} for i in images]))
+        labels.keep(
+            session,
+            [
+                ClassLabel(image, name, number >= 10, LabelSource.FLAG, 1.0)
+                for number, image in enumerate(images)
+                for name in ("gun", "unknown")
+            ],
+        )
+    (found,) = standing_estimates(sessions)
+    assert (found.policy, found.class_name, found.labels) == ("house", "gun", 30)
+    assert found.estimates.precision.value == pytest.approx(20 / 30)
+    assert "Only flags were reviewed" in found.estimates.recall.why_none
+    assert standing_estimates(sessions, ["knife"]) == []
+    with sessions.begin() as session:
+        sealed = store_policy(session, SEALING)
+        session.execute(update(Batch).values(policy_id=sealed))
+    assert standing_estimates(sessions) == []
 
 
 BEFORE = """

@@ -10,15 +10,27 @@ from sqlalchemy import insert, select, update
 
 from filter_service import accounts, ledger
 from filter_service.accounts import Role
+from filter_service.db.embeddings import register_encoder
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Batch, Item, QueueEntry, Tally, WebhookEndpoint
+from filter_service.db.tables import (
+    Batch,
+    Item,
+    QueueEntry,
+    StoredScore,
+    Tally,
+    WebhookEndpoint,
+)
 from filter_service.rendering import charts
+from filter_service.reviews.case_claims import claim
+from filter_service.reviews.case_opening import ReviewChance
+from filter_service.reviews.decisions import decide
+from filter_service.reviews.settlement import Decision, settle
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.web.app import create_app
 from filter_service.web.console import overview
 from tests.support.explained_items import Pictured, coloured, stored
-from tests.support.review_cases import Wanted, cases_of
+from tests.support.review_cases import Wanted, cases_of, colleague
 from tests.support.web_clients import client_of, somebody, web_service
 
 NOW = datetime.now(UTC)
@@ -204,3 +216,30 @@ def test_a_chart_draws_its_own_days_only() -> None:
     drawn = str(charts.columns("a", "b", shares, last, 10))
     heights = [float(h) for h in re.findall(r'class="column"[^>]*height="([\d.]+)"', drawn)]
     assert heights == [64.0, 32.0]
+
+
+def test_the_overview_says_how_right_each_class_is(app: FastAPI, sessions: Sessions) -> None:
+    ada = colleague(sessions, "boss", Role.ADMIN)
+    items = cases_of(sessions, [Wanted(chance=ReviewChance.certain("gun"))] * 25)
+    with sessions.begin() as session:
+        encoder = register_encoder(session, "ab" * 32, "simple", 4, {})
+        rows = session.execute(select(Item.image_id, Item.class_id).where(Item.id.in_(items)))
+        scores = [
+            {"encoder_id": encoder, "image_id": i, "class_id": c, "margin": 1.0, "frame": 0}
+            for i, c in rows
+        ]
+        session.execute(insert(StoredScore), [row | {"exact": True} for row in scores])
+        session.execute(update(Item).values(encoder_id=encoder))
+    for number, item in enumerate(items):
+        claim(sessions, ada, item, 60)
+        decision = Decision.CONFIRMED if number < 20 else Decision.OVERTURNED
+        decide(sessions, ada, item, decision, undo_seconds=0)
+    settle(sessions)
+    page = client_of(app, sessions, Role.AUDITOR).get("/overview").text
+    row = re.search(r"How right it is.*?<tbody>(.*?)</tbody>", page, re.S)
+    assert row is not None
+    words = " ".join(re.sub("<[^>]+>", " ", row[1]).split())
+    assert words.startswith("gun house 80 % ")
+    assert "Only flags were reviewed, which say nothing about what was missed" in words
+    hidden = client_of(app, sessions, Role.MODERATOR, classes=("knife",))
+    assert "How right it is" not in hidden.get("/overview").text

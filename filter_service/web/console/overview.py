@@ -13,6 +13,7 @@ from filter_service import accounts
 from filter_service.accounts import ABILITIES, Ability
 from filter_service.accounts.callers import Caller
 from filter_service.accounts.clients import client_names
+from filter_service.calibration.standing_estimates import standing_estimates
 from filter_service.db.keyset import LARGEST_ID, Page, cursor, id_of, key_of, page_of
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Person
@@ -91,6 +92,7 @@ def overview(request: Request, here: Here, caller: Reader) -> Response:
         request,
         "overview.html",
         figures=figures(here.sessions, person),
+        estimated=standing_estimates(here.sessions, person.classes),
         today=datetime.now(UTC).date(),
         span=DAYS,
         drawn=CHARTS,
