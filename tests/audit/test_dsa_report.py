@@ -146,7 +146,7 @@ def test_what_is_no_period_is_refused(said: str) -> None:
 
 
 def test_metrics_of_a_system_are_those_of_its_reviews() -> None:
-    """Three hundred clear items, of which every tenth was drawn: a miss stands for ten."""
+    """Three hundred clear items: a miss stands for two near the threshold, and for ten beyond."""
     audit = SystemAudit(
         "house",
         "a",
@@ -156,19 +156,21 @@ def test_metrics_of_a_system_are_those_of_its_reviews() -> None:
             ReviewedGroup("flagged", "confirmed", None, 60),
             ReviewedGroup("flagged", "overturned", None, 40),
             ReviewedGroup("clear", "overturned", 0.1, 2),
-            ReviewedGroup("clear", "confirmed", 0.1, 28),
-            ReviewedGroup("clear", None, None, 270),
+            ReviewedGroup("clear", "overturned", 0.5, 4),
+            ReviewedGroup("clear", "confirmed", 0.1, 26),
+            ReviewedGroup("clear", "confirmed", 0.5, 6),
+            ReviewedGroup("clear", None, None, 262),
         ],
     )
     accuracy, precision, recall = audit.metrics()
-    assert accuracy.value == pytest.approx((60 + 280) / 400)
+    assert accuracy.value == pytest.approx((60 + 272) / 400)
     assert precision.value == pytest.approx(0.6)
-    assert recall.value == pytest.approx(60 / 80)
+    assert recall.value == pytest.approx(60 / 88)
     # The same as of a class whose threshold makes these flags.
     same = class_estimates(
-        np.repeat([1.0, -1.0], [100, 30]),
-        np.repeat([True, False, True, False], [60, 40, 2, 28]),
-        np.repeat([1.0, 0.1], [100, 30]),
+        np.repeat([1.0, -1.0], [100, 38]),
+        np.repeat([True, False, True, False], [60, 40, 6, 32]),
+        np.repeat([1.0, 0.1, 0.5, 0.1, 0.5], [100, 2, 4, 26, 6]),
         0.0,
     )
     assert (recall.low, recall.high) == pytest.approx((same.recall.low, same.recall.high))
