@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
-from scipy.stats import binomtest
 
 from filter_service.calibration.calibrators import Calibrator, common_line, fit_calibrator
+from filter_service.calibration.intervals import wilson
 from filter_service.calibration.labelled_margins import Bools, Floats, LabelledMargins
 from filter_service.calibration.reliability import (
     MeasuredValue,
@@ -24,7 +24,7 @@ from filter_service.calibration.reliability import (
 from filter_service.calibration.threshold_choice import for_miss_rate, for_precision
 from filter_service.errors import InvalidRequest
 from filter_service.policy import Policy
-from filter_service.verdicts import calibration_line, threshold_margin
+from filter_service.verdicts import Z_90, calibration_line, threshold_margin
 
 CONFIDENCE = 0.9  # of every interval here
 MISSES = 0.1  # share of misses, and
@@ -45,10 +45,8 @@ class CountedShare:
     @property
     def interval(self) -> tuple[float, float]:
         """Between what it lies; all there is where nothing was counted."""
-        if not self.of:
-            return 0.0, 1.0
-        found = binomtest(self.hits, self.of).proportion_ci(CONFIDENCE, method="wilson")
-        return float(found.low), float(found.high)
+        found = wilson(self.hits, self.of, Z_90)
+        return (0.0, 1.0) if found is None else (found.low, found.high)
 
 
 @dataclass(frozen=True, slots=True)

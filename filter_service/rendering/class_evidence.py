@@ -8,7 +8,12 @@ from urllib.parse import urlencode
 from filter_service.policy import ForbiddenClass
 from filter_service.rendering.formats import number, percent
 from filter_service.rendering.overlay import full_colour, is_part
-from filter_service.verdicts import probability, proven_claims, threshold_margin
+from filter_service.verdicts import (
+    probability,
+    probability_interval,
+    proven_claims,
+    threshold_margin,
+)
 from filter_service.verdicts.explanation import Explanation, PromptWords
 
 STEPS = (0.3, 1.0, 2.0, 4.0, 8.0)  # logits at which a word takes the next colour, on every page
@@ -79,6 +84,20 @@ class ClassEvidence:
     def over(self) -> float:
         """Logits above the threshold."""
         return self.margin - threshold_margin(self.forbidden)
+
+    @property
+    def calibration(self) -> str:
+        """What its probability rests on, and between what it lies; empty: it is uncalibrated."""
+        known = self.forbidden.calibration
+        between = probability_interval(self.margin, self.forbidden)
+        if known is None or known.origin is None or between is None:
+            return ""
+        low, high = map(percent, between)
+        origin = known.origin
+        return (
+            f"Calibrated on {origin.reviews} reviews until {origin.until:%d %b %Y}: between {low} "
+            f"and {high}, with 90 % confidence."
+        )
 
     @property
     def scale(self) -> Scale:

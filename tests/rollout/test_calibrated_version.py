@@ -17,6 +17,7 @@ from filter_service.db.tables import StoredImage, StoredScore
 from filter_service.encoder import load_encoder
 from filter_service.errors import AnotherEncoder, InvalidRequest
 from filter_service.policy import ForbiddenClass, Policy, Preservation
+from filter_service.rendering.class_evidence import ClassEvidence
 from filter_service.rollout.calibrated_version import (
     KEPT,
     ThresholdAims,
@@ -94,6 +95,9 @@ def test_what_is_flagged_stays_flagged_and_probabilities_mean_something(
     assert origin.until == datetime.now(UTC).date()
     low, high = probability_interval(3.0, gun) or (0, 0)
     assert 0.2 < low < probability(3.0, gun) < high < 0.8
+    shown = ClassEvidence(1, gun, 3.0, probability(3.0, gun), None).calibration
+    assert shown.startswith("Calibrated on 400 reviews until ")
+    assert ClassEvidence(1, knife, 3.0, probability(3.0, knife), None).calibration == ""
 
 
 def test_a_threshold_that_keeps_a_promise_of_precision_lies_higher(sessions: Sessions) -> None:
