@@ -15,6 +15,7 @@ from filter_service.errors import InvalidRequest
 
 STAKES = np.linspace(0.02, 1.0, 50)  # as shares of the largest stake that cannot ruin
 TINY = 1e-12
+NOTHING_JUDGED = "no image has been judged for this class yet: judge some first."
 POINTS = 5_000  # of a stream, between which a threshold is chosen
 DRAWS = 200  # lines that the labels allow as well
 
@@ -82,6 +83,8 @@ def for_precision(
     `stream` (n,) are margins of images as they come. Lines that the labels allow as well stand for
     what is not known; one in ten of them may promise less.
     """
+    if not len(stream):
+        raise InvalidRequest(NOTHING_JUDGED)
     ordered = np.sort(stream)[::-1]  # (n,)
     if len(ordered) > POINTS:  # as many that stand for all
         ordered = ordered[np.linspace(0, len(ordered) - 1, POINTS).astype(np.intp)]
@@ -111,6 +114,8 @@ def for_cost(calibrator: Calibrator, miss: float, review: float) -> float:
 
 def for_budget(stream: Floats, images_a_day: float, reviews_a_day: float) -> float:
     """The margin over which so many images a day lie, of a stream (n,) of margins."""
+    if not len(stream):
+        raise InvalidRequest(NOTHING_JUDGED)
     share = reviews_a_day / images_a_day
     if share >= 1:
         return -math.inf

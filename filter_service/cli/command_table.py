@@ -20,6 +20,7 @@ COMMANDS = {
     "retry": "batches.retry",
     "classify": "model_commands.classify",
     "evaluate": "evaluation_commands.evaluate",
+    "labels": "evaluation_commands.labels",
     "search": "model_commands.search",
     "explain": "explain.explain",
     "demo": "demo.demo",

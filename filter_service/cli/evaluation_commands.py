@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,9 +17,12 @@ from filter_service.calibration.evaluation import ClassEvaluation, CountedShare,
 from filter_service.calibration.evaluation import evaluate as evaluated
 from filter_service.calibration.evaluation_report import EvaluatedPictures, page, tell
 from filter_service.calibration.labelled_margins import Bools, Floats
+from filter_service.calibration.labels import count, upload
 from filter_service.cli.batches import Json
+from filter_service.cli.context import Workplace, workplace
 from filter_service.cli.parameters import shown
 from filter_service.db import query_encoder
+from filter_service.db.embeddings import known_of_digests, register_encoder
 from filter_service.errors import ImageError, InvalidRequest
 from filter_service.images import Limits, decode, digest, read
 from filter_service.intake.labelled_files import (
@@ -57,6 +60,8 @@ class _Looks:
 
 
 def evaluate(
+    context: typer.Context,
+    *,
     place: Annotated[
         Path,
         typer.Argument(help='A folder with one for each class and "clear", or JSON Lines.'),
@@ -69,9 +74,13 @@ def evaluate(
         str | None, typer.Option(help="Another model, as FILTER_SERVICE_MODEL names it.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write a page to this HTML file.")] = None,
+    keep: Annotated[
+        bool,
+        typer.Option(help="Use vectors that the database has, and keep these labels there."),
+    ] = False,
     json_: Json = False,
 ) -> None:
-    """How right is a policy? Precision, recall, calibration, thresholds; no database, no queue.
+    """How right is a policy? Precision, recall, calibration, thresholds; no database is needed.
 
     JSON Lines are {"source": "a.jpg", "classes": ["weapons"]}, an empty list for a clear picture. A
     picture of one class's folder counts as not showing the others. Pictures that cannot be read are
@@ -82,7 +91,12 @@ def evaluate(
     files = read_labelled(place, [c.name for c in asked.classes])
     settings = Settings.load()
     encoder = query_encoder.load(settings)
-    looks = _look(files, encoder, asked, settings)
+    digests = _digests(files)
+    with workplace(context.obj) if keep else contextlib.nullcontext() as here:
+        stored = _Stored.of(here, encoder, digests) if here else _Stored({}, {})
+        looks = _look(files, encoder, asked, settings, stored.vectors)
+        if here:
+            typer.echo(_keep(here, asked, stored.images, looks), err=True)
     found = evaluated(asked, looks.margins(asked, encoder), looks.truths(asked))
     comparisons = []
     if against or against_model:
@@ -103,18 +117,78 @@ def evaluate(
         raise typer.Exit(1)
 
 
+def labels(context: typer.Context, json_: Json = False) -> None:
+    """What people's decisions and labelled pictures say: how many labels each class has."""
+    with workplace(context.obj) as here, here.sessions.begin() as session:
+        counts = count(session)
+    for c in counts:
+        if json_:
+            typer.echo(json.dumps(asdict(c)))
+        else:
+            typer.echo(
+                f"{c.class_name}, by {c.source}: {c.present} show it, {c.absent} do not; "
+                f"{c.drawn} count in fits and estimates"
+            )
+    if not counts and not json_:
+        typer.echo("There is no label yet: decide cases, or evaluate with --keep.", err=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Which of the pictures the database has, by path, and an encoder's vectors of them."""
+
+    images: dict[Path, int]
+    vectors: "dict[Path, FloatArray]"  # (views, d) each
+
+    @classmethod
+    def of(cls, here: Workplace, encoder: "Encoder", digests: Mapping[Path, str]) -> "_Stored":
+        e = encoder
+        with here.sessions.begin() as session:
+            encoder_id = register_encoder(session, e.fingerprint, e.name, e.dim, e.details)
+            ids, known = known_of_digests(session, encoder_id, sorted(set(digests.values())))
+        return cls(
+            {path: ids[name] for path, name in digests.items() if name in ids},
+            {path: known[name].vectors for path, name in digests.items() if name in known},
+        )
+
+
+def _keep(here: Workplace, policy: Policy, images: dict[Path, int], looks: _Looks) -> str:
+    """Keep the labels of what is stored; what became of them, in a sentence."""
+    truths = {
+        (images[f.path], c.name): c.name in f.classes
+        for f in looks.files
+        if f.path in images
+        for c in policy.classes
+        if c.sealed is None
+    }
+    with here.sessions.begin() as session:
+        receipt = upload(session, policy, truths)
+    strange = sum(f.path not in images for f in looks.files)
+    said = f"{receipt.new} new labels are kept, {receipt.unchanged} were known"
+    if receipt.contradicted:
+        said += f"; decisions say otherwise of {len(receipt.contradicted)} pictures, and stand"
+    if strange:
+        said += f"; {strange} pictures are not stored here: submit them to keep their labels"
+    return f"{said}."
+
+
 def _look(
-    files: Sequence[LabelledFile], encoder: "Encoder", policy: Policy, settings: Settings
+    files: Sequence[LabelledFile],
+    encoder: "Encoder",
+    policy: Policy,
+    settings: Settings,
+    known: "Mapping[Path, FloatArray]",
 ) -> _Looks:
-    """Every picture once, in the order of the files; none may stand under two labels."""
+    """Every picture once, in the order of the files; from known vectors where there are some."""
     from filter_service.encoder.image_vectors import image_vectors
 
-    require_agreement(_digests(files))
-    sources = [lambda f=file: read(f.path) for file in files]
+    new = [file for file in files if file.path not in known]
+    sources = [lambda f=file: read(f.path) for file in new]
     coverage = policy.coverage or settings.coverage
+    computed = image_vectors(sources, encoder, Limits(), coverage)
     looks = _Looks([], [], [])
     progress = track(
-        zip(files, image_vectors(sources, encoder, Limits(), coverage), strict=True),
+        ((file, known[file.path] if file.path in known else next(computed)) for file in files),
         "Looking at the pictures",
         total=len(files),
         console=Console(stderr=True),
@@ -131,11 +205,14 @@ def _look(
     return looks
 
 
-def _digests(files: Sequence[LabelledFile]) -> Iterator[tuple[str, LabelledFile]]:
-    """Of those that can be read; the others are named later."""
+def _digests(files: Sequence[LabelledFile]) -> dict[Path, str]:
+    """Of those that can be read; the others are named later. None may stand under two labels."""
+    named = []
     for file in files:
         with contextlib.suppress(ImageError):
-            yield digest(read(file.path)), file
+            named.append((digest(read(file.path)), file))
+    require_agreement(named)
+    return {file.path: name for name, file in named}
 
 
 def _against(
@@ -145,7 +222,7 @@ def _against(
     if model is not None:
         settings = settings.model_copy(update={"model": model})
         encoder = query_encoder.load(settings)
-        again = _look(looks.files, encoder, policy, settings)
+        again = _look(looks.files, encoder, policy, settings, {})
         looks = _Looks(looks.files, again.vectors, [])
     return evaluated(policy, looks.margins(policy, encoder), looks.truths(policy))
 

@@ -34,3 +34,22 @@ def words(value: str, longest: int = LONGEST_TEXT) -> str:
             f"{stripped[:40]!r}… has {len(stripped):,} letters: give {longest} at most."
         )
     return stripped
+
+
+def share_a_day(per_day: float | None, images_a_day: float | None) -> float | None:
+    """What part of a stream so many pictures a day are; None for none, BadParameter for no part."""
+    if per_day is None:
+        if images_a_day is not None:
+            raise typer.BadParameter("--images-a-day goes with --per-day.")
+        return None
+    if images_a_day is None:
+        raise typer.BadParameter(
+            "So many a day is a share of what comes in: say how many pictures that is by "
+            "--images-a-day."
+        )
+    if not 0 < per_day < images_a_day:
+        raise typer.BadParameter(
+            f"{per_day:g} of {images_a_day:g} pictures a day is no part of them: give --per-day "
+            "more than 0 and less than --images-a-day."
+        )
+    return per_day / images_a_day

@@ -19,7 +19,7 @@ from filter_service.calibration.starting_policy import LOOK_ALIKES, StartingPoli
 from filter_service.calibration.starting_thresholds import fewest_pictures
 from filter_service.cli.batches import below
 from filter_service.cli.context import Workplace, workplace
-from filter_service.cli.parameters import shown
+from filter_service.cli.parameters import share_a_day, shown
 from filter_service.db import query_encoder
 from filter_service.db.batch_vectors import batch_vectors
 from filter_service.db.embeddings import register_encoder
@@ -119,23 +119,12 @@ class _Seen:
 
 def _share(share: str | None, per_day: float | None, images_a_day: float | None) -> float:
     """What part of the stream is to lie above; BadParameter for what is none, or said twice."""
-    if per_day is None:
-        if images_a_day is not None:
-            raise typer.BadParameter("--images-a-day goes with --per-day.")
+    daily = share_a_day(per_day, images_a_day)
+    if daily is None:
         return _parsed("1%" if share is None else share)
     if share is not None:
         raise typer.BadParameter("Give --share or --per-day, one of the two.")
-    if images_a_day is None:
-        raise typer.BadParameter(
-            "So many a day is a share of what comes in: say how many pictures that is by "
-            "--images-a-day."
-        )
-    if not 0 < per_day < images_a_day:
-        raise typer.BadParameter(
-            f"{per_day:g} of {images_a_day:g} pictures a day is no part of them: give --per-day "
-            "more than 0 and less than --images-a-day."
-        )
-    return per_day / images_a_day
+    return daily
 
 
 def _parsed(share: str) -> float:

@@ -12,7 +12,7 @@ from filter_service import rollout
 from filter_service.audit.replay.sampling import share_of
 from filter_service.cli.batches import Json
 from filter_service.cli.context import Workplace, workplace
-from filter_service.cli.parameters import LARGEST_PAGE, MOST_VECTORS
+from filter_service.cli.parameters import LARGEST_PAGE, MOST_VECTORS, share_a_day
 from filter_service.db.policies import policy_id_of
 from filter_service.db.query_encoder import LazyQueryEncoder
 from filter_service.db.tables import Activation
@@ -134,7 +134,7 @@ def compare(
         )
 
 
-def calibrate(
+def calibrate(  # noqa: PLR0913  (each is an option)
     context: typer.Context,
     name: Name,
     *,
@@ -144,6 +144,15 @@ def calibrate(
     precision: Annotated[
         str, typer.Option(help="Thresholds over which this share is right, such as 90%.")
     ] = "",
+    miss_costs: Annotated[
+        float | None, typer.Option(help="Thresholds that cost least, a miss being so many reviews.")
+    ] = None,
+    per_day: Annotated[
+        float | None, typer.Option(help="Thresholds over which so many pictures a day lie.")
+    ] = None,
+    images_a_day: Annotated[
+        float | None, typer.Option(help="With --per-day: how many pictures come in a day.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the version to this file (YAML).")] = None,
     reason: Annotated[str, typer.Option(help="Propose it, and why.")] = "",
 ) -> None:
@@ -155,6 +164,8 @@ def calibrate(
     aims = ThresholdAims(
         most_missed=share_of(missed) if missed else None,
         precision=share_of(precision) if precision else None,
+        reviews_a_miss=miss_costs,
+        share=share_a_day(per_day, images_a_day),
     )
     with workplace(context.obj) as place:
         policy = policy_for(place.sessions, name)

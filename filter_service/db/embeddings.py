@@ -14,6 +14,7 @@ from filter_service.images.views import Extent, View
 from filter_service.scoring import FloatArray
 from filter_service.verdicts import KnownVectors
 
+TOGETHER = 1_000  # images of one query
 INDEXED_FROM = 20_000  # vectors; fewer are read one by one, which takes a few milliseconds
 
 
@@ -58,6 +59,22 @@ def known_vectors(
         .order_by(*place)
     )
     return {digest: _known(list(views)) for digest, views in groupby(rows, key=lambda row: row[0])}
+
+
+def known_of_digests(
+    session: Session, encoder_id: int, digests: Sequence[str]
+) -> tuple[dict[str, int], dict[str, KnownVectors]]:
+    """Images that are stored, and what an encoder has computed of them: ids, vectors by digest."""
+    ids: dict[str, int] = {}
+    known: dict[str, KnownVectors] = {}
+    for first in range(0, len(digests), TOGETHER):
+        wanted = digests[first : first + TOGETHER]
+        rows = session.execute(
+            select(StoredImage.digest, StoredImage.id).where(StoredImage.digest.in_(wanted))
+        ).all()
+        ids |= {digest: image for digest, image in rows if digest is not None}
+        known |= known_vectors(session, encoder_id, [image for _, image in rows])
+    return ids, known
 
 
 def _known(rows: Sequence[Any]) -> KnownVectors:

@@ -1,6 +1,7 @@
 """Builds the version of a policy whose probabilities are calibrated on what people decided."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy.special import expit
@@ -10,7 +11,12 @@ from filter_service.calibration import labels
 from filter_service.calibration.calibrators import Calibrator, common_line, fit_calibrator
 from filter_service.calibration.labelled_margins import Floats
 from filter_service.calibration.labels import ClassLabels
-from filter_service.calibration.threshold_choice import for_miss_rate, for_precision
+from filter_service.calibration.threshold_choice import (
+    for_budget,
+    for_cost,
+    for_miss_rate,
+    for_precision,
+)
 from filter_service.errors import InvalidRequest
 from filter_service.policy import Calibration, CalibrationOrigin, ForbiddenClass, Policy
 from filter_service.verdicts import threshold_margin
@@ -24,11 +30,19 @@ class ThresholdAims:
 
     most_missed: float | None = None  # share of the forbidden, with 90 % confidence
     precision: float | None = None  # of the flags, with 90 % confidence
+    reviews_a_miss: float | None = None  # what a miss costs, in reviews
+    share: float | None = None  # of the stream, that is to be flagged
 
     def __post_init__(self) -> None:
-        if self.most_missed is not None and self.precision is not None:
+        if sum(getattr(self, f.name) is not None for f in fields(self)) > 1:
             raise InvalidRequest(
-                "A threshold keeps one promise: ask for few misses or for precision, not for both."
+                "A threshold keeps one promise: ask for few misses, for precision, for the least "
+                "cost or for so many a day, for one of them."
+            )
+        if self.reviews_a_miss is not None and not 1 < self.reviews_a_miss < math.inf:
+            raise InvalidRequest(
+                f"A miss costs {self.reviews_a_miss:g} reviews: give more than 1, or no review is "
+                "worth it."
             )
 
 
@@ -120,6 +134,10 @@ def _chosen(
         return for_miss_rate(found.labelled, aims.most_missed, reviewed_from=at).margin
     if aims.precision is not None:
         return for_precision(fitted, stream, aims.precision)
+    if aims.reviews_a_miss is not None:
+        return for_cost(fitted, aims.reviews_a_miss, review=1)
+    if aims.share is not None:
+        return for_budget(stream, images_a_day=1, reviews_a_day=aims.share)
     return at
 
 
