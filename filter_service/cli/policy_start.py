@@ -119,12 +119,10 @@ class _Seen:
 
 def _share(share: str | None, per_day: float | None, images_a_day: float | None) -> float:
     """What part of the stream is to lie above; BadParameter for what is none, or said twice."""
-    daily = share_a_day(per_day, images_a_day)
-    if daily is None:
-        return _parsed("1%" if share is None else share)
-    if share is not None:
+    if share is not None and per_day is not None:
         raise typer.BadParameter("Give --share or --per-day, one of the two.")
-    return daily
+    daily = share_a_day(per_day, images_a_day)
+    return _parsed("1%" if share is None else share) if daily is None else daily
 
 
 def _parsed(share: str) -> float:
