@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from filter_service.db.embeddings import register_encoder
-from filter_service.db.screening import widening_of
+from filter_service.db.screening_checks import widening_of
 from filter_service.db.session import Sessions
 from filter_service.errors import ModelUnavailable, Permanent
 from filter_service.images import Limits, decode

@@ -12,7 +12,7 @@ from PIL.ImageCms import ImageCmsProfile, ImageCmsTransform, Intent
 
 from filter_service.images.colour_statements import ColourStatement
 from filter_service.images.decoder_errors import FOREIGN, error_sentence
-from filter_service.images.profiles import srgb
+from filter_service.images.profile_construction import srgb
 
 REMEMBERED = 16  # conversions; each holds its profile
 NOTHING = 2  # levels of 255: a conversion that changes less is none

@@ -9,7 +9,7 @@ from PIL.ImageFile import ImageFile
 
 from filter_service.images import isobmff, png
 from filter_service.images.decoder_errors import FOREIGN
-from filter_service.images.profiles import (
+from filter_service.images.profile_construction import (
     CURVES,
     D65,
     HDR,

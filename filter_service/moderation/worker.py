@@ -12,7 +12,7 @@ from filter_service.db.embeddings import (
     register_encoder,
 )
 from filter_service.db.schema import require_current
-from filter_service.db.screening import keep_pairs, widening_of
+from filter_service.db.screening_checks import keep_pairs, widening_of
 from filter_service.db.session import connect, sessions_of
 from filter_service.db.vectors import StoredMemory
 from filter_service.errors import InvalidSettings

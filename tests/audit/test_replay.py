@@ -22,12 +22,12 @@ from filter_service import ledger
 from filter_service.audit.record.stored_json import explanation_in
 from filter_service.audit.replay import sampling
 from filter_service.audit.replay.comparison import compare
+from filter_service.audit.replay.evidence_rescoring import Rescorer
 from filter_service.audit.replay.item_on_record import Apart, NotReplayed, OnRecord, on_record
 from filter_service.audit.replay.recomputation import recompute
 from filter_service.audit.replay.record_comparison import RecordComparison
 from filter_service.audit.replay.replay import Replay, ReplayedItem, ReplayResult, Total
 from filter_service.audit.replay.replay_output import lines
-from filter_service.audit.replay.rescoring import Rescorer
 from filter_service.audit.replay.sampling import ReplaySample, chosen, share_of
 from filter_service.audit.replay.score_comparison import compare_scores
 from filter_service.audit.replay.tolerances import LOGITS

@@ -13,7 +13,7 @@ import torch
 
 from filter_service import decode, load_encoder, moderate
 from filter_service.db.embeddings import register_encoder
-from filter_service.db.screening import keep_pairs, widening_of
+from filter_service.db.screening_checks import keep_pairs, widening_of
 from filter_service.db.session import Sessions
 from filter_service.db.tables import StoredCheck
 from filter_service.demo import POLICY, SAMPLES

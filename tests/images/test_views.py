@@ -11,9 +11,9 @@ from typing import cast
 import numpy as np
 import pytest
 
+from filter_service.audit.replay.evidence_rescoring import Rescorer
 from filter_service.audit.replay.item_on_record import OnRecord
 from filter_service.audit.replay.recomputation import subject_of
-from filter_service.audit.replay.rescoring import Rescorer
 from filter_service.db.session import Sessions
 from filter_service.demo import POLICY
 from filter_service.demo.kinds import TRAINED_STYLES

@@ -13,7 +13,7 @@ from filter_service import errors
 from filter_service.accounts import Role
 from filter_service.db.embeddings import register_encoder
 from filter_service.db.policies import store_policy
-from filter_service.db.screening import keep_pairs
+from filter_service.db.screening_checks import keep_pairs
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.encoder.screening_check import MarginPairs
 from filter_service.errors import FilterServiceError

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from filter_service.audit.record.stored_json import digest_of
+from filter_service.audit.replay.evidence_rescoring import RescoredImage
 from filter_service.audit.replay.item_on_record import RecordedExplanation
 from filter_service.audit.replay.recomputation import RecomputedExplanation, RecomputedRecord
 from filter_service.audit.replay.record_comparison import RecordComparison
-from filter_service.audit.replay.rescoring import RescoredImage
 from filter_service.audit.replay.tolerances import (
     DEGREES,
     KEPT,

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from filter_service.audit.replay.evidence_rescoring import RescoredImage, Rescorer
 from filter_service.audit.replay.item_on_record import OnRecord
-from filter_service.audit.replay.rescoring import RescoredImage, Rescorer
 from filter_service.errors import ImageError
 from filter_service.explain.question import Question
 from filter_service.pipeline import moderate

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from filter_service import ledger
 from filter_service.audit.replay.comparison import compare
+from filter_service.audit.replay.evidence_rescoring import Rescorer
 from filter_service.audit.replay.item_on_record import (
     Apart,
     NotReplayed,
@@ -19,7 +20,6 @@ from filter_service.audit.replay.item_on_record import (
 )
 from filter_service.audit.replay.recomputation import recompute
 from filter_service.audit.replay.record_comparison import RecordComparison
-from filter_service.audit.replay.rescoring import Rescorer
 from filter_service.audit.replay.tolerances import VERSION
 from filter_service.db.session import Sessions
 from filter_service.encoder import Encoder

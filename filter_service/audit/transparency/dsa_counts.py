@@ -8,7 +8,7 @@ import numpy as np
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from filter_service.audit.transparency.sums import Period
+from filter_service.audit.transparency.period_counts import Period
 from filter_service.calibration.estimates import (
     LEAST_POSITIVES,
     Estimate,

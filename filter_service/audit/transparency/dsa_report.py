@@ -26,7 +26,7 @@ from filter_service.audit.transparency.dsa_template import (
     applicability,
     rows,
 )
-from filter_service.audit.transparency.sums import Period
+from filter_service.audit.transparency.period_counts import Period
 from filter_service.calibration.estimates import Estimate
 from filter_service.db.session import Sessions
 from filter_service.errors import InvalidRequest

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from filter_service.audit.transparency.definitions import CHAPTERS, FigureDefinition, Unit
-from filter_service.audit.transparency.sums import Group, Period, PeriodCounts, count
+from filter_service.audit.transparency.period_counts import Group, Period, PeriodCounts, count
 from filter_service.calibration.intervals import Interval, stratified, wilson
 from filter_service.canonical import stamp
 from filter_service.db.session import Sessions

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from filter_service.accounts import Ability
 from filter_service.accounts.callers import Caller
 from filter_service.db.schema import require_current
-from filter_service.db.screening import stored_checks
+from filter_service.db.screening_checks import stored_checks
 from filter_service.db.session import Sessions
 from filter_service.errors import FilterServiceError, NotAllowed, for_clients
 from filter_service.moderation.waiting_items import waiting_items
