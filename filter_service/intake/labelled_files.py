@@ -80,8 +80,8 @@ def _of_lines(file: Path, names: Collection[str]) -> Iterator[LabelledFile]:
 def _line(where: str, line: str, folder: Path, names: Collection[str]) -> LabelledFile:
     try:
         document = json.loads(line, object_pairs_hook=each_once)
-    except ValueError as error:
-        raise InvalidRequest(f"{where}: no JSON ({error}).") from error
+    except (ValueError, RecursionError) as error:  # the second: nested too deeply
+        raise InvalidRequest(f"{where}: no JSON that can be read ({error}).") from error
     if not isinstance(document, dict) or not isinstance(document.get("source"), str):
         raise InvalidRequest(f'{where}: a line is {{"source": PATH, "classes": [NAME, ...]}}.')
     if strange := sorted(document.keys() - set(KNOWN)):

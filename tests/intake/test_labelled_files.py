@@ -44,6 +44,7 @@ def test_a_line_names_its_classes_and_a_path_beside_it(tmp_path: Path) -> None:
     ("line", "said"),
     [
         ("no json", ":1: no JSON"),
+        ("[" * 100_000, ":1: no JSON"),
         ("[]", ":1: a line is"),
         ('{"source": 1, "classes": []}', ":1: a line is"),
         ('{"source": "a.jpg"}', ":1: classes is a list of names"),
