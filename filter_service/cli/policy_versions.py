@@ -179,15 +179,10 @@ def calibrate(  # noqa: PLR0913  (each is an option)
         if out is not None:
             out.write_text(yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))
         if reason:
-            rollout.propose(
-                place.sessions,
-                made,
-                rollout.Flags.KEEP,
-                reason,
-                ACTOR,
-                four_eyes=place.settings.four_eyes,
-            )
-            typer.echo(f"{made.name} {made.digest[:SHORT]} is proposed")
+            # Nothing learnt acts by itself, whether there are four eyes or two.
+            rollout.propose(place.sessions, made, rollout.Flags.KEEP, reason, ACTOR, four_eyes=True)
+            short = made.digest[:SHORT]
+            typer.echo(f"{name} {short} is proposed; active by: policy activate {name} {short}")
 
 
 def _fitted(c: CalibratedClass) -> str:

@@ -8,11 +8,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
+from filter_service.db.policies import policy_id_of
 from filter_service.db.session import Sessions
-from filter_service.db.tables import StoredLabel
+from filter_service.db.tables import StoredEncoder, StoredLabel
 from filter_service.demo import POLICY, SAMPLES
 from filter_service.encoder import image_vectors as vectors_module
+from filter_service.policy import read_policy
+from filter_service.rollout import active_policy
+from filter_service.verdicts import threshold_margin
 from tests.support.command_line import LABELS, Line, line, settings
+from tests.support.labelled_decisions import keep_decisions
+from tests.support.margin_worlds import reviewed
 
 __all__ = ["line", "settings"]
 
@@ -66,6 +72,47 @@ def test_stored_pictures_are_evaluated_from_their_vectors_and_their_labels_are_k
     assert rows["weapons"]["drawn"] == 0  # a folder is no draw: fits leave it out
     refusal = line.result("policy", "calibrate", "demo")
     assert "Nothing can be calibrated yet" in str(refusal.exception)
+
+
+def meant(sessions: Sessions) -> str:
+    """The digest of what the policy's name means."""
+    with sessions.begin() as session:
+        found = active_policy(session, "demo")
+    assert found is not None
+    return found.digest
+
+
+def test_a_calibration_is_written_and_proposed_and_no_more(
+    line: Line, sessions: Sessions, tmp_path: Path
+) -> None:
+    line("submit", SAMPLES / LABELS[0]["file"], "--policy", POLICY)
+    line.judge()
+    before = read_policy(POLICY)
+    with sessions.begin() as session:
+        encoder_id = session.scalars(select(StoredEncoder.id)).one()
+        of = policy_id_of(session, before), "weapons"
+        keep_decisions(session, of, encoder_id, reviewed(1, 200))
+    out = tmp_path / "calibrated.yaml"
+    said = line("policy", "calibrate", "demo", "--out", out, "--reason", "200 reviews")
+    assert "calibrated on 200 reviews" in said
+    assert "gambling stays uncalibrated" in said
+    made = read_policy(out)
+    assert f"demo {made.digest[:12]} is proposed" in said
+    weapons = made.forbidden("weapons")
+    assert weapons.calibration is not None
+    old = threshold_margin(before.forbidden("weapons"))
+    assert threshold_margin(weapons) == pytest.approx(old, abs=1e-6)
+    assert made.forbidden("gambling") == before.forbidden("gambling")
+    assert made.digest in line("policy", "check", out)
+    assert meant(sessions) == before.digest
+    aimed = line("policy", "calibrate", "demo", "--per-day", "1", "--images-a-day", "10")
+    assert "flagged from" in aimed
+    line("policy", "activate", "demo", made.digest)
+    assert meant(sessions) == made.digest
+    batch = line.rows("submit", SAMPLES / LABELS[1]["file"], "--policy", out)[0]["batch"]
+    line.judge()
+    (item,) = line.rows("items", "--batch", batch)
+    assert item["verdict"] in ("clear", "flagged")  # the same encoder takes its calibration
 
 
 @pytest.mark.parametrize(

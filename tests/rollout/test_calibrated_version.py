@@ -5,15 +5,12 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from filter_service.calibration import labels
-from filter_service.calibration.labels import ClassLabel, LabelSource
 from filter_service.db.embeddings import register_encoder
-from filter_service.db.policies import load_policy, store_policy
+from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
-from filter_service.db.tables import StoredImage, StoredScore
 from filter_service.encoder import load_encoder
 from filter_service.errors import AnotherEncoder, InvalidRequest
 from filter_service.policy import ForbiddenClass, Policy, Preservation
@@ -25,6 +22,7 @@ from filter_service.rollout.calibrated_version import (
     calibrated_policy,
 )
 from filter_service.verdicts import probability, probability_interval, threshold_margin
+from tests.support.labelled_decisions import keep_decisions
 from tests.support.margin_worlds import reviewed
 
 FINGERPRINT = "ab" * 32
@@ -42,34 +40,10 @@ POLICY = Policy(
 
 
 def decided(session: Session, policy: Policy, seed: int, count: int) -> tuple[int, int]:
-    """Reviewed images of a gun with their margins; -> ids of policy and encoder."""
-    known = reviewed(seed, count)
+    """Reviewed images of a gun; -> ids of policy and encoder."""
     policy_id = store_policy(session, policy)
     encoder_id = register_encoder(session, FINGERPRINT, "tested", 8, {})
-    images = [{"digest": f"{seed:032x}{i:032x}", "bytes": 1} for i in range(count)]
-    ids = list(session.scalars(insert(StoredImage).returning(StoredImage.id), images))
-    gun = load_policy(session, policy_id).class_ids["gun"]
-    rows = [
-        {
-            "encoder_id": encoder_id,
-            "class_id": gun,
-            "image_id": image,
-            "margin": margin,
-            "frame": 0,
-            "exact": True,
-        }
-        for image, margin in zip(ids, known.margins.tolist(), strict=True)
-    ]
-    session.execute(insert(StoredScore), rows)
-    labels.keep(
-        session,
-        [
-            ClassLabel(image, "gun", truth, LabelSource.FLAG, chance)
-            for image, truth, chance in zip(
-                ids, known.truths.tolist(), known.chances.tolist(), strict=True
-            )
-        ],
-    )
+    keep_decisions(session, (policy_id, "gun"), encoder_id, reviewed(seed, count))
     return policy_id, encoder_id
 
 
