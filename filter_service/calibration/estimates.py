@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Z90 = 1.6448536269514722  # of the normal distribution: 90 % lie between -Z90 and Z90
+from filter_service.verdicts import Z_90
+
 LEAST_POSITIVES = 20  # below that nothing is claimed
 
 Floats = npt.NDArray[np.float64]
@@ -53,7 +54,7 @@ def class_estimates(
     truths: npt.NDArray[np.bool_],  # (n,)
     chances: Floats,  # (n,) with which each label came to be known; NaN: unknown, left out
     threshold: float,  # logits: from there on it is flagged
-    z: float = Z90,
+    z: float = Z_90,
 ) -> ClassEstimates:
     """All three, from labels whose chance is known."""
     known = np.isfinite(chances)
@@ -86,7 +87,7 @@ def class_estimates(
     )
 
 
-def sum_of(weights: Floats, hits: npt.NDArray[np.bool_], z: float = Z90) -> WeightedCount:
+def sum_of(weights: Floats, hits: npt.NDArray[np.bool_], z: float = Z_90) -> WeightedCount:
     """How many hits the weighted reviews (n,) stand for.
 
     Weights that are alike form a stratum, and one without a hit still says how few there can be.
@@ -100,7 +101,7 @@ def sum_of(weights: Floats, hits: npt.NDArray[np.bool_], z: float = Z90) -> Weig
     return found
 
 
-def weighted_count(weights: Floats, scale: float, z: float = Z90) -> WeightedCount:
+def weighted_count(weights: Floats, scale: float, z: float = Z_90) -> WeightedCount:
     """The sum of weights (n,) with the score interval of a rare count, such as Wilson's.
 
     Weights that differ count as fewer of one weight. `scale`: what one stands for if there is none.

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,8 +91,10 @@ def evaluate(
     other = read_policy(against) if against else asked
     files = read_labelled(place, [c.name for c in asked.classes])
     settings = Settings.load()
+    limits = Limits.of(settings)
     encoder = query_encoder.load(settings)
-    digests = _digests(files)
+    digests = _digests(files, limits)
+    files = _each_once(files, digests)
     with workplace(context.obj) if keep else contextlib.nullcontext() as here:
         stored = _Stored.of(here, encoder, digests) if here else _Stored({}, {})
         looks = _look(files, encoder, asked, settings, stored.vectors)
@@ -111,7 +114,9 @@ def evaluate(
     if out is not None:
         title = f"{asked.name} {asked.digest[:12]} with {encoder.name}"
         names = [shown(f.path) for f in looks.files]
-        pictures = EvaluatedPictures(title, names, _thumbnails(looks.files), looks.unreadable)
+        pictures = EvaluatedPictures(
+            title, names, _thumbnails(looks.files, limits), looks.unreadable
+        )
         out.write_text(page(pictures, found, comparisons), encoding="utf-8")
     if looks.unreadable:
         raise typer.Exit(1)
@@ -183,9 +188,10 @@ def _look(
     from filter_service.encoder.image_vectors import image_vectors
 
     new = [file for file in files if file.path not in known]
-    sources = [lambda f=file: read(f.path) for file in new]
+    limits = Limits.of(settings)
+    sources = [partial(read, file.path, limits) for file in new]
     coverage = policy.coverage or settings.coverage
-    computed = image_vectors(sources, encoder, Limits(), coverage)
+    computed = image_vectors(sources, encoder, limits, coverage)
     looks = _Looks([], [], [])
     progress = track(
         ((file, known[file.path] if file.path in known else next(computed)) for file in files),
@@ -205,14 +211,20 @@ def _look(
     return looks
 
 
-def _digests(files: Sequence[LabelledFile]) -> dict[Path, str]:
+def _digests(files: Sequence[LabelledFile], limits: Limits) -> dict[Path, str]:
     """Of those that can be read; the others are named later. None may stand under two labels."""
     named = []
     for file in files:
         with contextlib.suppress(ImageError):
-            named.append((digest(read(file.path)), file))
+            named.append((digest(read(file.path, limits)), file))
     require_agreement(named)
     return {file.path: name for name, file in named}
+
+
+def _each_once(files: Sequence[LabelledFile], digests: Mapping[Path, str]) -> list[LabelledFile]:
+    """Each picture once, whatever its names: twice it would make every interval too narrow."""
+    first = {digests.get(file.path, str(file.path)): file for file in reversed(files)}
+    return [file for file in files if first[digests.get(file.path, str(file.path))] is file]
 
 
 def _against(
@@ -227,12 +239,12 @@ def _against(
     return evaluated(policy, looks.margins(policy, encoder), looks.truths(policy))
 
 
-def _thumbnails(files: Sequence[LabelledFile]) -> Callable[[int], bytes | None]:
+def _thumbnails(files: Sequence[LabelledFile], limits: Limits) -> Callable[[int], bytes | None]:
     """Row -> a small JPEG, or None where none can be made."""
 
     def thumbnail(row: int) -> bytes | None:
         try:
-            picture = decode(read(files[row].path)).frames[0].picture.convert("RGB")
+            picture = decode(read(files[row].path, limits), limits).frames[0].picture.convert("RGB")
         except ImageError:
             return None
         picture.thumbnail((THUMBNAIL, THUMBNAIL))

@@ -5,9 +5,9 @@ from datetime import datetime
 
 from sqlalchemy import text
 
-from filter_service.calibration.estimates import Z90
 from filter_service.calibration.intervals import Interval, wilson
 from filter_service.db.session import Sessions
+from filter_service.verdicts import Z_90
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class ReviewerAgreement:
     @property
     def share(self) -> Interval | None:
         """With a 90 % interval; None where nothing was looked at twice."""
-        return wilson(self.agreed, self.looked_at_twice, Z90)
+        return wilson(self.agreed, self.looked_at_twice, Z_90)
 
 
 def agreement(

@@ -74,6 +74,21 @@ def test_stored_pictures_are_evaluated_from_their_vectors_and_their_labels_are_k
     assert "Nothing can be calibrated yet" in str(refusal.exception)
 
 
+def test_a_picture_under_two_names_counts_once_and_the_operators_limits_hold(
+    line: Line, labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted(labelled.rglob("*.jpg"))
+    shutil.copy(files[0], files[0].with_name("again.jpg"))
+    found = json.loads(line("evaluate", labelled, "--policy", POLICY, "--json"))
+    assert found[0]["pictures"] == len(files)
+    largest = max(files, key=lambda file: file.stat().st_size)
+    monkeypatch.setenv("FILTER_SERVICE_MAX_BYTES", str(largest.stat().st_size - 1))
+    result = line.result("evaluate", labelled, "--policy", POLICY, "--json")
+    assert result.exit_code == 1
+    assert f"Error: {largest}: " in result.stderr
+    assert json.loads(result.stdout)[0]["pictures"] < len(files)
+
+
 def meant(sessions: Sessions) -> str:
     """The digest of what the policy's name means."""
     with sessions.begin() as session:
