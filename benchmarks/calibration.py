@@ -101,7 +101,7 @@ def gaussian(seed: int = 0, present: float = PRESENT) -> World:
 def demo_world(count: int = 12_000) -> World:
     """The bundled model's margins for weapons, half of the scenes to fit on, half to look at."""
     model, policy = bundled.load(), read_policy(POLICY)
-    vectors = policy_vectors(policy, model.encode_texts, model.head)
+    vectors = policy_vectors(policy, model.encode_texts, model.logit_scale)
     weapons = vectors.classes[[c.name for c in policy.classes].index("weapons")]
     labelled = [moderation_scene(DEMO_SEEDS + i, i % 2 == 0) for i in range(count)]
     shown = np.array(["weapons" in scene.classes for scene in labelled])

@@ -26,11 +26,11 @@ from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.local import services
 from filter_service.policy import Calibration, ForbiddenClass, Policy
 from filter_service.rollout.stored_vectors import ComparisonScope, compare
-from filter_service.scoring import ClassVectors, FloatArray, Head, PolicyVectors
+from filter_service.scoring import ClassVectors, FloatArray, LogitScale, PolicyVectors
 from filter_service.settings import Settings
 
 CLASSES, PROMPTS, NEUTRAL = 10, 5, 6
-HEAD = Head(100.0)
+LOGIT_SCALE = LogitScale(100.0)
 FLAGGED = 0.01  # of the images, by each class
 CHUNK = 20_000  # rows written at once
 TIMES = 3
@@ -42,7 +42,8 @@ def version(number: int, sample: FloatArray) -> PolicyVectors:
     dim = sample.shape[1]
     neutral = texts(NEUTRAL, dim, rng)
     vectors = tuple(
-        ClassVectors(f"class-{c}", texts(PROMPTS, dim, rng), neutral, HEAD) for c in range(CLASSES)
+        ClassVectors(f"class-{c}", texts(PROMPTS, dim, rng), neutral, LOGIT_SCALE)
+        for c in range(CLASSES)
     )
     policy = Policy(
         name="benchmark",

@@ -48,8 +48,8 @@ class World:
 
     def start(self, policy: Policy, rows: FloatArray, most: int) -> StartingPolicy:
         stream = PictureStream(rows, np.arange(len(rows)))
-        head, texts = self.encoder.head, self.encoder.encode_texts
-        return starting_policy(policy, stream, SHARE, head, texts, self.bank, most)
+        logit_scale, texts = self.encoder.logit_scale, self.encoder.encode_texts
+        return starting_policy(policy, stream, SHARE, logit_scale, texts, self.bank, most)
 
     def above(self, policy: Policy, rows: FloatArray) -> npt.NDArray[np.bool_]:
         """Which pictures are over which threshold: (n, classes)."""

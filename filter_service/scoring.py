@@ -13,10 +13,10 @@ EncodeTexts = Callable[[Sequence[str]], FloatArray]
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """How an encoder turns a cosine into logits: a learnt scale and, for sigmoid models, a bias."""
+class LogitScale:
+    """How an encoder turns a cosine into logits: a factor and, for sigmoid models, a bias."""
 
-    scale: float
+    factor: float
     bias: float = 0.0
     sigmoid: bool = False
 
@@ -28,30 +28,36 @@ class ClassVectors:
     name: str
     prompts: FloatArray  # (p, d) unit
     neutral: FloatArray  # (k, d) unit, empty for sigmoid models
-    head: Head
+    logit_scale: LogitScale
 
     def margins(self, z: FloatArray) -> npt.NDArray[np.float64]:
         """(n, d) unit image vectors -> (n,) margins in logits."""
-        logits = self.head.scale * (z.astype(np.float64) @ self.prompts.T.astype(np.float64))
-        if self.head.sigmoid:
-            return np.asarray(logits.max(axis=1) + self.head.bias)  # (n, p) -> (n,)
+        logits = self.logit_scale.factor * (
+            z.astype(np.float64) @ self.prompts.T.astype(np.float64)
+        )
+        if self.logit_scale.sigmoid:
+            return np.asarray(logits.max(axis=1) + self.logit_scale.bias)  # (n, p) -> (n,)
         return _logmeanexp(logits) - self.neutral_level(z)
 
     def neutral_level(self, z: FloatArray) -> npt.NDArray[np.float64]:
         """What the class's prompts are contrasted with: (n, d) -> (n,) logits."""
-        if self.head.sigmoid:
-            return np.full(len(z), -self.head.bias)
-        logits = self.head.scale * (z.astype(np.float64) @ self.neutral.T.astype(np.float64))
+        if self.logit_scale.sigmoid:
+            return np.full(len(z), -self.logit_scale.bias)
+        logits = self.logit_scale.factor * (
+            z.astype(np.float64) @ self.neutral.T.astype(np.float64)
+        )
         return _logmeanexp(logits)  # (n, k) -> (n,)
 
     def direction(self, z: FloatArray) -> FloatArray:
         """Gradient of the margin at one image vector: (d,) -> (d,), logits per unit."""
-        prompts = self.head.scale * (self.prompts.astype(np.float64) @ z)  # (p,)
-        if self.head.sigmoid:
-            return np.asarray(self.head.scale * self.prompts[int(prompts.argmax())], np.float32)
-        neutral = self.head.scale * (self.neutral.astype(np.float64) @ z)  # (k,)
+        prompts = self.logit_scale.factor * (self.prompts.astype(np.float64) @ z)  # (p,)
+        if self.logit_scale.sigmoid:
+            return np.asarray(
+                self.logit_scale.factor * self.prompts[int(prompts.argmax())], np.float32
+            )
+        neutral = self.logit_scale.factor * (self.neutral.astype(np.float64) @ z)  # (k,)
         u = _softmax(prompts) @ self.prompts - _softmax(neutral) @ self.neutral  # (d,)
-        return (self.head.scale * u).astype(np.float32)
+        return (self.logit_scale.factor * u).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,9 @@ class PolicyVectors:
         return np.stack([c.margins(z) for c in self.classes], axis=1)
 
 
-def policy_vectors(policy: Policy, encode_texts: EncodeTexts, head: Head) -> PolicyVectors:
+def policy_vectors(
+    policy: Policy, encode_texts: EncodeTexts, logit_scale: LogitScale
+) -> PolicyVectors:
     """Encode every prompt of a policy once."""
     return PolicyVectors(
         policy=policy,
@@ -77,7 +85,7 @@ def policy_vectors(policy: Policy, encode_texts: EncodeTexts, head: Head) -> Pol
                 name=c.name,
                 prompts=ensemble(c.prompts, policy.templates_of(c), encode_texts),
                 neutral=ensemble(policy.neutral_of(c), policy.templates_of(c), encode_texts),
-                head=head,
+                logit_scale=logit_scale,
             )
             for c in policy.classes
         ),

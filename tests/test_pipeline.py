@@ -74,7 +74,7 @@ def test_the_words_maps_add_up_to_that_of_the_prompt_less_the_empty_one(
             templates = policy.templates_of(policy.forbidden(e.class_name))
             for prompt in e.words:
                 folded = Words(encoder.encode_texts).vectors(prompt.prompt, templates)
-                whole = encoder.head.scale * (folded.full - folded.empty)  # (d,)
+                whole = encoder.logit_scale.factor * (folded.full - folded.empty)  # (d,)
                 (found,) = seen.maps([0], whole[None, None], EXACT)
                 summed = sum(w.grid.astype(np.float64) for w in prompt.words if w.grid is not None)
                 assert np.abs(summed - found.grid[0]).max() < 0.02  # what float16 leaves

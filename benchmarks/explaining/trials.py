@@ -65,7 +65,7 @@ class Namer:
 
     def __call__(self, kind: str) -> ClassVectors:
         neutral = np.stack([self._prompt[k] for k in NEUTRAL if k != kind])
-        return ClassVectors(kind, self._prompt[kind][None], neutral, self.encoder.head)
+        return ClassVectors(kind, self._prompt[kind][None], neutral, self.encoder.logit_scale)
 
 
 def pixels_of(encoder: Encoder, scenes: Sequence[Scene]) -> Tensor:

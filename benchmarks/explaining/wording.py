@@ -55,7 +55,7 @@ def words(encoder: Encoder, trials: Trials) -> list[Found]:
         for swap in _swaps(scene, np.random.default_rng((i, 5))):
             tried[swap.slot] = tried.get(swap.slot, 0) + 1
             true, wrong = (
-                shapley.vectors(text, ("{}",)).values(z, encoder.head.scale, 1.0)
+                shapley.vectors(text, ("{}",)).values(z, encoder.logit_scale.factor, 1.0)
                 for text in (swap.true, swap.wrong)
             )
             cost = true.logit - wrong.logit

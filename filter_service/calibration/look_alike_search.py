@@ -35,7 +35,7 @@ class LookAlikeSearch:
         model contrasts with nothing.
         """
         room = min(most, MOST_OF_A_CLASS - len(c.look_alikes or ()))
-        if c.sealed is not None or v.head.sigmoid or room <= 0:
+        if c.sealed is not None or v.logit_scale.sigmoid or room <= 0:
             return {}
         top = self.stream.top(v)  # (t, d)
         bare, vectors = self._harmless(c, self.bank, BARE)

@@ -14,7 +14,7 @@ from filter_service.calibration.starting_thresholds import (
     starting_threshold,
 )
 from filter_service.policy import ForbiddenClass, Policy
-from filter_service.scoring import EncodeTexts, Head, policy_vectors
+from filter_service.scoring import EncodeTexts, LogitScale, policy_vectors
 from filter_service.verdicts import probability, threshold_margin
 
 LOWEST, HIGHEST = 1e-12, math.nextafter(1.0, 0.0)  # a policy's threshold lies between 0 and 1
@@ -48,7 +48,7 @@ def starting_policy(
     policy: Policy,
     stream: PictureStream,
     share: float,
-    head: Head,
+    logit_scale: LogitScale,
     encode_texts: EncodeTexts,
     bank: Sequence[str] = (),
     most: int = LOOK_ALIKES,
@@ -58,12 +58,12 @@ def starting_policy(
     Raises InvalidRequest for too few pictures, and for pictures that do not differ.
     """
     require_enough(len(stream), share)
-    before = policy_vectors(policy, encode_texts, head)
+    before = policy_vectors(policy, encode_texts, logit_scale)
     search = LookAlikeSearch(before, stream, encode_texts, bank)
     pairs = zip(policy.classes, before.classes, strict=True)
     proposed = [search.of(c, v, most) for c, v in pairs]
     worded = [_with(c, texts) for c, texts in zip(policy.classes, proposed, strict=True)]
-    after = policy_vectors(_of_classes(policy, worded), encode_texts, head)
+    after = policy_vectors(_of_classes(policy, worded), encode_texts, logit_scale)
     margins = [stream.margins(v) for v in after.classes]
     thresholds = [starting_threshold(m, share) for m in margins]
     ready = [

@@ -226,7 +226,9 @@ def _explain_item(place: Workplace, number: int, class_name: str | None, wanted:
     require_same(judged.number, judged.encoder, judged.fingerprint, judged.decoder, encoder)
     limits = Limits.of(place.settings)
     image = decode(place.storage.get(judged.digest), limits)
-    memory = StoredMemory(place.sessions, judged.encoder_id, encoder.dim, encoder.head.scale)
+    memory = StoredMemory(
+        place.sessions, judged.encoder_id, encoder.dim, encoder.logit_scale.factor
+    )
     found = audit(
         encoder,
         encoder.vectors(judged.policy),

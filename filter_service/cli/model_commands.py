@@ -145,7 +145,9 @@ def _labels(given: str) -> list[str]:
 
 def _shares(encoder: "Encoder", texts: FloatArray, path: Path) -> list[float]:
     """How well each label, (labels, d), fits a file, together 1; raises ImageError."""
-    logits = encoder.head.scale * (texts @ vector_of(encoder, read(path), Limits()))  # (labels,)
+    logits = encoder.logit_scale.factor * (
+        texts @ vector_of(encoder, read(path), Limits())
+    )  # (labels,)
     shares = np.exp(logits - logits.max())
     found: list[float] = (shares / shares.sum()).tolist()
     return found

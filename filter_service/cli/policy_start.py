@@ -92,7 +92,7 @@ def start(  # noqa: PLR0913, PLR0917  (an option is a parameter)
         asked,
         PictureStream.of(seen.vectors),
         wanted,
-        encoder.head,
+        encoder.logit_scale,
         encoder.encode_texts,
         bank,
         look_alikes,

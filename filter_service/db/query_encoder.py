@@ -24,7 +24,7 @@ class QueryVector:
 
     encoder_id: int
     vector: "FloatArray"  # (d,) unit
-    scale: float  # of the encoder's head
+    scale: float  # of the encoder's logits
 
 
 class QueryEncoder(Protocol):
@@ -74,14 +74,16 @@ class LazyQueryEncoder:
         """Raises Transient when no encoder can be had just now."""
         with self._turn:
             encoder, encoder_id = self._loaded()
-            return QueryVector(encoder_id, encoder.encode_texts([text])[0], encoder.head.scale)
+            return QueryVector(
+                encoder_id, encoder.encode_texts([text])[0], encoder.logit_scale.factor
+            )
 
     def image(self, data: bytes) -> QueryVector:
         """Raises ImageError for what is no image, Transient as above."""
         with self._turn:
             encoder, encoder_id = self._loaded()
             vector = vector_of(encoder, data, self._limits)
-            return QueryVector(encoder_id, vector, encoder.head.scale)
+            return QueryVector(encoder_id, vector, encoder.logit_scale.factor)
 
     def policy(self, policy: Policy) -> "tuple[int, PolicyVectors]":
         """Every prompt of a policy, encoded once; raises Transient as above."""

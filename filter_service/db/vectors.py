@@ -82,7 +82,7 @@ class StoredMemory:
         self._encoder = encoder_id
         self._dim = dim
         self._few = few
-        self._scale = scale  # of the encoder's head: logits = scale * cosine
+        self._scale = scale  # of the encoder's logits: logits = scale * cosine
         self._classes: dict[tuple[str, str], int] = {}
         self._many: set[tuple[int, Verdict]] = set()  # sides only grow
 

@@ -14,7 +14,7 @@ import torch
 from filter_service.demo.samples import as_submitted
 from filter_service.demo.scenes import Scene
 from filter_service.policy import Policy
-from filter_service.scoring import FloatArray, Head, PolicyVectors, policy_vectors
+from filter_service.scoring import FloatArray, LogitScale, PolicyVectors, policy_vectors
 
 FOLDER = Path(__file__).parent / "model"
 BATCH = 64  # images in one forward pass
@@ -29,8 +29,8 @@ class BundledModel:
     tokenizer: Any
 
     @property
-    def head(self) -> Head:
-        return Head(scale=self.model.logit_scale.exp().item())
+    def logit_scale(self) -> LogitScale:
+        return LogitScale(factor=self.model.logit_scale.exp().item())
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
@@ -50,7 +50,7 @@ class BundledModel:
         return np.concatenate(rows)
 
     def vectors(self, policy: Policy) -> PolicyVectors:
-        return policy_vectors(policy, self.encode_texts, self.head)
+        return policy_vectors(policy, self.encode_texts, self.logit_scale)
 
 
 def load(folder: Path = FOLDER) -> BundledModel:

@@ -22,7 +22,7 @@ from filter_service.encoder.screening_check import ScreeningCheck
 from filter_service.errors import AnotherEncoder, InvalidSettings
 from filter_service.images.views import Box
 from filter_service.policy import Policy
-from filter_service.scoring import FloatArray, Head, PolicyVectors, policy_vectors
+from filter_service.scoring import FloatArray, LogitScale, PolicyVectors, policy_vectors
 from filter_service.settings import Settings
 
 TEXTS_KEPT = 16_384  # vectors; at 512 dimensions 32 MB
@@ -51,7 +51,7 @@ class Encoder:
         }
         self.model: nn.Module = network.model.to(device)
         self.dim = int(network.facts["architecture"]["embed_dim"])
-        self.head = _head(self.model)
+        self.logit_scale = _logit_scale(self.model)
         self.input_size = int(np.max(network.facts["preprocessing"]["size"]))
         self._transform = network.transform
         self._whole = _whole(network)
@@ -59,7 +59,7 @@ class Encoder:
         self._screening = None if self.screening_is_exact else self._converted()
         self._texts = _Remembered(self._encode_texts, TEXTS_KEPT)
         self._policies = lru_cache(64)(
-            lambda policy: policy_vectors(policy, self.encode_texts, self.head)
+            lambda policy: policy_vectors(policy, self.encode_texts, self.logit_scale)
         )
         self.check = ScreeningCheck(self.name)
         self._bands = lru_cache(64)(self._measured)
@@ -202,12 +202,12 @@ def _whole(network: Network) -> Callable[[PIL.Image.Image], Tensor]:
     return transform
 
 
-def _head(model: nn.Module) -> Head:
+def _logit_scale(model: nn.Module) -> LogitScale:
     """A learnt bias marks a model that was trained with a sigmoid per pair (SigLIP)."""
     state = model.state_dict()
     scale = float(state["logit_scale"].exp())
     bias = state.get("logit_bias")
-    return Head(scale) if bias is None else Head(scale, bias=float(bias), sigmoid=True)
+    return LogitScale(scale) if bias is None else LogitScale(scale, bias=float(bias), sigmoid=True)
 
 
 def _device(name: str) -> torch.device:

@@ -144,7 +144,7 @@ class Explanations:
         self, vectors: ClassVectors, z: FloatArray, carrying: _Weighted, seen: Capture, row: int
     ) -> tuple[PromptWords, ...]:
         """The words of the carrying prompts, with their maps where the tower has any."""
-        policy, scale = self.vectors.policy, vectors.head.scale
+        policy, scale = self.vectors.policy, vectors.logit_scale.factor
         forbidden = policy.forbidden(vectors.name)
         templates = policy.templates_of(forbidden)
         folded = [self.words.vectors(forbidden.prompts[i], templates) for i, _ in carrying]
@@ -172,7 +172,7 @@ class Explanations:
 
 def _carrying(vectors: ClassVectors, z: FloatArray) -> _Weighted:
     """The one or two prompts that carry the margin, with their shares of the evidence."""
-    logits = vectors.head.scale * (vectors.prompts.astype(np.float64) @ z)  # (p,)
+    logits = vectors.logit_scale.factor * (vectors.prompts.astype(np.float64) @ z)  # (p,)
     weights = np.exp(logits - logits.max())
     weights /= weights.sum()
     order = np.argsort(-weights, kind="stable")[:2]

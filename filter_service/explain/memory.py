@@ -53,7 +53,7 @@ class ArrayMemory:
     ) -> list[Phrase]:
         if self.wording_vectors is None:
             return []
-        logits = self.policy.classes[0].head.scale * (self.wording_vectors @ z)  # (m,)
+        logits = self.policy.classes[0].logit_scale.factor * (self.wording_vectors @ z)  # (m,)
         there = logits < level if side is Verdict.CLEAR else logits >= level
         order = np.argsort(-(self.wording_vectors @ near), kind="stable")  # (m,)
         return [

@@ -72,7 +72,7 @@ class Question:
         prompts = self.vectors.prompts.copy()
         prompts[index] = vector
         v = self.vectors
-        changed = ClassVectors(v.name, prompts, v.neutral, v.head)
+        changed = ClassVectors(v.name, prompts, v.neutral, v.logit_scale)
         return float(changed.margins(self.z[None])[0])
 
     def level(self, index: int) -> float | None:
@@ -80,11 +80,11 @@ class Question:
 
         None means that the other prompts flag the image by themselves.
         """
-        head, z = self.vectors.head, self.z[None]
-        logits = head.scale * (self.vectors.prompts.astype(np.float64) @ self.z)  # (p,)
+        logit_scale, z = self.vectors.logit_scale, self.z[None]
+        logits = logit_scale.factor * (self.vectors.prompts.astype(np.float64) @ self.z)  # (p,)
         others = np.delete(logits, index)
         level = self.threshold + float(self.vectors.neutral_level(z)[0])
-        if head.sigmoid:
+        if logit_scale.sigmoid:
             return level if others.max(initial=-math.inf) < level else None
         room = len(logits) - float(np.exp(others - level).sum())
         return level + math.log(room) if room > 0 else None

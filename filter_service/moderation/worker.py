@@ -69,7 +69,7 @@ class Worker:
             vectors = encoder.encode_texts(bank)  # (n, d)
             with self.sessions.begin() as session:
                 keep_phrases(session, encoder_id, dict(zip(bank, vectors, strict=True)))
-        memory = StoredMemory(self.sessions, encoder_id, encoder.dim, encoder.head.scale)
+        memory = StoredMemory(self.sessions, encoder_id, encoder.dim, encoder.logit_scale.factor)
         return WorkerContext(
             sessions=self.sessions,
             storage=Storage(s.images_at),

@@ -121,7 +121,7 @@ class Contrast:
         # What is sealed is counted, and no picture of it is ever an example.
         sealed = (c.name for v in (old, new) for c in v.policy.classes if c.sealed is not None)
         self._hidden = frozenset(hidden).union(sealed)
-        self._texts = texts.matrix(old.classes[0].head.scale)  # (t, d)
+        self._texts = texts.matrix(old.classes[0].logit_scale.factor)  # (t, d)
         bands = [c.band for c in chain(*self._sides)]
         self._bands = np.array(bands, np.float32)[:, None]  # (classes of both, 1)
 
@@ -243,10 +243,10 @@ def _band(vectors: ClassVectors) -> float:
     """
     d = vectors.prompts.shape[1]
     longest = 1.0
-    if not vectors.head.sigmoid:
+    if not vectors.logit_scale.sigmoid:
         cosines = vectors.prompts.astype(np.float64) @ vectors.neutral.T.astype(np.float64)
         longest = float(np.sqrt(max(0.0, 2 - 2 * cosines.min())))
-    return float(vectors.head.scale * (HALF * longest + SINGLE * d))
+    return float(vectors.logit_scale.factor * (HALF * longest + SINGLE * d))
 
 
 def _over(side: Sequence[_Placed], logits: FloatArray) -> FloatArray:
@@ -254,9 +254,9 @@ def _over(side: Sequence[_Placed], logits: FloatArray) -> FloatArray:
     over = np.empty((len(side), logits.shape[1]), np.float32)
     levels: dict[bytes, FloatArray] = {}  # classes often share their neutral prompts
     for row, placed in zip(over, side, strict=True):
-        head, prompts = placed.vectors.head, logits[placed.prompts]  # (p, n)
-        if head.sigmoid:
-            row[:] = prompts.max(axis=0) + np.float32(head.bias - placed.threshold)
+        logit_scale, prompts = placed.vectors.logit_scale, logits[placed.prompts]  # (p, n)
+        if logit_scale.sigmoid:
+            row[:] = prompts.max(axis=0) + np.float32(logit_scale.bias - placed.threshold)
             continue
         key = np.arange(len(logits))[placed.neutral].tobytes()
         if key not in levels:

@@ -194,7 +194,7 @@ def _out_of_reach(
 
 
 def _idle(number: int, wanted: ForbiddenClass, class_vectors: ClassVectors) -> Iterator[Remark]:
-    if wanted.look_alikes and class_vectors.head.sigmoid:
+    if wanted.look_alikes and class_vectors.logit_scale.sigmoid:
         yield Remark(
             ("classes", number, "look_alikes"),
             f"this model contrasts {wanted.name} with nothing, so that its look-alikes change "
@@ -207,8 +207,8 @@ def _margins(class_vectors: ClassVectors) -> tuple[float, float]:
 
     The log of a mean of exponentials lies between the mean and the maximum.
     """
-    scale, bias = class_vectors.head.scale, class_vectors.head.bias
-    if class_vectors.head.sigmoid:
+    scale, bias = class_vectors.logit_scale.factor, class_vectors.logit_scale.bias
+    if class_vectors.logit_scale.sigmoid:
         return -scale + 2 * bias, scale + 2 * bias
     prompts, neutral = (
         class_vectors.prompts.astype(np.float64),
@@ -231,7 +231,7 @@ def _cosines(x: npt.ArrayLike, y: npt.ArrayLike) -> Matrix:
 def _direction(found: ClassVectors) -> Matrix:
     """Where images of a class lie, seen from what is ordinary: (d,) unit."""
     towards = found.prompts.mean(axis=0, dtype=np.float64)
-    if not found.head.sigmoid:
+    if not found.logit_scale.sigmoid:
         towards = towards - found.neutral.mean(axis=0, dtype=np.float64)
     return np.asarray(towards / max(float(np.linalg.norm(towards)), 1e-12))
 

@@ -12,9 +12,9 @@ from filter_service.calibration.starting_document import StartingConditions, sta
 from filter_service.calibration.starting_policy import StartingPolicy, readable, starting_policy
 from filter_service.errors import InvalidRequest
 from filter_service.policy import Calibration, Policy, Preservation, Severity, parse_policy
-from filter_service.scoring import ClassVectors, FloatArray, Head, policy_vectors
+from filter_service.scoring import ClassVectors, FloatArray, LogitScale, policy_vectors
 from filter_service.verdicts import threshold_margin
-from tests.support.vector_worlds import HEAD, SIGMOID, encode, policy
+from tests.support.vector_worlds import LOGIT_SCALE, SIGMOID, encode, policy
 
 LOOK_ALIKE, SYNONYM = "wet gun", "very red gun"
 HOLSTER = "red gun holster on a wall"
@@ -38,12 +38,14 @@ def asked(**fields: Any) -> Policy:
     return found.model_copy(update={"classes": (c,), "neutral": ("dog", HOLSTER)})
 
 
-def started(given: Policy, head: Head = HEAD, most: int = 5, share: float = 0.02) -> StartingPolicy:
-    return starting_policy(given, pictures(1_000), share, head, encode, BANK, most)
+def started(
+    given: Policy, logit_scale: LogitScale = LOGIT_SCALE, most: int = 5, share: float = 0.02
+) -> StartingPolicy:
+    return starting_policy(given, pictures(1_000), share, logit_scale, encode, BANK, most)
 
 
 def above(found: Policy, stream: PictureStream) -> float:
-    (c,) = policy_vectors(found, encode, HEAD).classes
+    (c,) = policy_vectors(found, encode, LOGIT_SCALE).classes
     return float((stream.margins(c) >= threshold_margin(found.classes[0])).mean())
 
 
@@ -91,15 +93,15 @@ def test_too_few_pictures_are_refused_before_anything_is_encoded() -> None:
         raise AssertionError("asked for words")
 
     with pytest.raises(InvalidRequest, match="7 different pictures are too few"):
-        starting_policy(asked(), pictures(7), 0.01, HEAD, encode_nothing)
+        starting_policy(asked(), pictures(7), 0.01, LOGIT_SCALE, encode_nothing)
     with pytest.raises(InvalidRequest, match="0 different pictures are too few"):
-        starting_policy(asked(), PictureStream.of([]), 0.01, HEAD, encode_nothing)
+        starting_policy(asked(), PictureStream.of([]), 0.01, LOGIT_SCALE, encode_nothing)
 
 
 def test_of_a_picture_the_view_counts_that_shows_a_class_most() -> None:
     views = encode(["dog", "red gun", "cat", "apple"])
     stream = PictureStream.of([views[:2], views[2:3], views[3:]])
-    c = ClassVectors("gun", encode(["red gun"]), encode(["blue car"]), HEAD)
+    c = ClassVectors("gun", encode(["red gun"]), encode(["blue car"]), LOGIT_SCALE)
     margins = c.margins(views)
     assert len(stream) == 3
     assert stream.margins(c).tolist() == [margins[1], margins[2], margins[3]]

@@ -22,7 +22,7 @@ from filter_service.explain.counterfactual import Memory
 from filter_service.explain.memory import ArrayMemory
 from filter_service.images.views import View
 from filter_service.policy import ForbiddenClass, Policy
-from filter_service.scoring import ClassVectors, FloatArray, Head, PolicyVectors
+from filter_service.scoring import ClassVectors, FloatArray, LogitScale, PolicyVectors
 from filter_service.verdicts import KnownVectors, Verdict
 
 DIM = 32
@@ -102,7 +102,10 @@ def memory(sessions: Sessions, store: Store, few: int = NUMBER) -> StoredMemory:
 def in_arrays(store: Store, phrases: dict[str, FloatArray]) -> ArrayMemory:
     """The same images and phrases without a database."""
     knife = ClassVectors(
-        "knife", 0.1 * DIRECTION[None], np.zeros((0, DIM), np.float32), Head(100.0, -3.0, True)
+        "knife",
+        0.1 * DIRECTION[None],
+        np.zeros((0, DIM), np.float32),
+        LogitScale(100.0, -3.0, True),
     )
     return ArrayMemory(
         policy=PolicyVectors(POLICY, (knife,)),

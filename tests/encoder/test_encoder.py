@@ -156,7 +156,7 @@ def test_logits_equal_those_of_open_clip(kind: str, encoder: Any, folder: Any) -
     model, pixels = open_clip.create_model(name).eval(), _pixels(e)
     with torch.no_grad():
         expected, _ = model.get_logits(pixels, open_clip.get_tokenizer(name)(TEXTS))
-    logits = e.head.scale * e.encode(pixels) @ e.encode_texts(TEXTS).T + e.head.bias
+    logits = e.logit_scale.factor * e.encode(pixels) @ e.encode_texts(TEXTS).T + e.logit_scale.bias
     np.testing.assert_allclose(logits, expected.numpy(), rtol=0, atol=1e-4)
 
 
@@ -172,10 +172,10 @@ def test_pixels_are_the_same_in_every_thread(encoder: Any) -> None:
 
 
 def test_a_learnt_bias_marks_a_sigmoid_model(encoder: Any) -> None:
-    assert not encoder("vit").head.sigmoid
-    assert encoder("vit").head.scale == pytest.approx(1 / 0.07, rel=1e-5)
-    assert encoder("siglip").head.sigmoid
-    assert encoder("siglip").head.bias == -10
+    assert not encoder("vit").logit_scale.sigmoid
+    assert encoder("vit").logit_scale.factor == pytest.approx(1 / 0.07, rel=1e-5)
+    assert encoder("siglip").logit_scale.sigmoid
+    assert encoder("siglip").logit_scale.bias == -10
 
 
 @pytest.mark.parametrize("kind", KINDS)

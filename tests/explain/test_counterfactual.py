@@ -20,11 +20,11 @@ from filter_service.explain.counterfactual import (
 from filter_service.explain.memory import ArrayMemory
 from filter_service.explain.question import Question, along, boundary, degrees
 from filter_service.policy import Policy, read_policy
-from filter_service.scoring import FloatArray, Head
+from filter_service.scoring import FloatArray, LogitScale
 from filter_service.verdicts import Verdict
-from tests.support.vector_worlds import BANK, HEAD, SIGMOID, World, encode, world
+from tests.support.vector_worlds import BANK, LOGIT_SCALE, SIGMOID, World, encode, world
 
-HEADS = [HEAD, SIGMOID]
+LOGIT_SCALES = [LOGIT_SCALE, SIGMOID]
 TEMPLATES = [("{}",), ("{}", "photo of {}")]
 
 
@@ -41,9 +41,9 @@ def tangled(seed: int, dim: int) -> FloatArray:
     return np.asarray(v / np.linalg.norm(v, axis=1, keepdims=True), dtype=np.float32)
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_the_first_image_is_the_nearest_with_the_other_answer(head: Head) -> None:
-    place = world(head=head)
+@pytest.mark.parametrize("logit_scale", LOGIT_SCALES)
+def test_the_first_image_is_the_nearest_with_the_other_answer(logit_scale: LogitScale) -> None:
+    place = world(logit_scale=logit_scale)
     for question in questions(place):
         found = search_images(question, [place.memory], boundary(question))
         nearest = place.others(question)[0]
@@ -51,9 +51,9 @@ def test_the_first_image_is_the_nearest_with_the_other_answer(head: Head) -> Non
         assert found.none is None
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_every_image_gets_the_other_answer_again(head: Head) -> None:
-    place = world(head=head)
+@pytest.mark.parametrize("logit_scale", LOGIT_SCALES)
+def test_every_image_gets_the_other_answer_again(logit_scale: LogitScale) -> None:
+    place = world(logit_scale=logit_scale)
     for question in questions(place):
         found = search_images(question, [place.memory], boundary(question))
         assert [i.degrees for i in found.images] == sorted(i.degrees for i in found.images)
@@ -145,10 +145,12 @@ def test_a_memory_of_another_policy_knows_nothing() -> None:
     assert search_images(question, [place.memory], None).images == ()
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("logit_scale", LOGIT_SCALES)
 @pytest.mark.parametrize("seed", range(3))
-def test_nothing_beyond_the_boundary_is_nearer_than_its_point(head: Head, seed: int) -> None:
-    place = world(seed, number=12, head=head)
+def test_nothing_beyond_the_boundary_is_nearer_than_its_point(
+    logit_scale: LogitScale, seed: int
+) -> None:
+    place = world(seed, number=12, logit_scale=logit_scale)
     for question in questions(place):
         edge = boundary(question)
         assert edge is not None
@@ -165,7 +167,7 @@ def test_nothing_beyond_the_boundary_is_nearer_than_its_point(head: Head, seed: 
 
 
 def test_a_boundary_straight_behind_is_found() -> None:
-    place = world(head=SIGMOID)
+    place = world(logit_scale=SIGMOID)
     question = place.question(0)
     for sign in (1.0, -1.0):  # the margin's gradient is parallel to the image
         z = sign * question.vectors.prompts[0]
@@ -176,7 +178,7 @@ def test_a_boundary_straight_behind_is_found() -> None:
 
 
 def test_there_is_no_boundary_where_no_image_can_reach() -> None:
-    place = world(head=Head(scale=20.0, bias=-50.0, sigmoid=True))
+    place = world(logit_scale=LogitScale(factor=20.0, bias=-50.0, sigmoid=True))
     assert boundary(place.question(0)) is None
 
 
@@ -189,9 +191,9 @@ def test_beyond_the_boundary_lies_on_the_same_circle() -> None:
     assert degrees(edge, past) == pytest.approx(0.5 * degrees(question.z, edge), abs=1e-2)
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_the_first_wording_is_the_nearest_that_flips(head: Head) -> None:
-    place = world(head=head)
+@pytest.mark.parametrize("logit_scale", LOGIT_SCALES)
+def test_the_first_wording_is_the_nearest_that_flips(logit_scale: LogitScale) -> None:
+    place = world(logit_scale=logit_scale)
     bank = encode(BANK)
     seen = set()
     for question in questions(place):
@@ -215,9 +217,11 @@ def test_the_first_wording_is_the_nearest_that_flips(head: Head) -> None:
     assert seen == {Verdict.CLEAR, Verdict.FLAGGED}
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_no_wording_lies_beyond_what_the_policy_calls_something_else(head: Head) -> None:
-    place = world(head=head)
+@pytest.mark.parametrize("logit_scale", LOGIT_SCALES)
+def test_no_wording_lies_beyond_what_the_policy_calls_something_else(
+    logit_scale: LogitScale,
+) -> None:
+    place = world(logit_scale=logit_scale)
     neutral = encode(place.vectors.policy.neutral)
     for question in questions(place):
         start = question.vectors.prompts[question.carrying]
@@ -254,14 +258,14 @@ def _flips(question: Question, index: int, vector: FloatArray) -> bool:
     return flagged == (question.other_side is Verdict.FLAGGED)
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_at_its_level_a_wording_turns_the_answer(head: Head) -> None:
-    for question in questions(world(head=head)):
+@pytest.mark.parametrize("logit_scale", LOGIT_SCALES)
+def test_at_its_level_a_wording_turns_the_answer(logit_scale: LogitScale) -> None:
+    for question in questions(world(logit_scale=logit_scale)):
         level = question.level(question.carrying)
         if level is not None:
             for more, flagged in ((-1e-3, False), (1e-3, True)):
                 logit = level + more
-                vector = np.asarray(logit / head.scale * question.z, dtype=np.float32)
+                vector = np.asarray(logit / logit_scale.factor * question.z, dtype=np.float32)
                 margin = question.reworded(question.carrying, vector)
                 assert (margin >= question.threshold) == flagged
 

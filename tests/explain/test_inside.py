@@ -39,7 +39,7 @@ from filter_service.explain.study.inside.residual_stream import (
     states,
 )
 from filter_service.policy import read_policy
-from filter_service.scoring import ClassVectors, FloatArray, Head
+from filter_service.scoring import ClassVectors, FloatArray, LogitScale
 from tests.support.precision import bundled
 from tests.support.tiny_encoders import TEXT, TinyEncoder, tiny
 from tests.support.tiny_inputs import pixels, state
@@ -72,7 +72,9 @@ def vectors(sigmoid: bool = False) -> ClassVectors:
     """A class of two prompts against three neutral ones, all random."""
     rows = np.random.default_rng(4).normal(size=(5, 64)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return ClassVectors("any", rows[:2], rows[2:], Head(scale=20.0, bias=-1.0, sigmoid=sigmoid))
+    return ClassVectors(
+        "any", rows[:2], rows[2:], LogitScale(factor=20.0, bias=-1.0, sigmoid=sigmoid)
+    )
 
 
 def served(encoder: Any, image: Tensor) -> float:

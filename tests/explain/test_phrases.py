@@ -15,12 +15,14 @@ from filter_service.explain.memory import ArrayMemory
 from filter_service.explain.question import Question
 from filter_service.explain.study.phrases import ENOUGH, FEWEST, MOST, PhraseDifference, difference
 from filter_service.policy import read_policy
-from filter_service.scoring import FloatArray, Head
-from tests.support.vector_worlds import BANK, HEAD, SIGMOID, encode, world
+from filter_service.scoring import FloatArray, LogitScale
+from tests.support.vector_worlds import BANK, LOGIT_SCALE, SIGMOID, encode, world
 
 
-def explained(head: Head = HEAD) -> list[tuple[Question, FloatArray, PhraseDifference]]:
-    place = world(head=head)
+def explained(
+    logit_scale: LogitScale = LOGIT_SCALE,
+) -> list[tuple[Question, FloatArray, PhraseDifference]]:
+    place = world(logit_scale=logit_scale)
     questions = [place.question(i) for i in range(20)]
     others = [search_images(q, [place.memory], None).vectors[0] for q in questions]
     return [
@@ -29,11 +31,11 @@ def explained(head: Head = HEAD) -> list[tuple[Question, FloatArray, PhraseDiffe
     ]
 
 
-@pytest.mark.parametrize("head", [HEAD, SIGMOID])
-def test_the_share_is_what_the_margin_gains(head: Head) -> None:
+@pytest.mark.parametrize("logit_scale", [LOGIT_SCALE, SIGMOID])
+def test_the_share_is_what_the_margin_gains(logit_scale: LogitScale) -> None:
     bank = encode(BANK).astype(np.float64)
     centred = bank - bank.mean(axis=0)
-    for question, other, found in explained(head):
+    for question, other, found in explained(logit_scale):
         chosen = centred[[BANK.index(p.text) for p in found.phrases]]  # (c, d)
         delta = question.z.astype(np.float64) - other
         part = np.linalg.pinv(chosen) @ chosen @ delta  # onto the phrases' span, another way
@@ -60,7 +62,7 @@ def test_three_to_five_phrases_are_named_once_each() -> None:
 def test_a_phrase_differs_by_what_its_logits_say() -> None:
     for question, other, found in explained():
         for phrase in found.phrases:
-            logits = HEAD.scale * encode([phrase.text])[0] @ np.stack([question.z, other]).T
+            logits = LOGIT_SCALE.factor * encode([phrase.text])[0] @ np.stack([question.z, other]).T
             assert phrase.difference == pytest.approx(float(logits[0] - logits[1]), abs=1e-3)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from filter_service.explain import faithfulness_trial
 from filter_service.explain.regions import Suspect, flip_regions, margins, sufficient_regions
-from filter_service.scoring import ClassVectors, FloatArray, Head
+from filter_service.scoring import ClassVectors, FloatArray, LogitScale
 from filter_service.verdicts.faithfulness import FAITHFUL, Drops
 
 SIDE, GRID = 32, 4  # 16 places of 8 x 8 pixels
@@ -46,7 +46,7 @@ def suspect(image: Tensor, ranked: tuple[int, ...], red_share: float, grid: int 
         name="red",
         prompts=np.array([[1, 0]], dtype=np.float32),
         neutral=np.array([[0, 0]], dtype=np.float32),
-        head=Head(scale=100.0),
+        logit_scale=LogitScale(factor=100.0),
     )
     return Suspect(image, order.reshape(grid, grid), vectors, 100 * red_share)
 

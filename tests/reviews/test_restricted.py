@@ -93,7 +93,7 @@ def judge(world: World, name: str, policy: Policy) -> int:
         encoder_id = session.scalars(select(Item.encoder_id).where(Item.encoder_id > 0)).first()
     assert encoder_id is not None
     encoder = bundled()
-    memory = StoredMemory(world.sessions, encoder_id, encoder.dim, encoder.head.scale)
+    memory = StoredMemory(world.sessions, encoder_id, encoder.dim, encoder.logit_scale.factor)
     judged = ServedJudge(encoder, Limits(), [memory])
     desk = WorkerContext(world.sessions, world.service.storage, judged, encoder_id)
     sent = [Submission(name, file(name))]

@@ -22,18 +22,23 @@ from filter_service.rollout.policy_comparison import (
     PolicyComparison,
 )
 from filter_service.rollout.stored_vectors import ComparisonScope, compare
-from filter_service.scoring import ClassVectors, FloatArray, Head, PolicyVectors
+from filter_service.scoring import ClassVectors, FloatArray, LogitScale, PolicyVectors
 from filter_service.verdicts import Verdict, judge, score
 
 DIM, COUNT = 32, 3_000
-HEADS = {"softmax": Head(100.0), "sigmoid": Head(100.0, bias=-10.0, sigmoid=True)}
+LOGIT_SCALES = {
+    "softmax": LogitScale(100.0),
+    "sigmoid": LogitScale(100.0, bias=-10.0, sigmoid=True),
+}
 
 
 def unit(rows: npt.NDArray[Any]) -> FloatArray:
     return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.float32)
 
 
-def version(head: Head, names: Sequence[str], offset: float, seed: int = 1) -> PolicyVectors:
+def version(
+    logit_scale: LogitScale, names: Sequence[str], offset: float, seed: int = 1
+) -> PolicyVectors:
     """Classes called so, each the same in every version; the offset moves their thresholds."""
     rng = np.random.default_rng(seed)
     neutral = unit(rng.standard_normal((3, DIM)))
@@ -41,7 +46,9 @@ def version(head: Head, names: Sequence[str], offset: float, seed: int = 1) -> P
     for name in names:
         prompts = unit(np.random.default_rng(sum(name.encode())).standard_normal((4, DIM)))
         none = np.zeros((0, DIM), np.float32)
-        classes.append(ClassVectors(name, prompts, none if head.sigmoid else neutral, head))
+        classes.append(
+            ClassVectors(name, prompts, none if logit_scale.sigmoid else neutral, logit_scale)
+        )
         calibration = Calibration(a=0.7, b=-8 - offset)
         forbidden.append(
             ForbiddenClass(name=name, prompts=("a",), threshold=0.6, calibration=calibration)
@@ -117,12 +124,15 @@ def near_thresholds(sides: Sequence[PolicyVectors], n: int) -> FloatArray:
     return np.stack(found)
 
 
-@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize("logit_scale", LOGIT_SCALES.values(), ids=LOGIT_SCALES)
 @pytest.mark.parametrize("every", [1, 3])
 def test_the_counts_are_those_of_the_judge(
-    sessions: Sessions, head: Head, every: int, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions, logit_scale: LogitScale, every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sides = version(head, ["gun", "knife", "fire"], 0), version(head, ["knife", "gun", "mask"], 2)
+    sides = (
+        version(logit_scale, ["gun", "knife", "fire"], 0),
+        version(logit_scale, ["knife", "gun", "mask"], 2),
+    )
     anywhere = unit(np.random.default_rng(3).standard_normal((COUNT, DIM)))
     vectors = np.concatenate([near_thresholds(sides, 200), anywhere.astype(np.float32)])
     encoder = keep(sessions, vectors, every=every)
@@ -141,13 +151,13 @@ def test_the_counts_are_those_of_the_judge(
 
 def test_each_class_is_contrasted_with_its_own_of_very_many_neutral_prompts() -> None:
     """Long lists that begin and end alike were once taken for one: numpy writes only their ends."""
-    rng, head = np.random.default_rng(5), HEADS["softmax"]
+    rng, logit_scale = np.random.default_rng(5), LOGIT_SCALES["softmax"]
     every = unit(rng.standard_normal((1_200, DIM)))
     neutral = [every, *(every.copy() for _ in range(2))]
     for replaced in neutral[1:]:
         replaced[100:1_100] = unit(rng.standard_normal((1_000, DIM)))
     prompts = unit(rng.standard_normal((2, DIM)))
-    classes = tuple(ClassVectors(f"c{i}", prompts, n, head) for i, n in enumerate(neutral))
+    classes = tuple(ClassVectors(f"c{i}", prompts, n, logit_scale) for i, n in enumerate(neutral))
     forbidden = [ForbiddenClass(name=c.name, prompts=("a", "b"), threshold=0.5) for c in classes]
     policy = Policy(name="house", neutral=("n",), classes=tuple(forbidden))
     side = PolicyVectors(policy, classes)
@@ -163,7 +173,10 @@ def test_each_class_is_contrasted_with_its_own_of_very_many_neutral_prompts() ->
 def test_an_image_is_what_its_worst_frame_is(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sides = version(HEADS["softmax"], ["gun"], 0), version(HEADS["softmax"], ["gun"], 5)
+    sides = (
+        version(LOGIT_SCALES["softmax"], ["gun"], 0),
+        version(LOGIT_SCALES["softmax"], ["gun"], 5),
+    )
     frames = [1 + i % 4 for i in range(400)]
     vectors = unit(np.random.default_rng(3).standard_normal((sum(frames), DIM)).astype(np.float32))
     encoder = keep(sessions, vectors, frames)
@@ -178,7 +191,10 @@ def test_an_image_is_what_its_worst_frame_is(
 
 
 def test_examples_are_the_furthest_ones(sessions: Sessions) -> None:
-    sides = version(HEADS["softmax"], ["gun"], 0), version(HEADS["softmax"], ["gun"], 9)
+    sides = (
+        version(LOGIT_SCALES["softmax"], ["gun"], 0),
+        version(LOGIT_SCALES["softmax"], ["gun"], 9),
+    )
     vectors = unit(np.random.default_rng(3).standard_normal((COUNT, DIM)).astype(np.float32))
     encoder = keep(sessions, vectors)
     found = compare(sessions, ComparisonScope(encoder, *sides))
@@ -192,7 +208,10 @@ def test_examples_are_the_furthest_ones(sessions: Sessions) -> None:
 
 
 def test_no_example_shows_what_is_sealed(sessions: Sessions) -> None:
-    old, new = version(HEADS["softmax"], ["gun"], 9), version(HEADS["softmax"], ["gun"], 0)
+    old, new = (
+        version(LOGIT_SCALES["softmax"], ["gun"], 9),
+        version(LOGIT_SCALES["softmax"], ["gun"], 0),
+    )
     vectors = unit(np.random.default_rng(3).standard_normal((COUNT, DIM)).astype(np.float32))
     encoder = keep(sessions, vectors)
     assert compare(sessions, ComparisonScope(encoder, old, new)).gained
@@ -204,7 +223,7 @@ def test_no_example_shows_what_is_sealed(sessions: Sessions) -> None:
 
 
 def test_no_example_shows_what_somebody_may_not_see(sessions: Sessions) -> None:
-    old, new = (version(HEADS["softmax"], ["gun", "mask"], offset) for offset in (9, 0))
+    old, new = (version(LOGIT_SCALES["softmax"], ["gun", "mask"], offset) for offset in (9, 0))
     vectors = unit(np.random.default_rng(3).standard_normal((COUNT, DIM)).astype(np.float32))
     asked = ComparisonScope(keep(sessions, vectors), old, new, hidden=frozenset({"gun"}))
     found = compare(sessions, asked)
@@ -213,7 +232,7 @@ def test_no_example_shows_what_somebody_may_not_see(sessions: Sessions) -> None:
 
 
 def test_what_the_judge_would_encode_again_is_unsure(sessions: Sessions) -> None:
-    side = version(HEADS["softmax"], ["gun"], 0)
+    side = version(LOGIT_SCALES["softmax"], ["gun"], 0)
     vectors = unit(np.random.default_rng(3).standard_normal((COUNT, DIM)).astype(np.float32))
     encoder = keep(sessions, vectors, every=2)
     wide = replace(side, bands=np.array([2.0]))
@@ -225,7 +244,7 @@ def test_what_the_judge_would_encode_again_is_unsure(sessions: Sessions) -> None
 
 
 def test_only_the_newest_are_looked_at(sessions: Sessions) -> None:
-    side = version(HEADS["softmax"], ["gun"], 0)
+    side = version(LOGIT_SCALES["softmax"], ["gun"], 0)
     vectors = unit(np.random.default_rng(3).standard_normal((90, DIM)).astype(np.float32))
     encoder = keep(sessions, vectors)
     found = compare(sessions, ComparisonScope(encoder, side, side, most=40))
@@ -239,7 +258,7 @@ def judged_newest(side: PolicyVectors, vectors: FloatArray) -> FlagCounts:
 
 
 def test_nothing_stored_is_nothing_changed(sessions: Sessions) -> None:
-    side = version(HEADS["softmax"], ["gun"], 0)
+    side = version(LOGIT_SCALES["softmax"], ["gun"], 0)
     assert compare(sessions, ComparisonScope(1, side, side)).images == 0
 
 

@@ -14,7 +14,7 @@ from filter_service.encoder import Encoder, load_encoder
 from filter_service.errors import InvalidPolicy, ModelUnavailable
 from filter_service.policy import Policy, read_policy
 from filter_service.rollout import soundness
-from filter_service.scoring import Head, policy_vectors
+from filter_service.scoring import LogitScale, policy_vectors
 
 NEUTRAL = list(read_policy(DEMO).neutral[:20])
 TEMPLATES = ["{}", "a picture of {}"]
@@ -157,8 +157,10 @@ def test_a_model_that_contrasts_with_nothing_leaves_look_alikes_without_effect(
 ) -> None:
     asked = {"name": "gun", "prompts": ["a gun"], "threshold": 0.5, "look_alikes": ["a guitar"]}
     policy = Policy.model_validate({"name": "test", "neutral": NEUTRAL, "classes": [asked]})
-    head = Head(10.0, sigmoid=True)
-    (remark,) = soundness.model_remarks(policy, policy_vectors(policy, bundled.encode_texts, head))
+    logit_scale = LogitScale(10.0, sigmoid=True)
+    (remark,) = soundness.model_remarks(
+        policy, policy_vectors(policy, bundled.encode_texts, logit_scale)
+    )
     assert remark.place == ("classes", 0, "look_alikes") and not remark.fatal
     assert "contrasts gun with nothing" in remark.sentence
 

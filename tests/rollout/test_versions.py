@@ -37,7 +37,7 @@ from filter_service.reviews.settlement import Decision, settle
 from filter_service.rollout import Flags, reevaluation, requeue
 from filter_service.rollout.named_policies import policy_for
 from filter_service.rollout.reevaluation import reconsider_with
-from filter_service.scoring import ClassVectors, Head, PolicyVectors
+from filter_service.scoring import ClassVectors, LogitScale, PolicyVectors
 from filter_service.storage import Storage
 from filter_service.verdicts import Outcome, Verdict, judge, score, threshold_margin
 from tests.support.policy_versions import MILD, STRICT, with_threshold
@@ -169,8 +169,8 @@ class Seeker:
 
 def placed(policy: Policy) -> PolicyVectors:
     axis = np.eye(DIM, dtype=np.float32)[:1]
-    head = Head(2.0)  # margins of -4 to 4
-    classes = tuple(ClassVectors(c.name, axis, -axis, head) for c in policy.classes)
+    logit_scale = LogitScale(2.0)  # margins of -4 to 4
+    classes = tuple(ClassVectors(c.name, axis, -axis, logit_scale) for c in policy.classes)
     return PolicyVectors(policy, classes)
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from filter_service.images.views import Box
 from filter_service.policy import Policy
-from filter_service.scoring import FloatArray, Head, PolicyVectors, policy_vectors
+from filter_service.scoring import FloatArray, LogitScale, PolicyVectors, policy_vectors
 
 TEXT = CLIPTextCfg(context_length=16, width=64, heads=2, layers=2)
 SIGLIP = CLIPVisionCfg(
@@ -99,7 +99,7 @@ class TinyEncoder:
     """What `explain/` uses of an encoder, with a model of a few layers."""
 
     model: torch.nn.Module
-    head: Head = field(default_factory=lambda: Head(scale=100.0))
+    logit_scale: LogitScale = field(default_factory=lambda: LogitScale(factor=100.0))
     name: str = "tiny"
     fingerprint: str = "f" * 64
     screening_is_exact: bool = True
@@ -129,7 +129,7 @@ class TinyEncoder:
             return F.normalize(features, dim=-1).numpy()
 
     def vectors(self, policy: Policy) -> PolicyVectors:
-        return policy_vectors(policy, self.encode_texts, self.head)
+        return policy_vectors(policy, self.encode_texts, self.logit_scale)
 
     def band(self, policy: Policy) -> FloatArray:
         return np.zeros(len(policy.classes), dtype=np.float32)

@@ -9,11 +9,11 @@ import numpy as np
 from filter_service.explain.memory import ArrayMemory
 from filter_service.explain.question import Question
 from filter_service.policy import ForbiddenClass, Policy
-from filter_service.scoring import FloatArray, Head, PolicyVectors, policy_vectors
+from filter_service.scoring import FloatArray, LogitScale, PolicyVectors, policy_vectors
 
 DIM = 12
-HEAD = Head(scale=20.0)
-SIGMOID = Head(scale=20.0, bias=-6.0, sigmoid=True)
+LOGIT_SCALE = LogitScale(factor=20.0)
+SIGMOID = LogitScale(factor=20.0, bias=-6.0, sigmoid=True)
 THINGS = ("red gun", "old knife", "dog", "cat", "apple", "blue car", "green house", "old shoe")
 BANK = tuple(f"{a} {b}" for a in ("big", "small", "wet", "flat") for b in ("tree", *THINGS))
 
@@ -57,7 +57,7 @@ class World:
 def world(
     seed: int = 0,
     number: int = 40,
-    head: Head = HEAD,
+    logit_scale: LogitScale = LOGIT_SCALE,
     templates: tuple[str, ...] = ("{}",),
 ) -> World:
     """Images of one or two things each."""
@@ -66,7 +66,7 @@ def world(
     pairs = rng.integers(len(things), size=(number, 2))
     z = things[pairs].sum(axis=1) + 0.4 * rng.standard_normal((number, DIM)) / 3
     z = np.asarray(z / np.linalg.norm(z, axis=1, keepdims=True), dtype=np.float32)
-    vectors = policy_vectors(policy(templates), encode, head)
+    vectors = policy_vectors(policy(templates), encode, logit_scale)
     exact = np.ones(number, dtype=np.bool_)
     digests = [f"image {i}" for i in range(number)]
     return World(vectors, ArrayMemory(vectors, digests, z, exact, BANK, encode(BANK)))

@@ -8,7 +8,7 @@ import pytest
 
 from filter_service.images.views import View
 from filter_service.policy import Calibration, ForbiddenClass, Policy
-from filter_service.scoring import ClassVectors, FloatArray, Head, ensemble, policy_vectors
+from filter_service.scoring import ClassVectors, FloatArray, LogitScale, ensemble, policy_vectors
 from filter_service.verdicts import (
     Outcome,
     Score,
@@ -19,8 +19,8 @@ from filter_service.verdicts import (
     threshold_margin,
 )
 
-SOFTMAX = Head(scale=10.0)
-SIGMOID = Head(scale=10.0, bias=-4.0, sigmoid=True)
+SOFTMAX = LogitScale(factor=10.0)
+SIGMOID = LogitScale(factor=10.0, bias=-4.0, sigmoid=True)
 
 
 def _unit(*rows: Sequence[float]) -> FloatArray:
@@ -32,8 +32,8 @@ def _random(n: int, d: int = 8, seed: int = 0) -> FloatArray:
     return _unit(*np.random.default_rng(seed).standard_normal((n, d)))
 
 
-def _class(head: Head = SOFTMAX, prompts: int = 3, neutral: int = 4) -> ClassVectors:
-    return ClassVectors("gun", _random(prompts, seed=1), _random(neutral, seed=2), head)
+def _class(logit_scale: LogitScale = SOFTMAX, prompts: int = 3, neutral: int = 4) -> ClassVectors:
+    return ClassVectors("gun", _random(prompts, seed=1), _random(neutral, seed=2), logit_scale)
 
 
 def _forbidden(threshold: float = 0.5, calibration: Calibration | None = None) -> ForbiddenClass:
@@ -73,7 +73,7 @@ def test_a_prompt_said_twice_shifts_nothing() -> None:
 
 
 def test_a_large_scale_does_not_overflow() -> None:
-    c = _class(Head(scale=1e5))
+    c = _class(LogitScale(factor=1e5))
     assert np.isfinite(c.margins(_random(5))).all()
 
 
@@ -82,9 +82,9 @@ def test_a_sigmoid_margin_is_the_best_prompt_and_the_bias() -> None:
     assert c.margins(_unit([0.8, 0.6])) == pytest.approx([8 - 4], abs=1e-5)
 
 
-@pytest.mark.parametrize("head", [SOFTMAX, SIGMOID])
-def test_the_direction_is_the_gradient_of_the_margin(head: Head) -> None:
-    c, z, step = _class(head), _random(1)[0].astype(np.float64), 1e-5
+@pytest.mark.parametrize("logit_scale", [SOFTMAX, SIGMOID])
+def test_the_direction_is_the_gradient_of_the_margin(logit_scale: LogitScale) -> None:
+    c, z, step = _class(logit_scale), _random(1)[0].astype(np.float64), 1e-5
     numerical = [
         (c.margins((z + e)[None])[0] - c.margins((z - e)[None])[0]) / (2 * step)
         for e in step * np.eye(len(z))
@@ -92,9 +92,9 @@ def test_the_direction_is_the_gradient_of_the_margin(head: Head) -> None:
     np.testing.assert_allclose(c.direction(np.asarray(z, np.float32)), numerical, atol=1e-3)
 
 
-@pytest.mark.parametrize("head", [SOFTMAX, SIGMOID])
-def test_a_margin_is_what_stands_over_the_neutral_level(head: Head) -> None:
-    c, z = _class(head, prompts=1), _random(5)
+@pytest.mark.parametrize("logit_scale", [SOFTMAX, SIGMOID])
+def test_a_margin_is_what_stands_over_the_neutral_level(logit_scale: LogitScale) -> None:
+    c, z = _class(logit_scale, prompts=1), _random(5)
     expected = 10 * z @ c.prompts[0] - c.neutral_level(z)
     np.testing.assert_allclose(c.margins(z), expected, atol=1e-5)
 

@@ -50,7 +50,12 @@ def recompute(record: OnRecord, rescorer: Rescorer) -> RecomputedRecord:
     # A fast look's margins may lie this far apart, in its precision then or now.
     bands = np.maximum(encoder.screening_in(record.precision).band(policy), encoder.band(policy))
     alike = encoder.precision == record.precision
-    about = encoder.precision, alike and encoder.screening_is_exact, encoder.head.scale, bands
+    about = (
+        encoder.precision,
+        alike and encoder.screening_is_exact,
+        encoder.logit_scale.factor,
+        bands,
+    )
     try:
         subject, same_views = subject_of(record, rescorer)
     except ImageError as error:  # the store should have it, whole

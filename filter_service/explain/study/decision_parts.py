@@ -159,7 +159,7 @@ def _word_regions(case: StudyCase) -> WordRegions:
         case.question.prompt(case.question.carrying),
         case.policy.policy.templates_of(case.forbidden),
     )
-    scale = case.vectors.head.scale
+    scale = case.vectors.logit_scale.factor
     whole = (folded.full - folded.empty)[None]
     directions = scale * np.concatenate([folded.folded, whole])  # (n + 1, d)
     (relevance,) = case.seen.maps([0], np.asarray(directions[None], dtype=np.float32), EXACT)

@@ -158,7 +158,7 @@ def _weights(vectors: _Vectors, delta: _Vectors) -> _Vectors:
 def _shares(gap: _Gap, phrases: list[Phrase], vectors: _Vectors) -> tuple[PhraseShare, ...]:
     if not phrases:
         return ()
-    scale = gap.question.vectors.head.scale
+    scale = gap.question.vectors.logit_scale.factor
     contributions = _weights(vectors, gap.delta) * (vectors @ gap.u)  # (c,) logits
     return tuple(
         PhraseShare(
