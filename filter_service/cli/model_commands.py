@@ -127,12 +127,9 @@ def _remarks(policy: Policy) -> "Iterator[Remark]":
         encoder = served_encoder()
     except (ModelUnavailable, UnknownModel) as error:
         typer.echo(f"Warning: no model compared the words, only their letters: {error}", err=True)
-        yield from soundness.remarks(policy, soundness.by_text(policy))
+        yield from soundness.by_letters(policy)
         return
-    vectors = encoder.vectors(policy)
-    yield from soundness.remarks(policy, soundness.by_model(vectors))
-    yield from soundness.model_remarks(policy, vectors)
-    yield from soundness.cut(policy, encoder.tokenizer)
+    yield from soundness.by_words(policy, encoder.vectors(policy), encoder.tokenizer)
 
 
 def _labels(given: str) -> list[str]:

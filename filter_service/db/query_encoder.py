@@ -2,7 +2,7 @@
 
 import threading
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from filter_service.db.embeddings import register_encoder
 from filter_service.db.screening_checks import widening_of
@@ -27,6 +27,15 @@ class QueryVector:
     scale: float  # of the encoder's logits
 
 
+@dataclass(frozen=True, slots=True)
+class WordedPolicy:
+    """A policy's texts in the space of one stored encoder, with what cuts them into tokens."""
+
+    encoder_id: int
+    vectors: "PolicyVectors"  # without bands, whose measuring takes seconds
+    tokenizer: Any
+
+
 class QueryEncoder(Protocol):
     """Turns a text or an image into a vector; the first call may take seconds."""
 
@@ -38,6 +47,9 @@ class QueryEncoder(Protocol):
 
     def policy(self, policy: Policy) -> "tuple[int, PolicyVectors]":
         """The stored encoder's id, and a policy in its space; raises Transient as above."""
+
+    def words(self, policy: Policy) -> WordedPolicy:
+        """The texts alone; raises AnotherEncoder for another's calibration, Transient as above."""
 
 
 def load(settings: Settings) -> "Encoder":
@@ -92,6 +104,12 @@ class LazyQueryEncoder:
             with self._sessions.begin() as session:
                 encoder.check.widen(widening_of(session, encoder_id))
             return encoder_id, replace(encoder.vectors(policy), bands=encoder.band(policy))
+
+    def words(self, policy: Policy) -> WordedPolicy:
+        """The texts alone; raises AnotherEncoder for another's calibration, Transient as above."""
+        with self._turn:
+            encoder, encoder_id = self._loaded()
+            return WordedPolicy(encoder_id, encoder.vectors(policy), encoder.tokenizer)
 
     def identity(self) -> tuple[int, str]:
         """The stored encoder's id and its fingerprint; raises as `text` does."""

@@ -1,6 +1,7 @@
 """Policies: immutable versions named by their digest, read from YAML and validated."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 from functools import cached_property
@@ -243,16 +244,32 @@ def parse_policy(text: str, source: str = "policy") -> Policy:
         raise InvalidPolicy(f"{source}:1: nested too deeply to be a policy.") from error
     if not isinstance(document, dict):
         raise InvalidPolicy(f"{source}:1: a policy is a mapping with name, neutral and classes.")
+    read = validated(document)
+    if isinstance(read, Policy):
+        return read
+    raise InvalidPolicy(
+        "\n".join(
+            f"{source}:{line_of(tree, fault.place)}: {field_path(fault.place)}: {fault.sentence}"
+            for fault in read
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFault:
+    """What is wrong with one part of a policy."""
+
+    place: tuple[int | str, ...]  # such as ("classes", 0, "threshold")
+    sentence: str
+
+
+def validated(document: Mapping[str, Any]) -> Policy | list[PolicyFault]:
+    """The policy that a mapping is, or everything that is wrong with it."""
     try:
         return Policy.model_validate(document)
     except ValidationError as error:
-        faults = [e for e in error.errors() if not follows(e, error.errors())]
-        raise InvalidPolicy(
-            "\n".join(
-                f"{source}:{line_of(tree, e['loc'])}: {field_path(e['loc'])}: {e['msg']}"
-                for e in faults
-            )
-        ) from error
+        faults = error.errors()
+        return [PolicyFault(e["loc"], e["msg"]) for e in faults if not follows(e, faults)]
 
 
 def place_of(text: str, location: tuple[int | str, ...]) -> str:

@@ -38,6 +38,22 @@ class Remark:
     fatal: bool = False
 
 
+def by_letters(policy: Policy) -> Iterator[Remark]:
+    """All that can be said without a model."""
+    return remarks(policy, by_text(policy))
+
+
+def by_words(
+    policy: Policy,
+    vectors: PolicyVectors,
+    tokenizer: Any,  # noqa: ANN401  (open_clip's own)
+) -> Iterator[Remark]:
+    """All that the model says that made these vectors."""
+    yield from remarks(policy, by_model(vectors))
+    yield from model_remarks(policy, vectors)
+    yield from cut(policy, tokenizer)
+
+
 def remarks(policy: Policy, cosines: Cosines) -> Iterator[Remark]:
     """What is said twice, or on both sides."""
     for number in range(len(policy.classes)):

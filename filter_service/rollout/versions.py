@@ -3,9 +3,10 @@
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Select, exists, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from filter_service.db.policies import owned
 from filter_service.db.scope import OPERATOR, Scope
@@ -25,6 +26,8 @@ class StoredVersion:
     digest: str
     policy: Policy
     created_at: datetime
+    number: int  # among all of its name, in the order in which they were stored, from 1
+    note: str  # why it was last proposed; empty: it never was
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class NamedVersion:
     """The version that a policy's name means now, and the one that is proposed."""
 
     name: str
-    digest: str | None  # of the version that is meant; None: the first one is proposed still
+    meant: StoredVersion | None  # None: the first one is proposed still
     activation: Activation | None  # None: none was ever activated, and the newest is meant
     proposal: Activation | None  # that waits for somebody
     versions: int
@@ -63,7 +66,7 @@ def meant_version(sessions: Sessions, name: str) -> StoredVersion | None:
     """The version that a name means."""
     with sessions.begin() as session:
         meant = meant_policy_id(session, name, newest_activation(session, name))
-        return None if meant is None else _stored(session.get_one(StoredPolicy, meant))
+        return None if meant is None else _stored_of(session, meant)
 
 
 def names(sessions: Sessions, after: str = "", limit: int = 50) -> list[NamedVersion]:
@@ -80,8 +83,8 @@ def names(sessions: Sessions, after: str = "", limit: int = 50) -> list[NamedVer
         for name, count in session.execute(query).all():
             active = newest_activation(session, name)
             meant = meant_policy_id(session, name, active)
-            digest = session.scalar(select(StoredPolicy.digest).where(StoredPolicy.id == meant))
-            named.append(NamedVersion(name, digest, active, _proposal(session, name), count))
+            stored = None if meant is None else _stored_of(session, meant)
+            named.append(NamedVersion(name, stored, active, _proposal(session, name), count))
     return named
 
 
@@ -89,11 +92,11 @@ def history(
     sessions: Sessions, name: str, before: int | None = None, limit: int = 20
 ) -> list[Version]:
     """The versions of a policy, newest first; give the last one's id as `before` for older ones."""
-    rows = select(StoredPolicy).where(StoredPolicy.name == name)
+    rows = _numbered().where(StoredPolicy.name == name)
     if before is not None:
         rows = rows.where(StoredPolicy.id < before)
     with sessions.begin() as session:
-        stored = list(session.scalars(rows.order_by(StoredPolicy.id.desc()).limit(limit)))
+        stored = _read(session, rows.order_by(StoredPolicy.id.desc()).limit(limit))
         active = newest_activation(session, name)
         activations = session.scalars(
             select(Activation)
@@ -102,7 +105,7 @@ def history(
         ).all()
     return [
         Version(
-            _stored(row),
+            row,
             active is not None and active.policy_id == row.id,
             tuple(a for a in activations if a.policy_id == row.id),
         )
@@ -112,18 +115,18 @@ def history(
 
 def version_of(sessions: Sessions, digest: str, scope: Scope = OPERATOR) -> StoredVersion:
     """A stored version that somebody may name, by its digest; raises UnknownPolicy."""
-    query = select(StoredPolicy).where(StoredPolicy.digest == digest)
+    query = _numbered().where(StoredPolicy.digest == digest)
     if not scope.everyone:
         query = query.join(PolicyVersion, PolicyVersion.policy_id == StoredPolicy.id).where(
             or_(owned(None), owned(scope.client_id))
         )
     with sessions.begin() as session:
-        stored = session.scalar(query.limit(1)) if _DIGEST.fullmatch(digest) else None
-    if stored is None:
+        stored = _read(session, query.limit(1)) if _DIGEST.fullmatch(digest) else []
+    if not stored:
         raise UnknownPolicy(
             f"There is no stored policy {digest[:80]!r}: send the policy itself, which stores it."
         )
-    return _stored(stored)
+    return stored[0]
 
 
 def waiting_of(sessions: Sessions, name: str) -> tuple[Activation, StoredVersion] | None:
@@ -132,7 +135,7 @@ def waiting_of(sessions: Sessions, name: str) -> tuple[Activation, StoredVersion
         proposal = _proposal(session, name)
         if proposal is None:
             return None
-        return proposal, _stored(session.get_one(StoredPolicy, proposal.policy_id))
+        return proposal, _stored_of(session, proposal.policy_id)
 
 
 def newest_activation(session: Session, name: str) -> Activation | None:
@@ -183,5 +186,37 @@ def _newest_own(session: Session, name: str, client_id: int) -> int | None:
     return session.scalar(own.order_by(PolicyVersion.id.desc()).limit(1))
 
 
-def _stored(row: StoredPolicy) -> StoredVersion:
-    return StoredVersion(row.id, row.digest, Policy.model_validate(row.document), row.created_at)
+def _numbered() -> Select[Any]:
+    """Stored versions with their numbers, and why each was last proposed."""
+    older = aliased(StoredPolicy)
+    number = (
+        select(func.count())
+        .where(older.name == StoredPolicy.name, older.id <= StoredPolicy.id)
+        .scalar_subquery()
+    )
+    note = (
+        select(Activation.reason)
+        .where(Activation.policy_id == StoredPolicy.id)
+        .order_by(Activation.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return select(StoredPolicy, number, note)
+
+
+def _read(session: Session, query: Select[Any]) -> list[StoredVersion]:
+    return [
+        StoredVersion(
+            row.id,
+            row.digest,
+            Policy.model_validate(row.document),
+            row.created_at,
+            number,
+            note or "",
+        )
+        for row, number, note in session.execute(query)
+    ]
+
+
+def _stored_of(session: Session, policy_id: int) -> StoredVersion:
+    return _read(session, _numbered().where(StoredPolicy.id == policy_id))[0]

@@ -141,8 +141,11 @@ def test_a_name_means_its_newest_version_until_one_is_activated(
     assert policy_for(sessions, "shop") == STRICT
     assert policy_for(sessions, MILD.digest) == MILD
     (found,) = rollout.names(sessions)
-    assert (found.digest, found.versions) == (STRICT.digest, 4)
+    assert found.meant is not None
+    assert (found.meant.digest, found.versions) == (STRICT.digest, 4)
     history = rollout.history(sessions, "shop")
+    assert [v.stored.number for v in history] == [4, 3, 2, 1]
+    assert (found.meant.number, found.meant.note) == (3, made.reason)
     assert [v.stored.policy for v in history if v.active] == [STRICT]
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from filter_service import accounts
 from filter_service.accounts import Profile, Role
 from filter_service.accounts.logins import open_session
-from filter_service.db.query_encoder import QueryEncoder, QueryVector
+from filter_service.db.query_encoder import QueryEncoder, QueryVector, WordedPolicy
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Login, Person
 from filter_service.errors import ModelUnavailable, UnknownPerson
@@ -36,6 +36,9 @@ class NullSeeker:
         raise ModelUnavailable(f"No encoder to look for {len(data)} bytes with: try again.")
 
     def policy(self, policy: Policy) -> tuple[int, PolicyVectors]:
+        raise ModelUnavailable(f"No encoder for the texts of {policy.name!r}: try again.")
+
+    def words(self, policy: Policy) -> WordedPolicy:
         raise ModelUnavailable(f"No encoder for the texts of {policy.name!r}: try again.")
 
 

@@ -5,34 +5,31 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import Response
-from pydantic import BaseModel
 
 from filter_service import rollout
 from filter_service.accounts import ABILITIES, Ability
 from filter_service.accounts.callers import Caller
 from filter_service.db.keyset import LARGEST_ID
-from filter_service.errors import (
-    FilterServiceError,
-    InvalidPolicy,
-    InvalidRequest,
-    UnknownPolicy,
-)
-from filter_service.policy import Policy
-from filter_service.rollout import Flags
-from filter_service.rollout.diff import PolicyDiff, differ, read
+from filter_service.errors import FilterServiceError, UnknownPolicy
+from filter_service.rollout.diff import differ, read
 from filter_service.rollout.named_policies import written_policy
 from filter_service.rollout.stored_vectors import MOST
+from filter_service.web.console.policy_drafts import (
+    ProposalForm,
+    draft_page,
+    names_page,
+    sent_policy,
+)
 from filter_service.web.console.policy_effects import changes
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import able
-from filter_service.web.http.drafts import NOTHING, PendingForm, taken
+from filter_service.web.http.drafts import PendingForm, taken
 from filter_service.web.http.pages import render
 from filter_service.web.http.service import Service, service
 
 router = APIRouter(prefix="/policies")
 
-ROWS = 50  # names of one page
-VERSIONS = 20  # likewise of a history
+VERSIONS = 20  # of one page of a history
 
 Here = Annotated[Service, Depends(service)]
 Reader = Annotated[Caller, Depends(able(Ability.READ))]
@@ -41,30 +38,12 @@ Digest = Annotated[str, Query(pattern="^([0-9a-f]{64})?$")]
 Seen = Annotated[int, Form(ge=1, le=LARGEST_ID)]  # the activation that the page has shown
 
 
-class ProposalForm(BaseModel):
-    """The form of a proposal, as it was sent."""
-
-    text: str = ""
-    flags: str = ""
-    reason: str = ""
-
-    @property
-    def choice(self) -> Flags:
-        """Raises InvalidRequest."""
-        if self.flags not in list(Flags):
-            raise InvalidRequest(
-                f"flags={self.flags[:40]!r}: choose what becomes of existing flags, one of "
-                f"{', '.join(Flags)}."
-            )
-        return Flags(self.flags)
-
-
 @router.get("")
 def show(
     request: Request, here: Here, caller: Reader, after: Annotated[str, Query(max_length=64)] = ""
 ) -> Response:
     """Every policy by its name, and what waits for somebody."""
-    return _names(request, here, caller, after=after)
+    return names_page(request, here, caller, after=after)
 
 
 @router.post("/preview")
@@ -78,10 +57,10 @@ def preview(
     """A version that nobody has proposed yet beside the one that its name means."""
     somebody(caller)
     try:
-        text, policy = _sent(text, file)
+        text, policy = sent_policy(text, file)
     except FilterServiceError as error:
-        return _names(request, here, caller, text=text, tried=PendingForm(error))
-    return _draft(request, here, caller, ProposalForm(text=text), policy)
+        return names_page(request, here, caller, text=text, tried=PendingForm(error))
+    return draft_page(request, here, caller, ProposalForm(text=text), policy)
 
 
 @router.post("/propose")
@@ -93,7 +72,7 @@ def propose(
     try:
         policy = written_policy(draft.text)
     except FilterServiceError as error:
-        return _names(request, here, caller, text=draft.text, tried=PendingForm(error))
+        return names_page(request, here, caller, text=draft.text, tried=PendingForm(error))
     try:
         made = rollout.propose(
             here.sessions,
@@ -104,7 +83,7 @@ def propose(
             four_eyes=here.settings.four_eyes,
         )
     except FilterServiceError as error:
-        return _draft(request, here, caller, draft, policy, tried=PendingForm(error))
+        return draft_page(request, here, caller, draft, policy, tried=PendingForm(error))
     return taken(f"/policies/{quote(policy.name)}", "active" if made.activated_at else "proposed")
 
 
@@ -112,7 +91,13 @@ def propose(
 def version(request: Request, here: Here, caller: Reader, digest: str) -> Response:
     """The permanent address of one version, in plain reading."""
     stored = rollout.version_of(here.sessions, digest)
-    return render(request, "policy_version.html", stored=stored, told=read(stored.policy))
+    return render(
+        request,
+        "policy_version.html",
+        stored=stored,
+        told=read(stored.policy),
+        edits=Ability.POLICIES in ABILITIES[caller.role],
+    )
 
 
 @router.get("/{name}")
@@ -196,70 +181,3 @@ def withdraw(here: Here, caller: Editor, name: str, activation: Seen) -> Respons
     somebody(caller)
     rollout.withdraw(here.sessions, name, caller.actor, activation)
     return taken(f"/policies/{quote(name)}", "withdrawn")
-
-
-def _sent(text: str, file: UploadFile | None) -> tuple[str, Policy]:
-    """The text that was pasted or is in the file; raises InvalidPolicy."""
-    source = "policy"
-    data = file.file.read() if file is not None else b""
-    if file is not None and data:
-        source = file.filename or source
-        try:
-            text = data.decode()
-        except UnicodeDecodeError as error:
-            raise InvalidPolicy(
-                f"{source}:1: is not UTF-8 ({error.reason}): save it so."
-            ) from error
-    return text, written_policy(text, source)
-
-
-def _names(
-    request: Request,
-    here: Service,
-    caller: Caller,
-    *,
-    after: str = "",
-    text: str = "",
-    tried: PendingForm = NOTHING,
-) -> Response:
-    found = rollout.names(here.sessions, after, ROWS + 1)
-    return render(
-        request,
-        "policies.html",
-        tried.status,
-        names=found[:ROWS],
-        next=found[ROWS - 1].name if len(found) > ROWS else None,
-        edits=Ability.POLICIES in ABILITIES[caller.role],
-        text=text,
-        problems=tried.said.splitlines(),
-    )
-
-
-def _draft(
-    request: Request,
-    here: Service,
-    caller: Caller,
-    draft: ProposalForm,
-    policy: Policy,
-    tried: PendingForm = NOTHING,
-) -> Response:
-    """What is about to be proposed, what it would change, and the form to propose it."""
-    before = rollout.meant_version(here.sessions, policy.name)
-    difference: PolicyDiff = read(policy) if before is None else differ(before.policy, policy)
-    counted, trouble = (None, None)
-    if before is not None and before.digest != policy.digest and tried.error is None:
-        counted, trouble = changes(here, caller, before.policy, policy)
-    return render(
-        request,
-        "policy_draft.html",
-        tried.status,
-        policy=policy,
-        before=before,
-        draft=draft,
-        difference=difference,
-        counted=counted,
-        most=MOST,
-        four_eyes=here.settings.four_eyes,
-        problem=tried.said,
-        trouble=str(trouble) if trouble else "",
-    )
