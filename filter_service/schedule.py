@@ -1,4 +1,4 @@
-"""Background jobs: settlement, webhooks, fetching, sealing, expiry, backfill and clean-up."""
+"""Background jobs: settlement, webhooks, estimates, sealing, expiry, backfill and clean-up."""
 
 import logging
 import threading
@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from sqlalchemy import delete, func
 
+from filter_service.calibration import standing_estimates
 from filter_service.db.schema import require_current
 from filter_service.db.session import Sessions, connect, sessions_of
 from filter_service.db.tables import IdempotencyKey, Login, LoginFailure
@@ -66,6 +67,11 @@ CHORES = {
     ),
     "seal": Chore(
         2, lambda p: seal_and_publish(p.sessions, p.settings), "%d checkpoints were published."
+    ),
+    "estimate": Chore(
+        60,
+        lambda p: standing_estimates.refresh(p.sessions, p.stop),
+        "How right %d classes are was estimated.",
     ),
     "compact": Chore(60, lambda p: compact(p.sessions), "%d tallies were put together."),
     "expire": Chore(3600, lambda p: expire(p.sessions, p.stop), "%d images had their time."),

@@ -13,13 +13,10 @@ from filter_service.calibration.intervals import wilson
 from filter_service.calibration.labelled_margins import Bools, Floats, LabelledMargins
 from filter_service.calibration.reliability import (
     MeasuredValue,
-    ReliabilityBin,
+    ProbabilityAgreement,
     average_precision_interval,
-    brier,
-    calibration_error_interval,
-    log_loss,
     paired_gain,
-    reliability,
+    probability_agreement,
 )
 from filter_service.calibration.threshold_choice import for_miss_rate, for_precision
 from filter_service.errors import InvalidRequest
@@ -85,16 +82,6 @@ class SuggestedThreshold:
     threshold: float | None  # probability, as a policy states it
     confusion: Confusion | None  # what it makes of these pictures
     refusal: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ProbabilityAgreement:
-    """How well probabilities agree with the truth."""
-
-    flagged_error: MeasuredValue | None  # expected calibration error among flags
-    brier: MeasuredValue
-    log_loss: MeasuredValue  # nats
-    bins: tuple[ReliabilityBin, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +175,7 @@ def _evaluated(policy: Policy, name: str, labels: LabelledMargins, line: Floats)
         truths=truths,
         average_precision=average_precision_interval(m, truths) if ranked else None,
         confusion=confusion(m, truths, at),
-        agreement=_agreement(expit(a * m + b), truths, m >= at),
+        agreement=probability_agreement(expit(a * m + b), truths, m >= at),
         calibrator=calibrator,
         uncalibrated=why,
         suggestions=(
@@ -205,17 +192,6 @@ def _calibrator(
         return fit_calibrator(labels, line, name), None
     except InvalidRequest as refusal:
         return None, str(refusal)
-
-
-def _agreement(probabilities: Floats, truths: Bools, flagged: Bools) -> ProbabilityAgreement:
-    return ProbabilityAgreement(
-        calibration_error_interval(probabilities[flagged], truths[flagged])
-        if flagged.any()
-        else None,
-        brier(probabilities, truths),
-        log_loss(probabilities, truths),
-        tuple(reliability(probabilities, truths)),
-    )
 
 
 def _for_misses(labels: LabelledMargins, a: float, b: float) -> SuggestedThreshold:

@@ -33,6 +33,16 @@ class ReliabilityBin:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class ProbabilityAgreement:
+    """How well probabilities agree with the truth."""
+
+    flagged_error: MeasuredValue | None  # expected calibration error among flags
+    brier: MeasuredValue
+    log_loss: MeasuredValue  # nats
+    bins: tuple[ReliabilityBin, ...]
+
+
 def reliability(probabilities: Floats, truths: Bools, bins: int = BINS) -> list[ReliabilityBin]:
     """The reliability diagram: bins of equal counts, the lowest probabilities first."""
     order = np.argsort(probabilities, kind="stable")
@@ -76,6 +86,20 @@ def calibration_error_interval(
         gaps = np.add.reduceat(p[rows] - t[rows], starts, axis=1)  # (k, bins)
         found.append(np.abs(gaps).sum(axis=1) / n)
     return _percentiles(calibration_error(probabilities, truths), found, confidence)
+
+
+def probability_agreement(
+    probabilities: Floats, truths: Bools, flagged: Bools
+) -> ProbabilityAgreement:
+    """All figures of (n,) images at once; the calibration error is that of the flagged ones."""
+    return ProbabilityAgreement(
+        calibration_error_interval(probabilities[flagged], truths[flagged])
+        if flagged.any()
+        else None,
+        brier(probabilities, truths),
+        log_loss(probabilities, truths),
+        tuple(reliability(probabilities, truths)),
+    )
 
 
 def average_precision(margins: Floats, truths: Bools) -> float:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated
@@ -18,6 +18,8 @@ from filter_service.audit.exports import Export, ExportFilter, Format, begin, mo
 from filter_service.audit.transparency import Figure, TransparencyReport
 from filter_service.audit.transparency.dsa_report import dsa_report, reporting_period
 from filter_service.audit.transparency.dsa_template import ProviderKind
+from filter_service.calibration.estimates import Estimate
+from filter_service.calibration.standing_estimates import StandingEstimates
 from filter_service.cli.context import workplace
 from filter_service.cli.plain_cells import cells
 from filter_service.storage import durable
@@ -165,6 +167,27 @@ def _print(report: TransparencyReport) -> None:
         for figure in section.figures:
             table.add_row(*cells(figure.title, *_told(figure), figure.note))
         console.print(table)
+    if report.estimates:
+        console.print(_estimates(report.estimates))
+
+
+def _estimates(found: Sequence[StandingEstimates]) -> Table:
+    """How right each class is, as of when it was estimated."""
+    columns = ("class", "policy", "precision", "recall", "prevalence", "reviewed", "as of")
+    title = Text("How right each class is, with 90 % intervals")
+    table = Table(*columns, title=title, title_justify="left")
+    for row in found:
+        of = row.estimates
+        shares = (_estimate(e) for e in (of.precision, of.recall, of.prevalence))
+        at = f"{row.at:%Y-%m-%d %H:%M}"
+        table.add_row(*cells(row.class_name, row.policy, *shares, f"{row.labels:,}", at))
+    return table
+
+
+def _estimate(of: Estimate) -> str:
+    if of.value is None or of.low is None or of.high is None:
+        return of.why_none
+    return f"{_percent(of.value)}, {_percent(of.low)} to {_percent(of.high)}"
 
 
 def _told(figure: Figure) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """How often each reviewer agreed with what stood in the end, from second looks."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -25,14 +26,20 @@ class ReviewerAgreement:
 
 
 def agreement(
-    sessions: Sessions, since: datetime | None = None, until: datetime | None = None
+    sessions: Sessions,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    classes: Collection[str] | None = None,
 ) -> list[ReviewerAgreement]:
     """By person, of decisions made in a period; only items that were drawn for a second look.
 
+    Of these classes only; None: of all.
     Escalations and appeals are left out: they come from doubt, so that they say less of the rest.
     """
     with sessions.begin() as session:
-        rows = session.execute(_AGREEMENT, {"since": since, "until": until})
+        wanted = None if classes is None else list(classes)
+        during = {"since": since, "until": until, "classes": wanted}
+        rows = session.execute(_AGREEMENT, during)
         return [ReviewerAgreement(*row) for row in rows]
 
 
@@ -43,6 +50,7 @@ _AGREEMENT = text("""
       AND r.decision IN ('confirmed', 'overturned') AND o.review_id IS NOT NULL
       AND (CAST(:since AS timestamptz) IS NULL OR r.decided_at >= :since)
       AND (CAST(:until AS timestamptz) IS NULL OR r.decided_at < :until)
+      AND (CAST(:classes AS varchar[]) IS NULL OR o.class_name = ANY(:classes))
       AND EXISTS (
         SELECT FROM reviews other
         WHERE other.item_id = r.item_id AND other.stage = 'second' AND other.undone_at IS NULL

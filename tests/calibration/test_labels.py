@@ -12,7 +12,7 @@ from filter_service import retention
 from filter_service.accounts import Role
 from filter_service.calibration import labels
 from filter_service.calibration.labels import ClassLabel, LabelSource
-from filter_service.calibration.standing_estimates import standing_estimates
+from filter_service.calibration.standing_estimates import refresh, standing_estimates
 from filter_service.db import schema
 from filter_service.db.embeddings import register_encoder
 from filter_service.db.policies import load_policy, store_policy
@@ -337,6 +337,8 @@ def test_estimates_stand_for_the_version_that_judged_last(sessions: Sessions) ->
                 for name in ("gun", "unknown")
             ],
         )
+    assert standing_estimates(sessions) == []
+    assert refresh(sessions) == 1
     (found,) = standing_estimates(sessions)
     assert (found.policy, found.class_name, found.labels) == ("house", "gun", 30)
     assert found.estimates.precision.value == pytest.approx(20 / 30)
@@ -345,6 +347,8 @@ def test_estimates_stand_for_the_version_that_judged_last(sessions: Sessions) ->
     with sessions.begin() as session:
         sealed = store_policy(session, SEALING)
         session.execute(update(Batch).values(policy_id=sealed))
+    assert standing_estimates(sessions) == []  # restricted from now on, whatever was estimated
+    refresh(sessions)
     assert standing_estimates(sessions) == []
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import func, insert, select, update
 
 from filter_service import accounts, webhooks
 from filter_service.accounts import Role
+from filter_service.calibration.standing_estimates import refresh
 from filter_service.db.tables import Batch, Item, Person, ReviewCase, ReviewOutcome, Tally
 from filter_service.policy import Severity
 from filter_service.reviews import case_claims, hash_lists, review_rules
@@ -61,6 +62,7 @@ def furnish(world: World) -> None:
     moderator = somebody(world.sessions, Role.MODERATOR)
     accounts.reveal(world.sessions, moderator, world.item(SEVERAL), "weapons", None)
     say(world, moderator, PENDING, Decision.CONFIRMED, undo_seconds=3600)
+    refresh(world.sessions)
 
 
 def say(

@@ -52,6 +52,7 @@ PAGES: dict[str, tuple[Role | None, str]] = {
     "search with results": (MODERATOR, "/search?q=a+bow+and+arrow"),
     "more like this": (MODERATOR, f"/search?like={{{life.COPIED}}}"),
     "overview": (ADMIN, "/overview"),
+    "accuracy": (SENIOR, "/accuracy"),
     "undetermined": (SENIOR, "/undetermined"),
     "lists": (SENIOR, "/lists"),
     "preview of an entry": (

@@ -13,6 +13,11 @@ from typing import Any
 from filter_service.audit.transparency.definitions import CHAPTERS, FigureDefinition, Unit
 from filter_service.audit.transparency.period_counts import Group, Period, PeriodCounts, count
 from filter_service.calibration.intervals import Interval, stratified, wilson
+from filter_service.calibration.standing_estimates import (
+    METHOD,
+    StandingEstimates,
+    standing_estimates,
+)
 from filter_service.canonical import stamp
 from filter_service.db.session import Sessions
 
@@ -85,6 +90,7 @@ class TransparencyReport:
     sections: tuple[ReportSection, ...]
     classes: tuple[ClassFigures, ...]
     flagged: dict[date, float]  # share of what was judged, by day (UTC)
+    estimates: tuple[StandingEstimates, ...] = ()  # as of now, whatever the period
 
     def __getitem__(self, key: str) -> Figure:
         return next(f for s in self.sections for f in s.figures if f.key == key)
@@ -100,6 +106,11 @@ class TransparencyReport:
             "figures": {f.key: f.document() for s in self.sections for f in s.figures},
             "classes": [c | {"precision": _plain(c["precision"])} for c in classes],
             "flagged_by_day": {str(day): share for day, share in self.flagged.items()},
+            "estimates": {
+                "confidence": 0.9,
+                "method": METHOD,
+                "classes": [_estimated(e) for e in self.estimates],
+            },
         }
 
 
@@ -120,6 +131,7 @@ def report(
         ),
         tuple(r for r in _by_class(counts.judged) if classes is None or r.name in classes),
         _by_day(counts.judged),
+        tuple(standing_estimates(sessions, classes)),
     )
 
 
@@ -251,6 +263,18 @@ def _by_day(judged: Sequence[Group]) -> dict[date, float]:
     return {
         day: _sum(g for g in groups if g.verdict == "flagged") / _sum(groups)
         for day, groups in sorted(ruled.items())
+    }
+
+
+def _estimated(of: StandingEstimates) -> dict[str, Any]:
+    """A class, with the sample that each figure rests on."""
+    return {
+        "policy": of.policy,
+        "version": of.digest,
+        "class": of.class_name,
+        "labels": of.labels,
+        "at": stamp(of.at),
+        **asdict(of.estimates),
     }
 
 

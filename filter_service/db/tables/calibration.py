@@ -1,6 +1,10 @@
-"""Table of labels: what is true of an image and a class."""
+"""Tables of labels, and of what is estimated from them."""
+
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Index, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from filter_service.db.tables.columns import Table, now
@@ -25,4 +29,22 @@ class StoredLabel(Table):
         ForeignKey("items.id"), comment="That was decided; null: uploaded."
     )
     review_id: Mapped[int | None] = mapped_column(BigInteger, comment="The decision that stands.")
+    at: Mapped[now]
+
+
+class StoredEstimate(Table):
+    """How right one class of a version is in one encoder, as it was estimated last."""
+
+    __tablename__ = "class_estimates"
+    policy_id: Mapped[int] = mapped_column(ForeignKey("policies.id"), primary_key=True)
+    class_name: Mapped[str] = mapped_column(primary_key=True)
+    encoder_id: Mapped[int] = mapped_column(ForeignKey("encoders.id"), primary_key=True)
+    labels: Mapped[int] = mapped_column(comment="With a known chance, that it rests on.")
+    estimates: Mapped[dict[str, Any]] = mapped_column(comment="precision, recall, prevalence.")
+    agreement: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB(none_as_null=True),
+        comment="Of probabilities with the truth: Brier score, log loss, calibration error, bins.",
+    )
+    calibrated: Mapped[bool] = mapped_column(comment="The version has a calibration of the class.")
+    newest: Mapped[datetime] = mapped_column(comment="The newest label that it rests on.")
     at: Mapped[now]

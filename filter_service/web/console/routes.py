@@ -2,6 +2,7 @@
 
 from filter_service.web.console import (
     accounts,
+    accuracy,
     audit,
     export_files,
     exports,
@@ -29,6 +30,7 @@ PAGES = (
     pictures,
     search,
     overview,
+    accuracy,
     list_entries,
     review_rules,
     accounts,

@@ -21,6 +21,7 @@ NAVIGATION = (  # what the head of every page links to, for those who may
     ("Queue", "/queue", Ability.READ),
     ("Search", "/search", Ability.SEARCH),
     ("Overview", "/overview", Ability.READ),
+    ("Accuracy", "/accuracy", Ability.READ),
     ("Undetermined", "/undetermined", Ability.READ),
     ("Lists", "/lists", Ability.RULES),
     ("Policies", "/policies", Ability.READ),
