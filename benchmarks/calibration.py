@@ -306,7 +306,7 @@ def heads(repeats: int) -> Iterator[str]:
             ]
             proposed = sum(p.proven for p in found)
             gain = np.mean([p.gain.value for p in found])
-            before = np.mean([p.prompts_alone for p in found])
+            before = np.mean([p.before for p in found])
             yield (
                 f"    named {named}, {count} labels: proposed {proposed} of {repeats}, "
                 f"average precision {before:.3f}, mean gain {gain:+.3f}"

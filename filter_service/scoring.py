@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from filter_service.policy import Policy
+from filter_service.errors import InvalidPolicy
+from filter_service.policy import ForbiddenClass, Policy
+from filter_service.policy.learnt_head import LearntHead
 
 FloatArray = npt.NDArray[np.float32]
 EncodeTexts = Callable[[Sequence[str]], FloatArray]
@@ -22,6 +24,18 @@ class LogitScale:
 
 
 @dataclass(frozen=True, slots=True)
+class LearntDirection:
+    """What a head adds to its prompts' margin; linear in the image vector."""
+
+    weights: FloatArray  # (d,), logits per unit
+    offset: float  # logits
+
+    def added(self, z: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """(n, d) unit image vectors -> (n,) logits."""
+        return np.asarray(z.astype(np.float64) @ self.weights.astype(np.float64) + self.offset)
+
+
+@dataclass(frozen=True, slots=True)
 class ClassVectors:
     """One forbidden class in an encoder's space; its margin is a function of the image vector."""
 
@@ -29,35 +43,40 @@ class ClassVectors:
     prompts: FloatArray  # (p, d) unit
     neutral: FloatArray  # (k, d) unit, empty for sigmoid models
     logit_scale: LogitScale
+    learnt: LearntDirection | None = None
 
     def margins(self, z: FloatArray) -> npt.NDArray[np.float64]:
         """(n, d) unit image vectors -> (n,) margins in logits."""
-        logits = self.logit_scale.factor * (
-            z.astype(np.float64) @ self.prompts.T.astype(np.float64)
-        )
-        if self.logit_scale.sigmoid:
-            return np.asarray(logits.max(axis=1) + self.logit_scale.bias)  # (n, p) -> (n,)
-        return _logmeanexp(logits) - self.neutral_level(z)
+        logits = self._logits(z, self.prompts)
+        evidence = logits.max(axis=1) if self.logit_scale.sigmoid else _logmeanexp(logits)
+        return np.asarray(evidence - self.level(z))  # (n, p) -> (n,)
 
-    def neutral_level(self, z: FloatArray) -> npt.NDArray[np.float64]:
-        """What the class's prompts are contrasted with: (n, d) -> (n,) logits."""
+    def level(self, z: FloatArray) -> npt.NDArray[np.float64]:
+        """What the prompts have to outweigh: neutral prompts, less what was learnt; (n,) logits."""
         if self.logit_scale.sigmoid:
-            return np.full(len(z), -self.logit_scale.bias)
-        logits = self.logit_scale.factor * (
-            z.astype(np.float64) @ self.neutral.T.astype(np.float64)
-        )
-        return _logmeanexp(logits)  # (n, k) -> (n,)
+            neutral = np.full(len(z), -self.logit_scale.bias)
+        else:
+            neutral = _logmeanexp(self._logits(z, self.neutral))  # (n, k) -> (n,)
+        return neutral if self.learnt is None else neutral - self.learnt.added(z)
 
     def direction(self, z: FloatArray) -> FloatArray:
         """Gradient of the margin at one image vector: (d,) -> (d,), logits per unit."""
-        prompts = self.logit_scale.factor * (self.prompts.astype(np.float64) @ z)  # (p,)
+        u = self._prompts_direction(z)
+        return u if self.learnt is None else u + self.learnt.weights
+
+    def _prompts_direction(self, z: FloatArray) -> FloatArray:
+        factor = self.logit_scale.factor
+        prompts = factor * (self.prompts.astype(np.float64) @ z)  # (p,)
         if self.logit_scale.sigmoid:
-            return np.asarray(
-                self.logit_scale.factor * self.prompts[int(prompts.argmax())], np.float32
-            )
-        neutral = self.logit_scale.factor * (self.neutral.astype(np.float64) @ z)  # (k,)
+            return np.asarray(factor * self.prompts[int(prompts.argmax())], np.float32)
+        neutral = factor * (self.neutral.astype(np.float64) @ z)  # (k,)
         u = _softmax(prompts) @ self.prompts - _softmax(neutral) @ self.neutral  # (d,)
-        return (self.logit_scale.factor * u).astype(np.float32)
+        return (factor * u).astype(np.float32)
+
+    def _logits(self, z: FloatArray, texts: FloatArray) -> npt.NDArray[np.float64]:
+        """(n, d), (p, d) -> (n, p)"""
+        cosines = z.astype(np.float64) @ texts.T.astype(np.float64)
+        return np.asarray(self.logit_scale.factor * cosines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +96,33 @@ class PolicyVectors:
 def policy_vectors(
     policy: Policy, encode_texts: EncodeTexts, logit_scale: LogitScale
 ) -> PolicyVectors:
-    """Encode every prompt of a policy once."""
+    """Encode every prompt of a policy once; raises InvalidPolicy for a head of another size."""
     return PolicyVectors(
         policy=policy,
-        classes=tuple(
-            ClassVectors(
-                name=c.name,
-                prompts=ensemble(c.prompts, policy.templates_of(c), encode_texts),
-                neutral=ensemble(policy.neutral_of(c), policy.templates_of(c), encode_texts),
-                logit_scale=logit_scale,
-            )
-            for c in policy.classes
-        ),
+        classes=tuple(_class_vectors(policy, c, encode_texts, logit_scale) for c in policy.classes),
+    )
+
+
+def learnt_direction(head: LearntHead) -> LearntDirection:
+    """As scores need it."""
+    return LearntDirection(head.weights, head.offset)
+
+
+def _class_vectors(
+    policy: Policy, c: ForbiddenClass, encode_texts: EncodeTexts, logit_scale: LogitScale
+) -> ClassVectors:
+    prompts = ensemble(c.prompts, policy.templates_of(c), encode_texts)
+    if c.head is not None and len(c.head.weights) != prompts.shape[1]:
+        raise InvalidPolicy(
+            f"The head of {c.name} has {len(c.head.weights)} numbers, and this model's vectors "
+            f"have {prompts.shape[1]}: leave it out, and fit it again."
+        )
+    return ClassVectors(
+        name=c.name,
+        prompts=prompts,
+        neutral=ensemble(policy.neutral_of(c), policy.templates_of(c), encode_texts),
+        logit_scale=logit_scale,
+        learnt=None if c.head is None else learnt_direction(c.head),
     )
 
 

@@ -103,8 +103,8 @@ def label_influence(
     fitted = fit_calibrator(labels, common, class_name)
     x = _design(drawn.margins)  # (n, 2)
     whole = logistic.LogisticFit(np.array([fitted.a, fitted.b]), fitted.covariance)
-    lines = logistic.without_each(whole, x, drawn.truths, own_prior(common))  # (n, 2)
     at = np.array([margin, 1.0])
+    lines = logistic.without_each(whole, x, drawn.truths, own_prior(common), at)  # (n, 2)
     return np.asarray(expit(whole.weights @ at) - expit(lines @ at))
 
 

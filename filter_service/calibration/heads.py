@@ -21,25 +21,13 @@ from filter_service.calibration.reliability import (
     paired_gain,
 )
 from filter_service.errors import InvalidRequest
+from filter_service.scoring import LearntDirection
 
 # Standard deviations of the learnt part's weights, logits; the field's scale of 100 times a unit
 # vector is the upper end, the lowest one leaves the prompts as they are.
 STRENGTHS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0)
 FOLDS = 5
 MINIMUM_LABELS, MINIMUM_EACH = 50, 10
-OFFSET = 3.0  # standard deviation of the offset that the fit is free to take, logits
-
-
-@dataclass(frozen=True, slots=True)
-class LearntDirection:
-    """What a head adds to its prompts' margin."""
-
-    weights: Floats  # (d,), logits per unit
-    centre: Floats  # (d,), where it adds nothing: the mean of the labelled vectors
-
-    def added(self, z: npt.NDArray[np.floating]) -> Floats:
-        """(n, d) unit image vectors -> (n,) logits."""
-        return np.asarray((z - self.centre) @ self.weights)
 
 
 @dataclass(frozen=True)
@@ -66,16 +54,20 @@ class LabelledVectors:
         at = (self.vectors - self.centre) @ self.basis.T  # (n, r)
         return np.concatenate([at, np.ones((len(at), 1))], axis=1)
 
+    def among(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "LabelledVectors":
+        return LabelledVectors(self.vectors[rows], self.margins[rows], self.truths[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class HeadProposal:
-    """A head, and what it gains over the prompts on images that it was not fitted on."""
+    """A head, and what it gains over what stands on images that it was not fitted on."""
 
     direction: LearntDirection
     strength: float
-    prompts_alone: float  # average precision
+    before: float  # average precision of what stands
     gain: MeasuredValue  # of the average precision, paired
     labels: int
+    positives: int  # of these
 
     @property
     def proven(self) -> bool:
@@ -84,32 +76,39 @@ class HeadProposal:
 
 
 def fit_head(labels: LabelledVectors, strength: float) -> LearntDirection:
-    """The learnt part for one strength of the pull to the prompts; 0: the prompts alone."""
-    zero = LearntDirection(np.zeros(labels.vectors.shape[1]), labels.centre)
-    if strength == 0 or not len(labels.basis):
-        return zero
-    fitted = _fitted(labels, strength)
-    return LearntDirection(np.asarray(labels.basis.T @ fitted.weights[:-1]), labels.centre)
+    """The learnt part for one strength of the pull to the prompts; 0: the prompts alone.
+
+    Its offset is such that it adds nothing to the labelled images' mean.
+    """
+    weights = np.zeros(labels.vectors.shape[1])  # (d,)
+    if strength and len(labels.basis):
+        weights = labels.basis.T @ _fitted(labels, strength).weights[:-1]
+    return LearntDirection(weights.astype(np.float32), -float(weights @ labels.centre))
 
 
-def propose_head(labels: LabelledVectors, class_name: str, seed: int = 0) -> HeadProposal:
+def propose_head(
+    labels: LabelledVectors, class_name: str, seed: int = 0, standing: Floats | None = None
+) -> HeadProposal:
     """Fit a head and measure its gain out of fold; the strength is chosen inside each fold.
 
-    Raises InvalidRequest below 50 labels or 10 of either answer.
+    The gain is over `standing`, margins (n,) of what is served now; None: of the prompts alone.
+    Raises InvalidRequest below 50 labels or 10 of either answer, and for images that are all alike.
     """
-    _require_enough(labels.truths, class_name)
+    _require_enough(labels, class_name)
     held_out = np.empty(len(labels.truths))  # (n,): margins by heads that did not see the image
     for train, test in _folds(labels.truths, seed):
-        part = _rows(labels, train)
+        part = labels.among(train)
         head = fit_head(part, choose_strength(part, seed))
         held_out[test] = labels.margins[test] + head.added(labels.vectors[test])
     strength = choose_strength(labels, seed)
+    before = labels.margins if standing is None else standing
     return HeadProposal(
         fit_head(labels, strength),
         strength,
-        average_precision(labels.margins, labels.truths),
-        paired_gain(labels.margins, held_out, labels.truths, seed),
+        average_precision(before, labels.truths),
+        paired_gain(before, held_out, labels.truths, seed=seed),
         len(labels.truths),
+        int(labels.truths.sum()),
     )
 
 
@@ -117,9 +116,9 @@ def choose_strength(labels: LabelledVectors, seed: int = 0) -> float:
     """The strength whose heads surprise least on folds that they did not see."""
     losses = np.zeros(len(STRENGTHS))
     for train, test in _folds(labels.truths, seed):
-        part, design = _rows(labels, train), None
+        part = labels.among(train)
+        design = _design_of(part, labels.vectors[test])  # (m, r + 1)
         for i, strength in enumerate(STRENGTHS):
-            design = _design_of(part, labels.vectors[test])  # (m, r + 1)
             fitted = _fitted(part, strength)
             logits = labels.margins[test] + design @ fitted.weights  # (m,)
             losses[i] += np.logaddexp(0, np.where(labels.truths[test], -logits, logits)).sum()
@@ -127,11 +126,19 @@ def choose_strength(labels: LabelledVectors, seed: int = 0) -> float:
 
 
 def label_influence(labels: LabelledVectors, strength: float, z: Floats) -> Floats:
-    """How much each label moves the logit of one image vector (d,): (n,), less without it."""
+    """How much each label moves what the head adds to one image vector (d,): (n,) logits.
+
+    With it, less without it; the strength stays as it was chosen. A label moves the centre, too.
+    """
+    if not strength or not len(labels.basis):
+        return np.zeros(len(labels.truths))
     fitted, prior = _fitted(labels, strength), _prior(labels, strength)
-    without = logistic.without_each(fitted, labels.design, labels.truths, prior, labels.margins)
-    at = _design_of(labels, z[None])[0]  # (r + 1,)
-    return np.asarray((fitted.weights - without) @ at)
+    at = np.append((z - labels.centre) @ labels.basis.T, 0.0)  # (r + 1,)
+    without = logistic.without_each(
+        fitted, labels.design, labels.truths, prior, at, labels.margins
+    )[:, :-1]  # (n, r)
+    moved = (without * labels.design[:, :-1]).sum(axis=1) / (len(labels.truths) - 1)  # (n,)
+    return np.asarray((fitted.weights[:-1] - without) @ at[:-1] - moved)
 
 
 def _fitted(labels: LabelledVectors, strength: float) -> LogisticFit:
@@ -142,7 +149,7 @@ def _fitted(labels: LabelledVectors, strength: float) -> LogisticFit:
 def _prior(labels: LabelledVectors, strength: float) -> Prior:
     width = labels.design.shape[1]
     precision = np.full(width, 1 / max(strength, 1e-6) ** 2)
-    precision[-1] = 1 / OFFSET**2
+    precision[-1] = 0.0  # the offset is free, so that weights do not depend on the centre
     return Prior(np.zeros(width), precision)
 
 
@@ -151,19 +158,20 @@ def _design_of(labels: LabelledVectors, z: Floats) -> Floats:
     return np.concatenate([at, np.ones((len(at), 1))], axis=1)  # (m, r + 1)
 
 
-def _rows(labels: LabelledVectors, rows: npt.NDArray[np.intp]) -> LabelledVectors:
-    return LabelledVectors(labels.vectors[rows], labels.margins[rows], labels.truths[rows])
-
-
 def _folds(truths: Bools, seed: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     return list(folds.split(np.zeros(len(truths)), truths))
 
 
-def _require_enough(truths: Bools, class_name: str) -> None:
-    n, shown = len(truths), int(truths.sum())
+def _require_enough(labels: LabelledVectors, class_name: str) -> None:
+    n, shown = len(labels.truths), int(labels.truths.sum())
     if n < MINIMUM_LABELS or min(shown, n - shown) < MINIMUM_EACH:
         raise InvalidRequest(
             f"{class_name} learns nothing from {n} labels, of which {shown} show it: review until "
             f"there are {MINIMUM_LABELS}, with {MINIMUM_EACH} or more of each answer."
+        )
+    if not len(labels.basis):
+        raise InvalidRequest(
+            f"{class_name} learns nothing from {n} labels: the images are all the same to the "
+            "model, so that nothing tells them apart."
         )

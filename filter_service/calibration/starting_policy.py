@@ -30,7 +30,7 @@ class StartingClass:
     threshold: StartingThreshold
     above: int  # pictures of the stream
     proposed: dict[str, int]  # look-alikes: how many of the top pictures fit each best
-    calibration_dropped: bool  # it was fitted to margins without these look-alikes
+    dropped: tuple[str, ...]  # what was learnt of margins without these look-alikes
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def starting_policy(
     return StartingPolicy(
         _of_classes(policy, ready),
         tuple(
-            StartingClass(old.name, t, int(a.sum()), p, old.calibration != new.calibration)
+            StartingClass(old.name, t, int(a.sum()), p, _dropped(old, new))
             for old, new, t, a, p in found
         ),
         pictures=len(stream),
@@ -99,11 +99,16 @@ def _logit(p: float) -> float:
 
 
 def _with(c: ForbiddenClass, proposed: dict[str, int]) -> ForbiddenClass:
-    """With look-alikes more; a calibration was fitted to margins that are others then."""
+    """With look-alikes more; what was learnt was for margins that are others then."""
     if not proposed:
         return c
     more = (*(c.look_alikes or ()), *proposed)
-    return c.model_copy(update={"look_alikes": more, "calibration": None})
+    return c.model_copy(update={"look_alikes": more, "calibration": None, "head": None})
+
+
+def _dropped(old: ForbiddenClass, new: ForbiddenClass) -> tuple[str, ...]:
+    learnt = ("head", "calibration")
+    return tuple(name for name in learnt if getattr(old, name) != getattr(new, name))
 
 
 def _of_classes(policy: Policy, classes: Sequence[ForbiddenClass]) -> Policy:

@@ -88,6 +88,7 @@ def start(  # noqa: PLR0913, PLR0917  (an option is a parameter)
         from filter_service.encoder import phrases as bank_phrases  # torch
 
         bank = bank_phrases()
+    encoder.require_own(asked)
     found = starting_policy(
         asked,
         PictureStream.of(seen.vectors),
@@ -218,8 +219,8 @@ def _of_batch(place: Workplace, batch: uuid.UUID) -> "tuple[Encoder, _Seen]":
 def _explain(asked: Policy, found: StartingPolicy, most: int) -> None:
     """What the file does not do, and why."""
     for c, started in zip(asked.classes, found.classes, strict=True):
-        if started.calibration_dropped:
-            _warn(f"{c.name}: its calibration was for margins without these look-alikes; left out")
+        for name in started.dropped:
+            _warn(f"{c.name}: its {name} was for margins without these look-alikes; left out")
         if c.sealed is not None and most:
             _warn(f"{c.name} is restricted: no look-alikes are sought among its pictures")
 

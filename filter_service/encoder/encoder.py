@@ -115,17 +115,22 @@ class Encoder:
     def vectors(self, policy: Policy) -> PolicyVectors:
         """A policy in this encoder's space, computed once.
 
-        Raises AnotherEncoder where a class's calibration was fitted on another encoder's margins.
+        Raises AnotherEncoder where a class learnt something from another encoder's vectors.
         """
-        for c in policy.classes:
-            origin = c.calibration and c.calibration.origin
-            if origin and origin.encoder != self.fingerprint:
-                raise AnotherEncoder(
-                    f"The calibration of {c.name} was fitted on the margins of encoder "
-                    f"{origin.encoder[:12]}, and this is {self.fingerprint[:12]}: calibrate policy "
-                    f"{policy.name} again, or leave the calibration out."
-                )
+        self.require_own(policy)
         return self._policies(policy)
+
+    def require_own(self, policy: Policy) -> None:
+        """AnotherEncoder where a class's head or calibration was fitted on another encoder."""
+        for c in policy.classes:
+            learnt = (("head", c.head), ("calibration", c.calibration and c.calibration.origin))
+            for name, origin in learnt:
+                if origin and origin.encoder != self.fingerprint:
+                    raise AnotherEncoder(
+                        f"The {name} of {c.name} was fitted on encoder {origin.encoder[:12]}, and "
+                        f"this is {self.fingerprint[:12]}: fit it again for policy {policy.name}, "
+                        "or leave it out."
+                    )
 
     def band(self, policy: Policy) -> npt.NDArray[np.float64]:
         """How far a screened margin may lie from the served one, in logits: (classes,).

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -71,9 +71,7 @@ class Question:
         """The margin with one prompt's vector, (d,), replaced."""
         prompts = self.vectors.prompts.copy()
         prompts[index] = vector
-        v = self.vectors
-        changed = ClassVectors(v.name, prompts, v.neutral, v.logit_scale)
-        return float(changed.margins(self.z[None])[0])
+        return float(replace(self.vectors, prompts=prompts).margins(self.z[None])[0])
 
     def level(self, index: int) -> float | None:
         """The logit at which a wording in a prompt's place turns the answer; None: none does.
@@ -83,7 +81,7 @@ class Question:
         logit_scale, z = self.vectors.logit_scale, self.z[None]
         logits = logit_scale.factor * (self.vectors.prompts.astype(np.float64) @ self.z)  # (p,)
         others = np.delete(logits, index)
-        level = self.threshold + float(self.vectors.neutral_level(z)[0])
+        level = self.threshold + float(self.vectors.level(z)[0])
         if logit_scale.sigmoid:
             return level if others.max(initial=-math.inf) < level else None
         room = len(logits) - float(np.exp(others - level).sum())

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from filter_service.canonical import canonical, text_digest
 from filter_service.errors import InvalidPolicy
 from filter_service.policy.coverage import Coverage
+from filter_service.policy.learnt_head import LearntHead
 from filter_service.policy.policy_yaml import PolicyLoader, fault_of, field_path, follows, line_of
 from filter_service.policy.statement_grounds import Ground
 from filter_service.policy.statement_mapping import LONGEST_GROUND, ClassStatement, Notices
-from filter_service.policy.strict import Name, Storable, Strict, Text
+from filter_service.policy.strict import Name, Sha256, Storable, Strict, Text
 
 
 def _one_slot(template: str) -> str:
@@ -26,8 +27,10 @@ def _one_slot(template: str) -> str:
     return template
 
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Template = Annotated[Text, AfterValidator(_one_slot)]
+
+
+OTHER_WORDS = "other prompts, templates, neutral prompts or look-alikes: leave it out"
 
 
 class Severity(StrEnum):
@@ -42,8 +45,13 @@ class Severity(StrEnum):
 class CalibrationOrigin(Strict):
     """What a calibration was fitted on, and for: it means nothing for anything else."""
 
+    LATER: ClassVar[frozenset[str]] = frozenset({"head"})
+
     encoder: Sha256 = Field(description="Fingerprint of the encoder whose margins they were.")
     wording: Sha256 = Field(description="Digest of the prompts that the margins were for.")
+    head: Sha256 | None = Field(
+        None, description="Digest of the head that was part of the margins; empty: there was none."
+    )
     reviews: int = Field(ge=1, description="Labels that it was fitted on.")
     until: date = Field(description="The day of the newest of them.")
     covariance: tuple[float, float, float] = Field(
@@ -72,7 +80,7 @@ class Preservation(Strict):
 class ForbiddenClass(Strict):
     """One thing the policy forbids: any of its prompts counts."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"sealed", "statement", "look_alikes"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"sealed", "statement", "look_alikes", "head"})
 
     name: Name = Field(description="Lower case, digits, - and _; at most 64.")
     prompts: tuple[Text, ...] = Field(
@@ -100,6 +108,9 @@ class ForbiddenClass(Strict):
     )
     calibration: Calibration | None = Field(
         None, description="Fitted on reviewed data; without it records say 'uncalibrated'."
+    )
+    head: LearntHead | None = Field(
+        None, description="What reviews taught beside the prompts; written by head fit."
     )
     sealed: Preservation | None = Field(
         None,
@@ -169,13 +180,21 @@ class Policy(Strict):
         return self
 
     @model_validator(mode="after")
-    def _calibrations_belong(self) -> Self:
+    def _what_was_learnt_belongs(self) -> Self:
         for c in self.classes:
+            if c.head and c.head.wording != self.wording(c):
+                raise ValueError(
+                    f"the head of {c.name} was learnt for {OTHER_WORDS}, and fit it again"
+                )
             origin = c.calibration and c.calibration.origin
             if origin and origin.wording != self.wording(c):
                 raise ValueError(
-                    f"the calibration of {c.name} was fitted for other prompts, templates, neutral "
-                    "prompts or look-alikes: leave it out, and calibrate again"
+                    f"the calibration of {c.name} was fitted for {OTHER_WORDS}, and calibrate again"
+                )
+            if origin and origin.head != (c.head and c.head.digest):
+                raise ValueError(
+                    f"the calibration of {c.name} was fitted on margins with another head, or with "
+                    "none where there is one now: leave it out, and calibrate again"
                 )
         return self
 

@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from filter_service.policy.spelling import unknown
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 WORDS = r"^[^\x00]*[^\s\x00][^\x00]*$"  # something to read, and no NUL
 Storable = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]  # Postgres keeps no NUL
 Text = Annotated[Storable, StringConstraints(strip_whitespace=True, min_length=1, max_length=300)]

@@ -81,7 +81,7 @@ def calibrate(
             refusal = f"{c.name} is restricted: it stays as it is."
             made.append(CalibratedClass(c, c, None, (refusal,)))
             continue
-        origin = _Origin(policy.wording(c), encoder[1])
+        origin = _Origin(policy.wording(c), encoder[1], c.head.digest if c.head else None)
         stream = labels.margins_of(session, policy_id, c.name, encoder[0])
         made.append(_calibrated(c, known[c.name], line, origin, stream, aims))
     return made
@@ -102,6 +102,7 @@ class _Origin:
 
     wording: str
     encoder: str
+    head: str | None
 
 
 def _calibrated(
@@ -150,6 +151,7 @@ def _stored(fitted: Calibrator, found: ClassLabels, origin: _Origin) -> Calibrat
         origin=CalibrationOrigin(
             encoder=origin.encoder,
             wording=origin.wording,
+            head=origin.head,
             reviews=fitted.labels,
             until=found.newest.date(),
             covariance=(aa, ab, bb),

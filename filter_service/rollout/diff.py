@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from filter_service.policy import ForbiddenClass, Policy
+from filter_service.policy.learnt_head import LearntHead
 
 LABELS = {
     "on_failure": "what cannot be judged",
@@ -140,6 +141,8 @@ def _fields(of: BaseModel, besides: set[str]) -> dict[str, tuple[str, ...]]:
 
 def _texts(value: Any) -> Sequence[str]:  # noqa: ANN401  (whatever a policy can hold)
     """Each entry of a list by itself, each field of what has fields as `field: value`."""
+    if isinstance(value, LearntHead):
+        return value.lines
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json", exclude_none=True)
     if isinstance(value, Mapping):

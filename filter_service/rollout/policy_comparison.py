@@ -97,6 +97,7 @@ class _Placed:
     band: float  # how far a margin may lie from that of the judge, logits
     prompts: slice | npt.NDArray[np.intp]
     neutral: slice | npt.NDArray[np.intp]
+    learnt: slice | npt.NDArray[np.intp]  # of the head's direction; empty without one
 
 
 class Contrast:
@@ -232,21 +233,31 @@ def _placed(vectors: ClassVectors, threshold: float, band: float, texts: _Texts)
         band + _band(vectors),
         texts.place(vectors.prompts),
         texts.place(vectors.neutral),
+        texts.place(_learnt(vectors)),
     )
+
+
+def _learnt(vectors: ClassVectors) -> FloatArray:
+    """A head's direction so that scaled as the texts are it gives logits: (1, d), or (0, d)."""
+    if vectors.learnt is None:
+        return np.zeros((0, vectors.prompts.shape[1]), np.float32)
+    return np.asarray(vectors.learnt.weights[None] / vectors.logit_scale.factor, np.float32)
 
 
 def _band(vectors: ClassVectors) -> float:
     """How far the margin of a float16 vector in float32 may lie from the judge's, in logits.
 
     The margin's gradient is scale times (a mean of prompts - a mean of neutral prompts), which is
-    no longer than the two furthest of them are apart.
+    no longer than the two furthest of them are apart, and a head's direction.
     """
     d = vectors.prompts.shape[1]
     longest = 1.0
     if not vectors.logit_scale.sigmoid:
         cosines = vectors.prompts.astype(np.float64) @ vectors.neutral.T.astype(np.float64)
         longest = float(np.sqrt(max(0.0, 2 - 2 * cosines.min())))
-    return float(vectors.logit_scale.factor * (HALF * longest + SINGLE * d))
+    learnt = float(np.linalg.norm(_learnt(vectors)))
+    longest, single = longest + learnt, SINGLE * d * (1 + learnt)
+    return float(vectors.logit_scale.factor * (HALF * longest + single))
 
 
 def _over(side: Sequence[_Placed], logits: FloatArray) -> FloatArray:
@@ -257,11 +268,13 @@ def _over(side: Sequence[_Placed], logits: FloatArray) -> FloatArray:
         logit_scale, prompts = placed.vectors.logit_scale, logits[placed.prompts]  # (p, n)
         if logit_scale.sigmoid:
             row[:] = prompts.max(axis=0) + np.float32(logit_scale.bias - placed.threshold)
-            continue
-        key = np.arange(len(logits))[placed.neutral].tobytes()
-        if key not in levels:
-            levels[key] = _logmeanexp(logits[placed.neutral])
-        row[:] = _logmeanexp(prompts) - levels[key] - np.float32(placed.threshold)
+        else:
+            key = np.arange(len(logits))[placed.neutral].tobytes()
+            if key not in levels:
+                levels[key] = _logmeanexp(logits[placed.neutral])
+            row[:] = _logmeanexp(prompts) - levels[key] - np.float32(placed.threshold)
+        if placed.vectors.learnt is not None:
+            row[:] += logits[placed.learnt][0] + np.float32(placed.vectors.learnt.offset)
     return over
 
 

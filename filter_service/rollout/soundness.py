@@ -219,7 +219,16 @@ def _idle(number: int, wanted: ForbiddenClass, class_vectors: ClassVectors) -> I
 
 
 def _margins(class_vectors: ClassVectors) -> tuple[float, float]:
-    """Bounds on the margin of any image, in logits: the lowest, the highest.
+    """Bounds on the margin of any image, in logits: the lowest, the highest."""
+    low, high = _prompts_margins(class_vectors)
+    if (learnt := class_vectors.learnt) is None:
+        return low, high
+    most = float(np.linalg.norm(learnt.weights.astype(np.float64)))
+    return low + learnt.offset - most, high + learnt.offset + most
+
+
+def _prompts_margins(class_vectors: ClassVectors) -> tuple[float, float]:
+    """The same of the prompts alone.
 
     The log of a mean of exponentials lies between the mean and the maximum.
     """
@@ -249,6 +258,8 @@ def _direction(found: ClassVectors) -> Matrix:
     towards = found.prompts.mean(axis=0, dtype=np.float64)
     if not found.logit_scale.sigmoid:
         towards = towards - found.neutral.mean(axis=0, dtype=np.float64)
+    if found.learnt is not None:
+        towards = towards + found.learnt.weights / found.logit_scale.factor
     return np.asarray(towards / max(float(np.linalg.norm(towards)), 1e-12))
 
 

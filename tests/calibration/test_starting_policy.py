@@ -72,8 +72,9 @@ def test_what_is_contrasted_with_already_is_not_proposed_again() -> None:
 def test_a_calibration_holds_for_other_words_no_longer() -> None:
     calibrated = asked(calibration=Calibration(a=0.5, b=-1.0))
     kept, dropped = started(calibrated, most=0), started(calibrated)
-    assert kept.policy.classes[0].calibration and not kept.classes[0].calibration_dropped
-    assert dropped.policy.classes[0].calibration is None and dropped.classes[0].calibration_dropped
+    assert kept.policy.classes[0].calibration and not kept.classes[0].dropped
+    assert dropped.policy.classes[0].calibration is None
+    assert dropped.classes[0].dropped == ("calibration",)
     assert threshold_margin(kept.policy.classes[0]) == pytest.approx(
         kept.classes[0].threshold.margin, abs=0.01
     )

@@ -1,6 +1,7 @@
 """Counterfactual images and wordings, both ways: against a search through everything there is."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,9 +23,13 @@ from filter_service.explain.question import Question, along, boundary, degrees
 from filter_service.policy import Policy, read_policy
 from filter_service.scoring import FloatArray, LogitScale
 from filter_service.verdicts import Verdict
-from tests.support.vector_worlds import BANK, LOGIT_SCALE, SIGMOID, World, encode, world
+from tests.support.vector_worlds import BANK, LEARNT, SIGMOID, World, encode, world
 
-LOGIT_SCALES = [LOGIT_SCALE, SIGMOID]
+MARGINS: dict[str, dict[str, Any]] = {
+    "softmax": {},
+    "sigmoid": {"logit_scale": SIGMOID},
+    "head": {"learnt": LEARNT},
+}
 TEMPLATES = [("{}",), ("{}", "photo of {}")]
 
 
@@ -41,9 +46,9 @@ def tangled(seed: int, dim: int) -> FloatArray:
     return np.asarray(v / np.linalg.norm(v, axis=1, keepdims=True), dtype=np.float32)
 
 
-@pytest.mark.parametrize("logit_scale", LOGIT_SCALES)
-def test_the_first_image_is_the_nearest_with_the_other_answer(logit_scale: LogitScale) -> None:
-    place = world(logit_scale=logit_scale)
+@pytest.mark.parametrize("of", MARGINS.values(), ids=MARGINS)
+def test_the_first_image_is_the_nearest_with_the_other_answer(of: dict[str, Any]) -> None:
+    place = world(**of)
     for question in questions(place):
         found = search_images(question, [place.memory], boundary(question))
         nearest = place.others(question)[0]
@@ -51,9 +56,9 @@ def test_the_first_image_is_the_nearest_with_the_other_answer(logit_scale: Logit
         assert found.none is None
 
 
-@pytest.mark.parametrize("logit_scale", LOGIT_SCALES)
-def test_every_image_gets_the_other_answer_again(logit_scale: LogitScale) -> None:
-    place = world(logit_scale=logit_scale)
+@pytest.mark.parametrize("of", MARGINS.values(), ids=MARGINS)
+def test_every_image_gets_the_other_answer_again(of: dict[str, Any]) -> None:
+    place = world(**of)
     for question in questions(place):
         found = search_images(question, [place.memory], boundary(question))
         assert [i.degrees for i in found.images] == sorted(i.degrees for i in found.images)
@@ -145,12 +150,12 @@ def test_a_memory_of_another_policy_knows_nothing() -> None:
     assert search_images(question, [place.memory], None).images == ()
 
 
-@pytest.mark.parametrize("logit_scale", LOGIT_SCALES)
+@pytest.mark.parametrize("of", MARGINS.values(), ids=MARGINS)
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_beyond_the_boundary_is_nearer_than_its_point(
-    logit_scale: LogitScale, seed: int
+    of: dict[str, Any], seed: int
 ) -> None:
-    place = world(seed, number=12, logit_scale=logit_scale)
+    place = world(seed, number=12, **of)
     for question in questions(place):
         edge = boundary(question)
         assert edge is not None
@@ -191,9 +196,9 @@ def test_beyond_the_boundary_lies_on_the_same_circle() -> None:
     assert degrees(edge, past) == pytest.approx(0.5 * degrees(question.z, edge), abs=1e-2)
 
 
-@pytest.mark.parametrize("logit_scale", LOGIT_SCALES)
-def test_the_first_wording_is_the_nearest_that_flips(logit_scale: LogitScale) -> None:
-    place = world(logit_scale=logit_scale)
+@pytest.mark.parametrize("of", MARGINS.values(), ids=MARGINS)
+def test_the_first_wording_is_the_nearest_that_flips(of: dict[str, Any]) -> None:
+    place = world(**of)
     bank = encode(BANK)
     seen = set()
     for question in questions(place):
@@ -217,11 +222,11 @@ def test_the_first_wording_is_the_nearest_that_flips(logit_scale: LogitScale) ->
     assert seen == {Verdict.CLEAR, Verdict.FLAGGED}
 
 
-@pytest.mark.parametrize("logit_scale", LOGIT_SCALES)
+@pytest.mark.parametrize("of", MARGINS.values(), ids=MARGINS)
 def test_no_wording_lies_beyond_what_the_policy_calls_something_else(
-    logit_scale: LogitScale,
+    of: dict[str, Any],
 ) -> None:
-    place = world(logit_scale=logit_scale)
+    place = world(**of)
     neutral = encode(place.vectors.policy.neutral)
     for question in questions(place):
         start = question.vectors.prompts[question.carrying]
@@ -258,14 +263,16 @@ def _flips(question: Question, index: int, vector: FloatArray) -> bool:
     return flagged == (question.other_side is Verdict.FLAGGED)
 
 
-@pytest.mark.parametrize("logit_scale", LOGIT_SCALES)
-def test_at_its_level_a_wording_turns_the_answer(logit_scale: LogitScale) -> None:
-    for question in questions(world(logit_scale=logit_scale)):
+@pytest.mark.parametrize("of", MARGINS.values(), ids=MARGINS)
+def test_at_its_level_a_wording_turns_the_answer(of: dict[str, Any]) -> None:
+    place = world(**of)
+    factor = place.vectors.classes[0].logit_scale.factor
+    for question in questions(place):
         level = question.level(question.carrying)
         if level is not None:
             for more, flagged in ((-1e-3, False), (1e-3, True)):
                 logit = level + more
-                vector = np.asarray(logit / logit_scale.factor * question.z, dtype=np.float32)
+                vector = np.asarray(logit / factor * question.z, dtype=np.float32)
                 margin = question.reworded(question.carrying, vector)
                 assert (margin >= question.threshold) == flagged
 

@@ -15,14 +15,15 @@ from filter_service.explain.memory import ArrayMemory
 from filter_service.explain.question import Question
 from filter_service.explain.study.phrases import ENOUGH, FEWEST, MOST, PhraseDifference, difference
 from filter_service.policy import read_policy
-from filter_service.scoring import FloatArray, LogitScale
-from tests.support.vector_worlds import BANK, LOGIT_SCALE, SIGMOID, encode, world
+from filter_service.scoring import FloatArray, LearntDirection, LogitScale
+from tests.support.vector_worlds import BANK, LEARNT, LOGIT_SCALE, SIGMOID, encode, world
 
 
 def explained(
     logit_scale: LogitScale = LOGIT_SCALE,
+    learnt: LearntDirection | None = None,
 ) -> list[tuple[Question, FloatArray, PhraseDifference]]:
-    place = world(logit_scale=logit_scale)
+    place = world(logit_scale=logit_scale, learnt=learnt)
     questions = [place.question(i) for i in range(20)]
     others = [search_images(q, [place.memory], None).vectors[0] for q in questions]
     return [
@@ -31,11 +32,15 @@ def explained(
     ]
 
 
-@pytest.mark.parametrize("logit_scale", [LOGIT_SCALE, SIGMOID])
-def test_the_share_is_what_the_margin_gains(logit_scale: LogitScale) -> None:
+@pytest.mark.parametrize(
+    ("logit_scale", "learnt"), [(LOGIT_SCALE, None), (SIGMOID, None), (LOGIT_SCALE, LEARNT)]
+)
+def test_the_share_is_what_the_margin_gains(
+    logit_scale: LogitScale, learnt: LearntDirection | None
+) -> None:
     bank = encode(BANK).astype(np.float64)
     centred = bank - bank.mean(axis=0)
-    for question, other, found in explained(logit_scale):
+    for question, other, found in explained(logit_scale, learnt):
         chosen = centred[[BANK.index(p.text) for p in found.phrases]]  # (c, d)
         delta = question.z.astype(np.float64) - other
         part = np.linalg.pinv(chosen) @ chosen @ delta  # onto the phrases' span, another way

@@ -22,7 +22,13 @@ from filter_service.rollout.policy_comparison import (
     PolicyComparison,
 )
 from filter_service.rollout.stored_vectors import ComparisonScope, compare
-from filter_service.scoring import ClassVectors, FloatArray, LogitScale, PolicyVectors
+from filter_service.scoring import (
+    ClassVectors,
+    FloatArray,
+    LearntDirection,
+    LogitScale,
+    PolicyVectors,
+)
 from filter_service.verdicts import Verdict, judge, score
 
 DIM, COUNT = 32, 3_000
@@ -37,18 +43,25 @@ def unit(rows: npt.NDArray[Any]) -> FloatArray:
 
 
 def version(
-    logit_scale: LogitScale, names: Sequence[str], offset: float, seed: int = 1
+    logit_scale: LogitScale,
+    names: Sequence[str],
+    offset: float,
+    seed: int = 1,
+    learnt: Sequence[str] = (),
 ) -> PolicyVectors:
-    """Classes called so, each the same in every version; the offset moves their thresholds."""
+    """Classes called so, each the same in every version; the offset moves their thresholds.
+
+    Those that learnt have a head.
+    """
     rng = np.random.default_rng(seed)
     neutral = unit(rng.standard_normal((3, DIM)))
     classes, forbidden = [], []
     for name in names:
         prompts = unit(np.random.default_rng(sum(name.encode())).standard_normal((4, DIM)))
         none = np.zeros((0, DIM), np.float32)
-        classes.append(
-            ClassVectors(name, prompts, none if logit_scale.sigmoid else neutral, logit_scale)
-        )
+        head = LearntDirection(30 * prompts[1] - 20 * prompts[0], 3.0) if name in learnt else None
+        against = none if logit_scale.sigmoid else neutral
+        classes.append(ClassVectors(name, prompts, against, logit_scale, head))
         calibration = Calibration(a=0.7, b=-8 - offset)
         forbidden.append(
             ForbiddenClass(name=name, prompts=("a",), threshold=0.6, calibration=calibration)
@@ -125,13 +138,17 @@ def near_thresholds(sides: Sequence[PolicyVectors], n: int) -> FloatArray:
 
 
 @pytest.mark.parametrize("logit_scale", LOGIT_SCALES.values(), ids=LOGIT_SCALES)
-@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize(("every", "learnt"), [(1, ()), (3, ()), (3, ("gun",))])
 def test_the_counts_are_those_of_the_judge(
-    sessions: Sessions, logit_scale: LogitScale, every: int, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions,
+    logit_scale: LogitScale,
+    every: int,
+    learnt: Sequence[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sides = (
         version(logit_scale, ["gun", "knife", "fire"], 0),
-        version(logit_scale, ["knife", "gun", "mask"], 2),
+        version(logit_scale, ["knife", "gun", "mask"], 2, learnt=learnt),
     )
     anywhere = unit(np.random.default_rng(3).standard_normal((COUNT, DIM)))
     vectors = np.concatenate([near_thresholds(sides, 200), anywhere.astype(np.float32)])

@@ -2,18 +2,25 @@
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from filter_service.explain.memory import ArrayMemory
 from filter_service.explain.question import Question
 from filter_service.policy import ForbiddenClass, Policy
-from filter_service.scoring import FloatArray, LogitScale, PolicyVectors, policy_vectors
+from filter_service.scoring import (
+    FloatArray,
+    LearntDirection,
+    LogitScale,
+    PolicyVectors,
+    policy_vectors,
+)
 
 DIM = 12
 LOGIT_SCALE = LogitScale(factor=20.0)
 SIGMOID = LogitScale(factor=20.0, bias=-6.0, sigmoid=True)
+LEARNT = LearntDirection(4 * np.sin(np.arange(DIM, dtype=np.float32)), -0.5)
 THINGS = ("red gun", "old knife", "dog", "cat", "apple", "blue car", "green house", "old shoe")
 BANK = tuple(f"{a} {b}" for a in ("big", "small", "wet", "flat") for b in ("tree", *THINGS))
 
@@ -59,14 +66,17 @@ def world(
     number: int = 40,
     logit_scale: LogitScale = LOGIT_SCALE,
     templates: tuple[str, ...] = ("{}",),
+    learnt: LearntDirection | None = None,
 ) -> World:
-    """Images of one or two things each."""
+    """Images of one or two things each; `learnt`: a head of the class."""
     rng = np.random.default_rng(seed)
     things = encode(THINGS)
     pairs = rng.integers(len(things), size=(number, 2))
     z = things[pairs].sum(axis=1) + 0.4 * rng.standard_normal((number, DIM)) / 3
     z = np.asarray(z / np.linalg.norm(z, axis=1, keepdims=True), dtype=np.float32)
     vectors = policy_vectors(policy(templates), encode, logit_scale)
+    weapons = replace(vectors.classes[0], learnt=learnt)
+    vectors = replace(vectors, classes=(weapons,))
     exact = np.ones(number, dtype=np.bool_)
     digests = [f"image {i}" for i in range(number)]
     return World(vectors, ArrayMemory(vectors, digests, z, exact, BANK, encode(BANK)))

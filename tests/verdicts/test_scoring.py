@@ -8,7 +8,14 @@ import pytest
 
 from filter_service.images.views import View
 from filter_service.policy import Calibration, ForbiddenClass, Policy
-from filter_service.scoring import ClassVectors, FloatArray, LogitScale, ensemble, policy_vectors
+from filter_service.scoring import (
+    ClassVectors,
+    FloatArray,
+    LearntDirection,
+    LogitScale,
+    ensemble,
+    policy_vectors,
+)
 from filter_service.verdicts import (
     Outcome,
     Score,
@@ -32,8 +39,17 @@ def _random(n: int, d: int = 8, seed: int = 0) -> FloatArray:
     return _unit(*np.random.default_rng(seed).standard_normal((n, d)))
 
 
-def _class(logit_scale: LogitScale = SOFTMAX, prompts: int = 3, neutral: int = 4) -> ClassVectors:
-    return ClassVectors("gun", _random(prompts, seed=1), _random(neutral, seed=2), logit_scale)
+LEARNT = LearntDirection(_random(1, seed=3)[0] * 5, -0.7)
+
+
+def _class(
+    logit_scale: LogitScale = SOFTMAX,
+    prompts: int = 3,
+    neutral: int = 4,
+    learnt: LearntDirection | None = None,
+) -> ClassVectors:
+    sides = _random(prompts, seed=1), _random(neutral, seed=2)
+    return ClassVectors("gun", *sides, logit_scale, learnt)
 
 
 def _forbidden(threshold: float = 0.5, calibration: Calibration | None = None) -> ForbiddenClass:
@@ -82,9 +98,12 @@ def test_a_sigmoid_margin_is_the_best_prompt_and_the_bias() -> None:
     assert c.margins(_unit([0.8, 0.6])) == pytest.approx([8 - 4], abs=1e-5)
 
 
+@pytest.mark.parametrize("learnt", [None, LEARNT])
 @pytest.mark.parametrize("logit_scale", [SOFTMAX, SIGMOID])
-def test_the_direction_is_the_gradient_of_the_margin(logit_scale: LogitScale) -> None:
-    c, z, step = _class(logit_scale), _random(1)[0].astype(np.float64), 1e-5
+def test_the_direction_is_the_gradient_of_the_margin(
+    logit_scale: LogitScale, learnt: LearntDirection | None
+) -> None:
+    c, z, step = _class(logit_scale, learnt=learnt), _random(1)[0].astype(np.float64), 1e-5
     numerical = [
         (c.margins((z + e)[None])[0] - c.margins((z - e)[None])[0]) / (2 * step)
         for e in step * np.eye(len(z))
@@ -95,8 +114,22 @@ def test_the_direction_is_the_gradient_of_the_margin(logit_scale: LogitScale) ->
 @pytest.mark.parametrize("logit_scale", [SOFTMAX, SIGMOID])
 def test_a_margin_is_what_stands_over_the_neutral_level(logit_scale: LogitScale) -> None:
     c, z = _class(logit_scale, prompts=1), _random(5)
-    expected = 10 * z @ c.prompts[0] - c.neutral_level(z)
+    expected = 10 * z @ c.prompts[0] - c.level(z)
     np.testing.assert_allclose(c.margins(z), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("logit_scale", [SOFTMAX, SIGMOID])
+def test_a_head_adds_its_product_with_the_vector_and_its_offset(logit_scale: LogitScale) -> None:
+    z = _random(5)
+    gained = _class(logit_scale, learnt=LEARNT).margins(z) - _class(logit_scale).margins(z)
+    np.testing.assert_allclose(gained, z @ LEARNT.weights - 0.7, atol=1e-5)
+
+
+def test_a_head_that_learnt_nothing_leaves_the_margins_of_the_prompts() -> None:
+    nothing = LearntDirection(np.zeros(8, np.float32), 0.0)
+    z = _random(50)
+    difference = _class(learnt=nothing).margins(z) - _class().margins(z)
+    assert np.abs(difference).max() <= 1e-6
 
 
 def _letters(texts: Sequence[str]) -> FloatArray:
