@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import case, delete, func, select, text
+from sqlalchemy import case, delete, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -22,7 +22,10 @@ from filter_service.policy import Policy
 MOST = 20_000  # labels read at once, the newest
 
 # What of a class changes no margin; whatever else differs makes it another one.
-_BESIDE = {"name", "threshold", "severity", "clause", "calibration", "sealed", "statement"}
+_BESIDE = {
+    *("name", "threshold", "certain", "severity", "clause"),
+    *("calibration", "sealed", "statement"),
+}
 
 
 class LabelSource(StrEnum):
@@ -129,6 +132,20 @@ def upload(
     return UploadReceipt(
         len(truths) - len(before), same, tuple(sorted({image for image, _ in against}))
     )
+
+
+def decided_against(
+    session: Session, asked: Collection[tuple[int, str | None]]
+) -> set[tuple[int, str | None]]:
+    """Of these images and classes those of which a decision says that the image does not show it.
+
+    What somebody uploaded is no decision.
+    """
+    key = tuple_(StoredLabel.image_id, StoredLabel.class_name)
+    query = select(StoredLabel.image_id, StoredLabel.class_name).where(
+        key.in_(list(asked)), ~StoredLabel.truth, StoredLabel.source != LabelSource.UPLOAD
+    )
+    return {(image, name) for image, name in session.execute(query)}
 
 
 def forget(session: Session, image_id: int, items: Collection[int] = ()) -> int:

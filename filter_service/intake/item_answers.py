@@ -134,6 +134,7 @@ def results(sessions: Sessions, caller: Caller, of: BatchRow) -> Iterator[Manife
                 policy_digest=of.digest,
                 judged_at=found.judged_at,
                 review=decision,
+                fully_automated=found.fully_automated,
             )
         if len(rows) < CHUNK:
             return

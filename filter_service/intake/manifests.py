@@ -56,6 +56,7 @@ class ManifestResult:
     policy_digest: str
     judged_at: datetime | None
     review: str | None  # what moderators decided
+    fully_automated: bool = False  # its flag acts by itself
 
 
 def read(lines: Iterable[bytes]) -> Iterator[ManifestLine]:
@@ -119,6 +120,7 @@ def _written(result: ManifestResult) -> dict[str, Any]:
         "policy-digest": result.policy_digest,
         "judged-at": result.judged_at and result.judged_at.isoformat(),
         "review": result.review,
+        "fully-automated": result.fully_automated,
     }
     return line
 

@@ -17,7 +17,13 @@ from filter_service.reviews import tallies
 from filter_service.reviews.case_opening import Opening, ReviewChance, open_cases
 from filter_service.reviews.hash_matching import HashMatch, ListKind
 from filter_service.reviews.list_matches import DECIDES, keep_outcomes
-from filter_service.reviews.review_rules import ClearDraw, SamplingRule, active_rules, draw_clear
+from filter_service.reviews.review_rules import (
+    ClearDraw,
+    SamplingRule,
+    active_rules,
+    draw_certain,
+    draw_clear,
+)
 from filter_service.reviews.settlement import Decision
 from filter_service.statements import issue_queue as statements
 from filter_service.verdicts import Outcome, Score, Verdict, threshold_margin
@@ -44,6 +50,7 @@ class Disposition:
     class_name: str | None  # that it is flagged for, or nearest to
     entry: HashMatch | None = None  # the list that decided
     review: Score | None = None  # for what it waits for somebody's decision
+    acts: bool = False  # by itself, so that only a sample of such flags waits
     restricted: ForbiddenClass | None = None  # it is to be locked away
     hidden: bool = False  # its image is locked away: nobody reviews it
 
@@ -60,7 +67,8 @@ def rule(judged: JudgedItem, hits: Sequence[HashMatch], policy: Policy) -> Dispo
     """What lists make of an item. Only classes that its policy forbids count.
 
     A block wins over an allowance. An allowance takes one class away; what is flagged for another,
-    too, waits for review under that one. Restricted classes win over all: nothing is allowed there.
+    too, waits for review under that one, however sure the model is. Restricted classes win over
+    all: nothing is allowed there.
     """
     outcome = judged.outcome
     scores = {s.class_name: s for s in outcome.scores}
@@ -83,7 +91,13 @@ def rule(judged: JudgedItem, hits: Sequence[HashMatch], policy: Policy) -> Dispo
     left = [s for s in flags if s.class_name not in allowed]
     entry = allowed[flags[0].class_name] if flags and not left else None
     return Disposition(
-        judged, outcome.verdict, worst, name_of_worst, entry, review=left[0] if left else None
+        judged,
+        outcome.verdict,
+        worst,
+        name_of_worst,
+        entry,
+        review=left[0] if left else None,
+        acts=bool(left) and left == flags and left[0].acts,
     )
 
 
@@ -103,10 +117,10 @@ def follow(
     _keep_decisions(session, rulings, actor)
     _open(session, rulings, policy, policy_id, actor)
     tallies.count_all(session, Counter(_counted(rulings)))
-    if policy.notices is not None and policy.notices.acts_on == "flag":
-        shown = [r for r in rulings if not r.hidden]
-        flagged = (r.judged.item_id for r in shown if r.verdict is Verdict.FLAGGED)
-        statements.note(session, flagged)
+    if policy.notices is not None:
+        at_once = policy.notices.acts_on == "flag"
+        shown = [r for r in rulings if r.verdict is Verdict.FLAGGED and not r.hidden]
+        statements.note(session, (r.judged.item_id for r in shown if at_once or r.acts))
     _tell(session, rulings)
 
 
@@ -153,13 +167,14 @@ def _keep_decisions(session: Session, rulings: Sequence[Disposition], actor: str
 def _open(
     session: Session, rulings: Sequence[Disposition], policy: Policy, policy_id: int, actor: str
 ) -> None:
-    """Cases for what was flagged, and for some of what was not."""
+    """Cases for what waits for a person, and for some of what does not."""
     rules = active_rules(session)
     openings = []
     for r in rulings:
         draw = _drawn(r, rules, policy)
         score = r.score_of(draw.class_names[0]) if draw else r.review
-        if score is not None and not r.hidden:
+        chance = draw.chance if draw else _chance_of_flag(r, rules)
+        if score is not None and chance is not None and not r.hidden:
             forbidden = policy.forbidden(score.class_name)
             openings.append(
                 Opening(
@@ -171,10 +186,20 @@ def _open(
                     severity=forbidden.severity,
                     margin=score.margin - threshold_margin(forbidden),
                     sampled=draw is not None,
-                    chance=draw.chance if draw else ReviewChance.certain(score.class_name),
+                    chance=chance,
                 )
             )
     open_cases(session, openings, actor)
+
+
+def _chance_of_flag(ruling: Disposition, rules: Sequence[SamplingRule]) -> ReviewChance | None:
+    """Every flag is reviewed but what acts by itself, of which some are; None: not this one."""
+    if ruling.review is None:
+        return None
+    name = ruling.review.class_name
+    if ruling.acts:
+        return draw_certain(rules, name, ruling.judged.item_id)
+    return ReviewChance.of_flag(name)
 
 
 def _drawn(ruling: Disposition, rules: Sequence[SamplingRule], policy: Policy) -> ClearDraw | None:
@@ -222,6 +247,7 @@ def _tell(session: Session, rulings: Sequence[Disposition]) -> None:
                 "class": r.class_name,
                 "probability": r.score and r.score.probability,
                 "list_entry": r.entry and r.entry.entry_id,
+                "fully_automated": r.acts,
             }
             _announce(session, EventType.ITEM_FLAGGED, told, item, batch)
 
@@ -237,5 +263,5 @@ def _announce(
 
 
 def _by_nearness(scores: Iterable[Score]) -> list[Score]:
-    """Furthest over their thresholds first."""
-    return sorted(scores, key=lambda s: s.threshold - s.probability)
+    """What acts by itself first, and what is furthest over its threshold."""
+    return sorted(scores, key=lambda s: s.urgency, reverse=True)

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from filter_service import ledger
+from filter_service.calibration import labels
 from filter_service.canonical import canonical, text_digest
 from filter_service.db.embeddings import keep_vectors, known_vectors
 from filter_service.db.policies import KnownPolicy
@@ -94,6 +95,7 @@ def record(session: Session, judged: Sequence[JudgedItem], source: ClassifierIde
     kept = [j for j in judged if j.item_id in mine]
     if kept:
         rulings = _hidden(session, _rulings(session, kept, source))
+        rulings = _held_back(session, rulings)
         shown = [r.judged for r in rulings if not r.hidden]
         _keep_hashes(session, shown)
         _keep_extents(session, shown)
@@ -102,7 +104,7 @@ def record(session: Session, judged: Sequence[JudgedItem], source: ClassifierIde
         session.execute(update(Item), [_verdict(r, source) for r in rulings])
         _keep_explanations(session, shown, source)
         encoder = session.get_one(StoredEncoder, source.encoder_id).fingerprint
-        ledger.append(session, (e for r in rulings for e in _entries(r.judged, source, encoder)))
+        ledger.append(session, (e for r in rulings for e in _entries(r, source, encoder)))
         restricted.lock_away(session, _restricted_flags(rulings), source.actor)
         follow(session, rulings, source.policy.policy, source.policy_id, source.actor)
     return len(kept)
@@ -201,9 +203,20 @@ def _hidden(session: Session, rulings: Sequence[Disposition]) -> list[Dispositio
     return [_bare(r) if r.judged.image_id in locked else r for r in rulings]
 
 
+def _held_back(session: Session, rulings: Sequence[Disposition]) -> list[Disposition]:
+    """A flag that people took back before, of the same image and class, waits for a person."""
+    acting = {(r.judged.image_id, r.class_name) for r in rulings if r.acts}
+    against = labels.decided_against(session, acting) if acting else set()
+    return [
+        replace(r, acts=r.acts and (r.judged.image_id, r.class_name) not in against)
+        for r in rulings
+    ]
+
+
 def _bare(ruling: Disposition) -> Disposition:
     outcome = replace(ruling.judged.outcome, vectors=None, explanations=(), pdq=None)
-    return replace(ruling, judged=replace(ruling.judged, outcome=outcome), hidden=True)
+    judged = replace(ruling.judged, outcome=outcome)
+    return replace(ruling, judged=judged, hidden=True, acts=False)
 
 
 def _restricted_flags(rulings: Sequence[Disposition]) -> list[RestrictedFlag]:
@@ -275,6 +288,7 @@ def _verdict(ruling: Disposition, source: ClassifierIdentity) -> dict[str, Any]:
         "list_entry_id": ruling.entry and ruling.entry.entry_id,
         "seen_pixels": outcome.seen and outcome.seen.pixels,
         "seen_time": outcome.seen and outcome.seen.time,
+        "fully_automated": ruling.acts,
     }
 
 
@@ -296,14 +310,14 @@ def _keep_explanations(
         session.execute(insert(StoredExplanation), rows)
 
 
-def _entries(judged: JudgedItem, source: ClassifierIdentity, encoder: str) -> Iterator[Entry]:
-    outcome = judged.outcome
+def _entries(ruling: Disposition, source: ClassifierIdentity, encoder: str) -> Iterator[Entry]:
+    judged, outcome = ruling.judged, ruling.judged.outcome
     about = (source.actor, judged.item_id, judged.batch_id)
     if outcome.verdict is Verdict.UNDETERMINED:
         yield Entry(Event.FAILED, *about, {"reason": outcome.reason})
         return
     worst = outcome.worst
-    details = {
+    details: dict[str, Any] = {
         "verdict": outcome.verdict,
         "digest": outcome.digest,
         "policy": source.policy.policy.digest,
@@ -313,6 +327,8 @@ def _entries(judged: JudgedItem, source: ClassifierIdentity, encoder: str) -> It
         "probability": worst and worst.probability,
         "flags": {s.class_name: s.margin for s in outcome.scores if s.flagged},
     }
+    if certain := [s.class_name for s in outcome.scores if s.acts]:
+        details |= {"certain": certain, "fully_automated": ruling.acts}
     if outcome.notes:
         details["notes"] = " ".join(outcome.notes)
     if outcome.seen is not None and outcome.seen.partial:

@@ -80,7 +80,9 @@ class Preservation(Strict):
 class ForbiddenClass(Strict):
     """One thing the policy forbids: any of its prompts counts."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"sealed", "statement", "look_alikes", "head"})
+    LATER: ClassVar[frozenset[str]] = frozenset(
+        {"sealed", "statement", "look_alikes", "head", "certain"}
+    )
 
     name: Name = Field(description="Lower case, digits, - and _; at most 64.")
     prompts: tuple[Text, ...] = Field(
@@ -89,6 +91,13 @@ class ForbiddenClass(Strict):
         description="Short noun phrases, any of which counts; they go into the templates' {}.",
     )
     threshold: float = Field(gt=0, lt=1, description="Probability at which an image is flagged.")
+    certain: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Probability from which on a flag acts by itself, before any person has looked "
+        "at it; empty: a person decides about every flag.",
+    )
     severity: Severity = Field(Severity.MEDIUM, description="How urgent a flag of this class is.")
     clause: Storable = Field(
         "", description="The sentence of the platform's rules, shown to people."
@@ -120,6 +129,21 @@ class ForbiddenClass(Strict):
     statement: ClassStatement | None = Field(
         None, description="What users are told when a picture is restricted for this class."
     )
+
+    @model_validator(mode="after")
+    def _can_act(self) -> Self:
+        if self.certain is None:
+            return self
+        if self.certain < self.threshold:
+            raise ValueError(
+                f"certain is {self.certain:g}, and the threshold is {self.threshold:g}: only a "
+                "flag can act by itself, so give the threshold or more, a probability like it"
+            )
+        if self.sealed is not None:
+            raise ValueError(
+                "what is sealed waits for nobody's decision anyway: leave certain out, or sealed"
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_be_stated(self) -> Self:

@@ -28,6 +28,7 @@ class Scale:
 
     at: float
     threshold: float
+    certain: float | None  # from where on a flag acts by itself
     ticks: tuple[tuple[float, str], ...]
 
     @property
@@ -102,7 +103,13 @@ class ClassEvidence:
     @property
     def scale(self) -> Scale:
         ticks = tuple((_place(t), percent(t).removesuffix(" %")) for t in TICKS)
-        return Scale(_place(self.probability), _place(self.forbidden.threshold), ticks)
+        certain = self.forbidden.certain
+        return Scale(
+            _place(self.probability),
+            _place(self.forbidden.threshold),
+            None if certain is None else _place(certain),
+            ticks,
+        )
 
     @property
     def faithful(self) -> bool:

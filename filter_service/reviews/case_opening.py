@@ -34,9 +34,9 @@ class ReviewChance:
     evenly: bool = True  # drawn, or one of all, whatever its margin
 
     @classmethod
-    def certain(cls, class_name: str) -> Self:
-        """Every flag waits for review."""
-        return cls(1.0, {class_name: 1.0})
+    def of_flag(cls, class_name: str, chance: float = 1.0) -> Self:
+        """Every flag waits for review, unless it acts by itself and is drawn with a chance."""
+        return cls(chance, {class_name: chance})
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,8 @@ AT_ONCE = 500  # cases of one transaction
 def open_missing(sessions: Sessions, stop: Callable[[], bool] = lambda: False) -> int:
     """Let every flag wait for review that nobody has decided and that waits nowhere; how many.
 
-    What was erased, has no bytes left, is locked away or was judged anew since stays as it is.
+    What acted by itself, was erased, has no bytes left, is locked away or was judged anew since
+    stays as it is.
     """
     opened = after = 0
     while not stop():
@@ -64,7 +65,8 @@ def _flags(after: int) -> Select[Item, int, str]:
         .join(Batch, Batch.id == Item.batch_id)
         .join(StoredImage, StoredImage.id == Item.image_id)
         .join(PolicyClass, PolicyClass.id == Item.class_id)
-        .where(Item.verdict == Verdict.FLAGGED, Item.margin.is_not(None), Item.id > after)
+        .where(Item.verdict == Verdict.FLAGGED, ~Item.fully_automated)
+        .where(Item.margin.is_not(None), Item.id > after)
         .where(
             StoredImage.digest.is_not(None),
             StoredImage.bytes_gone_at.is_(None),
@@ -86,5 +88,5 @@ def _opening(item: Item, policy_id: int, name: str, policy: Policy) -> Opening:
         class_name=name,
         severity=forbidden.severity,
         margin=item.margin - threshold_margin(forbidden),
-        chance=ReviewChance.certain(name),
+        chance=ReviewChance.of_flag(name),
     )

@@ -64,6 +64,7 @@ class QueuedCase:
     holder: str | None  # log-in name of whoever works on it
     pending: bool  # decided, and can still be undone
     client: str
+    acted: bool  # the flag acted by itself; confirmed: rightly so
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +196,7 @@ def _cases() -> Columns:
             Person.login,
             ReviewCase.review_id.is_not(None),
             Client.name,
+            Item.fully_automated,
         )
         .join(Client, Client.id == ReviewCase.client_id)
         .join(Item, Item.id == ReviewCase.item_id)

@@ -1,4 +1,4 @@
-"""Review rules: when a second look is required, and which clear items are sampled."""
+"""Review rules: when a second look is required, and which items nobody waits for are sampled."""
 
 import hashlib
 import math
@@ -23,12 +23,15 @@ from filter_service.reviews.case_opening import ReviewChance
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
+CERTAIN_SHARE = 0.05  # of flags that act by themselves, reviewed where no rule says how many
+
 
 class RuleKind(StrEnum):
     """What a rule asks for."""
 
     SECOND_LOOK = "second_look"  # a blind decision by another person
     CLEAR_SAMPLE = "clear_sample"  # clear items are reviewed, to estimate what is missed
+    CERTAIN_SAMPLE = "certain_sample"  # flags that act by themselves are, to see how many are right
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ def add_rule(
 ) -> SamplingRule:
     """Ask for second looks or samples from now on."""
     _require(person)
-    _check(class_name, margin_below, share)
+    _check(kind, class_name, margin_below, share)
     rule = {
         "kind": kind,
         "class_name": class_name,
@@ -137,11 +140,28 @@ def draw_clear(
     if not names:
         return None
     chance = ReviewChance(
-        _any_of(every.values()),
-        {name: _any_of(could[name]) for name in names},
+        any_of(rule.share for rule in every.values()),
+        {name: any_of(rule.share for rule in could[name]) for name in names},
         evenly=any(every[rule].margin_below is None for rule in drew),
     )
     return ClearDraw(names, chance)
+
+
+def draw_certain(
+    rules: Sequence[SamplingRule], class_name: str, item_id: int
+) -> ReviewChance | None:
+    """Whether a flag that acts by itself is to be reviewed all the same.
+
+    The rules for its class say how likely that is, and without one CERTAIN_SHARE.
+    """
+    shares = {
+        rule.id: rule.share
+        for rule in rules
+        if rule.kind is RuleKind.CERTAIN_SAMPLE and rule.class_name in (None, class_name)
+    } or {0: CERTAIN_SHARE}  # no rule has the number 0
+    if not any(_falls_to(rule_id, share, item_id) for rule_id, share in shares.items()):
+        return None
+    return ReviewChance.of_flag(class_name, any_of(shares.values()))
 
 
 def _concerns(rule: SamplingRule, class_name: str, below: float) -> bool:
@@ -153,14 +173,19 @@ def _concerns(rule: SamplingRule, class_name: str, below: float) -> bool:
     )
 
 
-def _any_of(rules: Iterable[SamplingRule]) -> float:
-    return 1 - math.prod(1 - rule.share for rule in rules)
+def any_of(shares: Iterable[float]) -> float:
+    """The chance of being drawn by any rule of these shares, each of which draws by itself."""
+    return 1 - math.prod(1 - share for share in shares)
 
 
 def _drawn(rule: SamplingRule, item_id: int) -> bool:
+    return _falls_to(rule.id, rule.share, item_id)
+
+
+def _falls_to(rule_id: int, share: float, item_id: int) -> bool:
     """At random, but the same for ever and everywhere, so that it can be checked afterwards."""
-    digest = hashlib.blake2b(f"{rule.id}/{item_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) < rule.share * 2**64
+    digest = hashlib.blake2b(f"{rule_id}/{item_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) < share * 2**64
 
 
 def _require(person: Person) -> None:
@@ -170,7 +195,14 @@ def _require(person: Person) -> None:
         )
 
 
-def _check(class_name: str | None, margin_below: float | None, share: float) -> None:
+def _check(
+    kind: RuleKind, class_name: str | None, margin_below: float | None, share: float
+) -> None:
+    if kind is RuleKind.CERTAIN_SAMPLE and margin_below is not None:
+        raise InvalidRequest(
+            "Flags that act by themselves are drawn evenly, however far they are from the "
+            "threshold: leave the margin out."
+        )
     if not 0 < share <= 1:
         raise InvalidRequest(f"The share is {share}: give a number above 0 and at most 1.")
     if margin_below is not None and not (math.isfinite(margin_below) and margin_below > 0):

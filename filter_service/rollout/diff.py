@@ -17,6 +17,7 @@ LABELS = {
     "clause": "rule",
     "prompts": "prompts",
     "threshold": "threshold",
+    "certain": "acts by itself from",
 }
 OF_POLICY = "as the policy says"  # a class that has none of its own
 NONE = "none"

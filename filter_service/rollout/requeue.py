@@ -60,7 +60,7 @@ class VersionAnswer:
 
     @property
     def worst(self) -> Score:
-        return max(self.scores, key=lambda s: s.probability - s.threshold)
+        return max(self.scores, key=lambda s: s.urgency)
 
     def of(self, class_name: str) -> Score:
         return next(s for s in self.scores if s.class_name == class_name)

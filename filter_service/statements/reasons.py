@@ -116,7 +116,7 @@ def reasons_of(session: Session, item_id: int) -> Reasons | None:
     notices = policy.notices
     if notices is None or not _restricted(row, notices):
         return None
-    acted = notices.acts_on == "flag" and row.verdict is Verdict.FLAGGED
+    acted = _acts(row, notices)
     by_list = row.decision is not None and row.review_id is None
     if acted and not by_list and not _stated_before(session, item_id):
         decided_by, name = (
@@ -156,6 +156,7 @@ def _row(session: Session, item_id: int) -> _Row:
             Item.margin,
             Item.probability,
             Item.list_entry_id,
+            Item.fully_automated,
             Item.content_date,
             Batch.policy_id,
             Batch.submitted_at,
@@ -182,9 +183,15 @@ def _row(session: Session, item_id: int) -> _Row:
 def _restricted(row: _Row, notices: Notices) -> bool:
     """Whether the platform keeps the picture restricted, as things stand."""
     if row.decision is None:
-        return notices.acts_on == "flag" and row.verdict is Verdict.FLAGGED
+        return _acts(row, notices)
     # Of a clear item that was drawn as a sample, overturned says that it is forbidden.
     return bool((row.decision == "overturned") == row.sampled)
+
+
+def _acts(row: _Row, notices: Notices) -> bool:
+    """Whether the flag restricted the picture before anybody decided about it."""
+    at_once = row.fully_automated or notices.acts_on == "flag"
+    return bool(at_once and row.verdict is Verdict.FLAGGED)
 
 
 def _stated_before(session: Session, item_id: int) -> bool:

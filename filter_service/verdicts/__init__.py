@@ -38,10 +38,21 @@ class Score:
     threshold: float  # probability
     view: View
     exact: bool  # computed in float32; False only far from every threshold
+    certain: float | None = None  # probability; None: a flag never acts by itself
 
     @property
     def flagged(self) -> bool:
         return self.probability >= self.threshold
+
+    @property
+    def acts(self) -> bool:
+        """The flag acts by itself, before any person has looked at it."""
+        return self.certain is not None and self.probability >= self.certain
+
+    @property
+    def urgency(self) -> tuple[bool, float]:
+        """By what scores are ordered: one that acts by itself, then what is furthest over."""
+        return self.acts, self.probability - self.threshold
 
     @property
     def frame(self) -> int:
@@ -87,8 +98,8 @@ class Outcome:
 
     @property
     def worst(self) -> Score | None:
-        """The score nearest to, or furthest over, its threshold."""
-        return max(self.scores, key=lambda s: s.probability - s.threshold, default=None)
+        """The score that acts by itself, or else is nearest to, or furthest over, its threshold."""
+        return max(self.scores, key=lambda s: s.urgency, default=None)
 
 
 def probability(margin: float, forbidden: ForbiddenClass) -> float:
@@ -113,9 +124,12 @@ def probability_interval(margin: float, forbidden: ForbiddenClass) -> tuple[floa
 
 def threshold_margin(forbidden: ForbiddenClass) -> float:
     """The margin, in logits, at which the class's probability equals its threshold."""
-    a, b = calibration_line(forbidden)
-    p = forbidden.threshold
-    return (math.log(p / (1 - p)) - b) / a
+    return _margin_at(forbidden.threshold, forbidden)
+
+
+def certain_margin(forbidden: ForbiddenClass) -> float:
+    """The margin, in logits, from which on a flag acts by itself; infinite where none does."""
+    return math.inf if forbidden.certain is None else _margin_at(forbidden.certain, forbidden)
 
 
 def score(
@@ -134,6 +148,7 @@ def score(
             threshold=forbidden.threshold,
             view=views[v],
             exact=exact[v],
+            certain=forbidden.certain,
         )
         for c, (forbidden, v) in enumerate(zip(policy.classes, worst, strict=True))
     )
@@ -169,6 +184,11 @@ def calibration_line(forbidden: ForbiddenClass) -> tuple[float, float]:
     """Slope and offset from margin to logit; 1 and 0 until somebody calibrated it."""
     c = forbidden.calibration
     return (c.a, c.b) if c else (1.0, 0.0)
+
+
+def _margin_at(probability: float, forbidden: ForbiddenClass) -> float:
+    a, b = calibration_line(forbidden)
+    return (math.log(probability / (1 - probability)) - b) / a
 
 
 def _sigmoid(x: float) -> float:

@@ -188,6 +188,46 @@ def test_flags_that_wait_are_made_up_for_by_those_reviewed() -> None:
     assert recall.value == pytest.approx(60 / 80)
 
 
+ACTED = (
+    ReviewedGroup("flagged", "confirmed", None, 40),
+    ReviewedGroup("flagged", "overturned", None, 10),
+    ReviewedGroup("flagged", None, None, 400, acted=True),
+    ReviewedGroup("flagged", "overturned", None, 7, acted=True),  # on appeal
+)
+
+
+def test_flags_that_acted_are_judged_by_those_drawn_of_them() -> None:
+    drawn = (
+        ReviewedGroup("flagged", "confirmed", 0.05, 18, acted=True),
+        ReviewedGroup("flagged", "overturned", 0.05, 2, acted=True),
+    )
+    audit = SystemAudit("house", "a", "01" * 32, 1, [*ACTED, *drawn])
+    precision = audit.metrics()[1]
+    assert precision.value == pytest.approx((40 + 0.9 * 427) / (50 + 427))
+    assert audit.number("flagged", reviewed=True) == 70
+
+
+def test_without_a_sample_of_what_acted_there_is_no_estimate() -> None:
+    for one in SystemAudit("house", "a", "01" * 32, 1, ACTED).metrics():
+        assert "no flag that acted by itself and was drawn" in one.why_none
+
+
+def test_a_flag_that_acted_is_a_measure_of_automated_means(sessions: Sessions) -> None:
+    writer = Writer(sessions)
+    batch = writer.batch()
+    items = [writer.item(batch, fully_automated=True) for _ in range(3)]
+    writer.decided(items[0], "confirmed", START, chance=0.05)
+    writer.decided(writer.item(batch), "confirmed", START, chance=1.0)
+    with sessions.begin() as session:
+        assert dsa_counts.measures(session, YEAR) == (3, 1)
+        (audit,) = dsa_counts.audits(session, YEAR)
+    assert sorted((g.acted, g.chance or 0, g.count) for g in audit.groups) == [
+        (False, 0, 1),
+        (True, 0, 2),
+        (True, 0.05, 1),
+    ]
+
+
 def world(sessions: Sessions) -> Writer:
     """Flags and clear items, reviewed, listed, restricted; 25 right flags and one miss."""
     writer = Writer(sessions)

@@ -164,6 +164,7 @@ HARM = {  # what somebody with the database could do, and where the record says 
     "UPDATE items SET margin = margin + 0.001 WHERE id = :item": "margin",
     "UPDATE items SET probability = 0.5 WHERE id = :item": "probability",
     "UPDATE items SET verdict = 'clear' WHERE id = :item": "verdict",
+    "UPDATE items SET fully_automated = true WHERE id = :item": "the flag acted by itself",
     "UPDATE items SET class_id = class_id - 1 WHERE id = :item": "class",
     "UPDATE images SET digest = sha256('another') FROM items WHERE image_id = images.id"
     " AND items.id = :item": "the image",

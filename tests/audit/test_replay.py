@@ -43,7 +43,7 @@ from filter_service.images.views import View
 from filter_service.ledger import Entry, Event
 from filter_service.policy import read_policy
 from filter_service.settings import Settings
-from filter_service.verdicts import Verdict, score, threshold_margin
+from filter_service.verdicts import Score, Verdict, score, threshold_margin
 from tasks.__main__ import CeleryQueue
 from tests.support.console_world import World, labelled
 from tests.support.precision import bundled
@@ -274,6 +274,7 @@ def test_two_records_are_compared_without_a_model(world: World, replay: Replay) 
     [
         ("UPDATE items SET margin = margin + 0.01 WHERE id = :i", "row: margin"),
         ("UPDATE items SET verdict = 'clear' WHERE id = :i", "verdict"),
+        ("UPDATE items SET fully_automated = true WHERE id = :i", "row: fully_automated"),
         ("UPDATE explanations SET faithful = NOT faithful WHERE item_id = :i", "faithful"),
         ("DELETE FROM explanations WHERE item_id = :i", "explanation"),
         (
@@ -341,6 +342,32 @@ def test_the_class_on_record_is_the_worst_one(world: World) -> None:
     assert judged_as(world, (0, 0), first) == judged_as(world, (0, 0), second) == set()  # they tie
     unknown = judged_as(world, (2, 1), "hats", hats=1.0)
     assert unknown == {"ledger: class", "ledger: flag for hats"}
+
+
+@pytest.mark.parametrize(
+    ("probability", "recorded", "same"),
+    [
+        (0.97, ["gun"], True),
+        (0.97, [], False),
+        (0.93, ["gun"], False),
+        (0.93, [], True),
+        (0.9499999, ["gun"], True),  # too near to tell
+    ],
+)
+def test_whether_a_flag_could_act_is_found_again(
+    world: World, probability: float, recorded: list[str], same: bool
+) -> None:
+    with world.sessions.begin() as session:
+        record = on_record(session, flagged(world))
+    assert isinstance(record, OnRecord) and record.judged is not None
+    name = record.policy.policy.classes[0].name
+    told = {**record.judged, "class": name, "certain": [name] if recorded else []}
+    one = Score(name, 3.0, probability, 0.5, View(), exact=True, certain=0.95)
+    found = RecordComparison()
+    compare_scores(found, replace(record, judged=told), (one,), np.zeros(1))
+    wrong = {d.place for d in found.differences}
+    assert (f"ledger: {name} acts by itself" not in wrong) is same
+    assert "ledger: class" not in wrong
 
 
 def test_bytes_that_the_store_has_lost_are_a_difference(world: World, replay: Replay) -> None:

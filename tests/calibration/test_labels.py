@@ -78,7 +78,7 @@ def known(sessions: Sessions, item: int) -> dict[str, tuple[bool, str, float | N
 def test_a_reviewed_flag_labels_its_class(
     sessions: Sessions, ada: Person, decision: Decision, truth: bool
 ) -> None:
-    item = opened(sessions, False, ReviewChance.certain("gun"))
+    item = opened(sessions, False, ReviewChance.of_flag("gun"))
     assert known(sessions, item) == {}
     say(sessions, ada, item, decision)
     assert known(sessions, item) == {"gun": (truth, "flag", 1.0)}
@@ -103,7 +103,7 @@ def test_a_clear_item_that_was_drawn_labels_the_classes_it_was_drawn_for(
 def test_a_second_look_that_disagrees_gives_no_label_yet(
     sessions: Sessions, ada: Person, ben: Person
 ) -> None:
-    item = opened(sessions, False, ReviewChance.certain("gun"))
+    item = opened(sessions, False, ReviewChance.of_flag("gun"))
     add_rule(sessions, colleague(sessions, "boss", Role.ADMIN), RuleKind.SECOND_LOOK)
     for person, decision in ((ada, CONFIRMED), (ben, OVERTURNED)):
         say(sessions, person, item, decision)
@@ -113,7 +113,7 @@ def test_a_second_look_that_disagrees_gives_no_label_yet(
 def test_an_appeal_turns_the_truth_but_not_how_it_came_to_be_known(
     sessions: Sessions, ada: Person, ben: Person
 ) -> None:
-    item = opened(sessions, False, ReviewChance.certain("gun"))
+    item = opened(sessions, False, ReviewChance.of_flag("gun"))
     say(sessions, ada, item, CONFIRMED)
     open_appeal(sessions, item, "It is a toy.", "key a")
     say(sessions, ben, item, OVERTURNED)
@@ -135,7 +135,7 @@ def test_flags_without_a_case_get_one_with_their_chance(sessions: Sessions, ada:
 
 
 def test_an_erased_image_has_no_labels(sessions: Sessions, storage: Storage, ada: Person) -> None:
-    item, other = (opened(sessions, False, ReviewChance.certain("gun")) for _ in range(2))
+    item, other = (opened(sessions, False, ReviewChance.of_flag("gun")) for _ in range(2))
     for each in (item, other):
         say(sessions, ada, each, CONFIRMED)
     receipt = retention.erase(sessions, storage, item, "somebody asked for it", "service")
@@ -157,7 +157,7 @@ def lock(sessions: Sessions, item: int) -> None:
 
 
 def test_an_image_that_is_locked_away_loses_its_labels(sessions: Sessions, ada: Person) -> None:
-    item = opened(sessions, False, ReviewChance.certain("gun"))
+    item = opened(sessions, False, ReviewChance.of_flag("gun"))
     say(sessions, ada, item, CONFIRMED)
     lock(sessions, item)
     assert known(sessions, item) == {}

@@ -57,6 +57,7 @@ def test_a_sound_policy_is_read() -> None:
         (SOUND.replace("0.9", ".nan"), 8, "classes[0].threshold"),
         (SOUND + "    calibration: {a: .inf, b: 0}\n", 9, "classes[0].calibration.a"),
         (SOUND + "on_failure: ignore\n", 9, "on_failure"),
+        (SOUND + "    certain: 1\n", 9, "classes[0].certain"),
     ],
 )
 def test_a_fault_is_named_by_file_line_and_field(text: str, line: int, field: str) -> None:
@@ -145,10 +146,19 @@ def test_look_alikes_are_added_to_whichever_neutral_prompts_hold() -> None:
         assert policy.neutral_of(policy.classes[0]) == (*ordinary, "a toy gun")
 
 
+def test_only_a_flag_can_act_by_itself() -> None:
+    assert parse_policy(changed(certain=0.9)).classes[0].certain == 0.9
+    with pytest.raises(InvalidPolicy, match=r"certain is 0\.8, and the threshold is 0\.9"):
+        parse_policy(changed(certain=0.8))
+    with pytest.raises(InvalidPolicy, match="leave certain out, or sealed"):
+        parse_policy(changed(certain=0.95, sealed={"days": 90}))
+
+
 def test_a_policy_of_before_look_alikes_keeps_its_digest() -> None:
     digest = "908fbf8fbad812f2f1028f312e6341ff14bc4f7e18206f17bf2df3b27e05a74f"
     assert parse_policy(SOUND).digest == digest
     assert parse_policy(changed(look_alikes=["a toy gun"])).digest != digest
+    assert parse_policy(changed(certain=0.95)).digest != digest
 
 
 def test_a_policy_survives_its_journey_through_json() -> None:

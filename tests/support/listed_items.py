@@ -14,6 +14,7 @@ from filter_service.db.tables import Batch, Item, Person, QueueEntry
 from filter_service.images.views import View
 from filter_service.moderation.disposition import JudgedItem
 from filter_service.moderation.results import ClassifierIdentity, record
+from filter_service.policy import Policy
 from filter_service.reviews.hash_matching import Matcher
 from filter_service.scoring import FloatArray
 from filter_service.verdicts import Outcome, Verdict, judge, score
@@ -31,6 +32,7 @@ class Desk:
     policy_id: int
     batch: uuid.UUID
     matcher: Matcher
+    policy: Policy = POLICY
     worker: uuid.UUID = field(default_factory=uuid.uuid4)
 
     def judge(
@@ -46,7 +48,7 @@ class Desk:
         judged = []
         for i, pair in enumerate(margins):
             z = None if vectors is None else vectors[i]
-            found = outcome(names[i], pair, z, hashes[i] if hashes else None)
+            found = outcome(names[i], pair, z, hashes[i] if hashes else None, self.policy)
             judged.append(JudgedItem(items[i], self.batch, images[i], found))
         self.record(judged)
         return items
@@ -85,11 +87,15 @@ class Desk:
 
 
 def outcome(
-    digest: str, margins: tuple[float, float] | None, z: FloatArray | None, pdq: str | None
+    digest: str,
+    margins: tuple[float, float] | None,
+    z: FloatArray | None,
+    pdq: str | None,
+    policy: Policy = POLICY,
 ) -> Outcome:
     if margins is None:
         return Outcome(digest, Verdict.UNDETERMINED, reason="the bytes are not an image")
-    scores = score(np.array([margins]), [View()], [True], POLICY)
+    scores = score(np.array([margins]), [View()], [True], policy)
     return Outcome(
         digest=digest,
         verdict=judge(scores),
@@ -102,13 +108,13 @@ def outcome(
     )
 
 
-def desk_of(sessions: Sessions) -> Desk:
+def desk_of(sessions: Sessions, policy: Policy = POLICY) -> Desk:
     with sessions.begin() as session:
         encoder = register_encoder(session, "ab" * 32, "simple", DIM, {})
-        policy = store_policy(session, POLICY)
-        batch = Batch(id=uuid.uuid4(), policy_id=policy, label="", priority=0)
+        policy_id = store_policy(session, policy)
+        batch = Batch(id=uuid.uuid4(), policy_id=policy_id, label="", priority=0)
         session.add(batch)
-    return Desk(sessions, encoder, policy, batch.id, Matcher(encoder))
+    return Desk(sessions, encoder, policy_id, batch.id, Matcher(encoder), policy)
 
 
 def person_of(sessions: Sessions, login: str, role: str = "senior") -> Person:

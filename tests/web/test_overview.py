@@ -221,7 +221,7 @@ def test_a_chart_draws_its_own_days_only() -> None:
 
 def test_the_overview_says_how_right_each_class_is(app: FastAPI, sessions: Sessions) -> None:
     ada = colleague(sessions, "boss", Role.ADMIN)
-    items = cases_of(sessions, [Wanted(chance=ReviewChance.certain("gun"))] * 25)
+    items = cases_of(sessions, [Wanted(chance=ReviewChance.of_flag("gun"))] * 25)
     with sessions.begin() as session:
         encoder = register_encoder(session, "ab" * 32, "simple", 4, {})
         rows = session.execute(select(Item.image_id, Item.class_id).where(Item.id.in_(items)))

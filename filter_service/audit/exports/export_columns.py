@@ -65,4 +65,5 @@ COLUMNS = (
     Column("supersedes", ColumnType.NUMBER, "The item that was judged anew, under another policy."),
     Column("bytes_gone_at", ColumnType.MOMENT, "When the image's bytes were deleted."),
     Column("erased", ColumnType.YES_NO, "Yes: on request, with all that was computed of it."),
+    Column("fully_automated", ColumnType.YES_NO, "Its flag acted before any person looked at it."),
 )

@@ -154,6 +154,7 @@ def _rows() -> Select[*tuple[Any, ...]]:
         *(appeal.c.opened_at, appeal.c.closed_at, appeal.c.upheld),
         *(cast(statement.c.puid, Text), Item.supersedes, StoredImage.bytes_gone_at),
         case((StoredImage.id.is_not(None), StoredImage.digest.is_(None))),
+        Item.fully_automated,
     )
     named = (e.label(c.name) for c, e in zip(COLUMNS, columns, strict=True))
     return (

@@ -68,6 +68,9 @@ def _verdict(history: ItemHistory) -> Iterator[Check]:
             yield _check(last, name, held, details.get(name))
     else:
         yield _check(blocked, "verdict, by a list", item.verdict, Verdict.FLAGGED)
+    if item.fully_automated or "fully_automated" in details:  # older entries do not say it
+        acted = details.get("fully_automated", False)
+        yield _check(last, "the flag acted by itself", item.fully_automated, acted)
     policy, encoder = history.judged.policy, history.judged.encoder
     yield _check(last, "the words of the policy", policy and policy.digest, details.get("policy"))
     yield _check(last, "encoder", encoder and encoder.fingerprint, details.get("encoder"))

@@ -34,7 +34,7 @@ SENTENCES: dict[Event, str] = {
     Event.CANCELLED: "{who} took it back before it was judged.",
     Event.FETCHED: "{who} fetched {bytes} bytes[ from {uri}][; their SHA-256 begins {digest}].",
     Event.JUDGED: "{who} judged it {verdict}[: {class}, probability {probability}][, margin "
-    "{margin} logits].[ {notes}.]",
+    "{margin} logits][; {fully_automated}].[ {notes}.]",
     Event.FAILED: "It could not be judged and became undetermined: {reason}.",
     Event.RETRIED: "{who} had it judged again[, after: {reason}].",
     Event.LIST_DECIDED: "An entry of a list decided[: {decision}][ for {class}][, entry {entry}]"
@@ -123,6 +123,10 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNKNOWN = "something that is not said"
 
 _WORDS: dict[str, Mapping[object, str]] = {  # values that want another word
+    "fully_automated": {
+        True: "the flag acted by itself",
+        False: "the flag could act by itself, and was left to a person",
+    },
     "stage": {
         "first": "first look",
         "second": "second look",

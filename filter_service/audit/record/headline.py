@@ -30,9 +30,10 @@ def _judged(history: ItemHistory) -> str:
     if forbidden is None:
         return f"Flagged for {name}: probability {percent(item.probability)}."
     over = item.margin - threshold_margin(forbidden)
+    acted = " The flag acted by itself." if item.fully_automated else ""
     return (
         f"Flagged for {name}: probability {percent(item.probability)}, "
-        f"{signed(over)} logits from its threshold of {percent(forbidden.threshold)}."
+        f"{signed(over)} logits from its threshold of {percent(forbidden.threshold)}.{acted}"
     )
 
 

@@ -45,6 +45,12 @@ class ScoreLine:
     exact: bool
 
     @property
+    def certain(self) -> bool:
+        """Sure enough for a flag to act by itself."""
+        certain = self.forbidden.certain
+        return certain is not None and self.probability >= certain
+
+    @property
     def threshold_margin(self) -> float:
         return threshold_margin(self.forbidden)
 

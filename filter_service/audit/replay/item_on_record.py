@@ -1,7 +1,7 @@
 """Reads what is recorded of an item for its replay, or says why it cannot be replayed."""
 
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -128,6 +128,7 @@ def on_record(session: Session, item_id: int) -> OnRecord | NotReplayed:
             "class": item.class_id and session.get_one(PolicyClass, item.class_id).name,
             "margin": item.margin,
             "probability": item.probability,
+            **({"fully_automated": item.fully_automated} if _says_acts(item, judged) else {}),
         },
         judged=judged[-1] if judged else None,
         views=_views(session, encoder.id, image.id),
@@ -180,6 +181,11 @@ def _apart(session: Session, item: Item, image: StoredImage | None) -> NotReplay
     )
     found = ((why, said) for applies, why, said in reasons if applies)
     return next((NotReplayed(number, why, f"Item {number} {said}") for why, said in found), None)
+
+
+def _says_acts(item: Item, judged: Sequence[Mapping[str, Any] | None]) -> bool:
+    """Row or entry says whether the flag acted by itself; where no class can, neither does."""
+    return item.fully_automated or bool(judged and "fully_automated" in (judged[-1] or {}))
 
 
 def _told(entries: Iterable[LedgerEntry]) -> LedgerExplanations:

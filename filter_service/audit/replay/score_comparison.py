@@ -1,5 +1,7 @@
 """Compares recorded verdict and scores, and their ledger entries, with recomputed ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -41,6 +43,7 @@ def compare_scores(
             LOGITS,
             "ledger: flag",
         )
+        _compare_certain(found, record, score, band)
         if score.class_name == (record.judged or {}).get("class"):
             _compare_named(found, record, score, band)
 
@@ -51,18 +54,28 @@ def _compare_class(
     computed: tuple[Score, ...],
     bands: npt.NDArray[np.float64],  # (classes,)
 ) -> None:
-    """The class furthest over its threshold, or nearest to it; of two that tie, either."""
+    """The class that acts by itself, or is furthest over its threshold; of two that tie, either."""
     if record.judged is None:
         return
-    leads, exact = {}, record.row["verdict"] is Verdict.FLAGGED
+    most, least, exact = {}, {}, record.row["verdict"] is Verdict.FLAGGED
     for score, band in zip(computed, bands.tolist(), strict=True):
         allowed = _probabilities(record, score.class_name, of_margins(exact, band))
-        leads[score.class_name] = score.probability - score.threshold, allowed
+        most[score.class_name] = replace(score, probability=score.probability + allowed).urgency
+        least[score.class_name] = replace(score, probability=score.probability - allowed).urgency
     named = record.judged.get("class")
-    worst = max(leads, key=lambda name: leads[name][0])
-    lead, allowed = leads[worst]
-    if named not in leads or lead - leads[named][0] > allowed + leads[named][1]:
+    worst = max(least, key=lambda name: least[name])
+    if named not in most or most[named] < least[worst]:
         found.same("ledger: class", named, worst)
+
+
+def _compare_certain(found: RecordComparison, record: OnRecord, score: Score, band: float) -> None:
+    """Whether the flag could act by itself, unless it is too near to tell."""
+    if score.certain is None:
+        return
+    recorded = score.class_name in (record.judged or {}).get("certain", ())
+    allowed = _probabilities(record, score.class_name, of_margins(score.flagged, band))
+    if abs(score.probability - score.certain) > allowed:
+        found.same(f"ledger: {score.class_name} acts by itself", recorded, score.acts)
 
 
 def _compare_stored(found: RecordComparison, record: OnRecord, score: Score, band: float) -> None:

@@ -25,8 +25,9 @@ class ReviewedGroup:
 
     verdict: str
     decision: str | None  # None: nobody has decided, or a list
-    chance: float | None  # of a clear item that was drawn
+    chance: float | None  # with which it was drawn for review; None: it was not drawn
     count: int
+    acted: bool = False  # a flag that acted by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class SystemAudit:
     def name(self) -> str:
         encoder = self.encoder.replace(". ", " ")  # the name ends with a full stop in the file
         return f"policy {self.policy}, encoder {encoder} {self.fingerprint[:12]}"
+
+    @property
+    def acts(self) -> bool:
+        """Some flags acted by themselves."""
+        return any(g.acted for g in self.groups)
 
     def number(self, verdict: str, *, reviewed: bool = False) -> int:
         """Items with a verdict; those only of which people's answer counts."""
@@ -68,6 +74,9 @@ class SystemAudit:
                 f"{LEAST_POSITIVES} are the least for an estimate"
             )
             return none, none, none
+        if self.acts and not any(g.acted and _counts(g) for g in self.groups):
+            none = _none("no flag that acted by itself and was drawn at random has been reviewed")
+            return none, none, none
         precision = _share(right, wrong, seen["flagged"])
         if not seen["clear"]:
             none = _none("no clear item that was drawn at random has been reviewed")
@@ -78,20 +87,29 @@ class SystemAudit:
 
     def _sums(self, verdict: str) -> tuple[WeightedCount, WeightedCount]:
         """How many were confirmed and overturned, made up to all items of the verdict."""
-        mine = [g for g in self.groups if g.verdict == verdict and _counts(g)]
-        counts = [g.count for g in mine]
-        each = np.array([1.0 if verdict == "flagged" else 1 / (g.chance or 1) for g in mine])
-        weights = np.repeat(each, counts)  # (reviewed,)
-        confirmed = np.repeat(np.array([g.decision == "confirmed" for g in mine], bool), counts)
-        if len(weights):
-            weights *= self.number(verdict) / weights.sum()
-        return sum_of(weights, confirmed), sum_of(weights, ~confirmed)
+        of_verdict = [g for g in self.groups if g.verdict == verdict]
+        weights, confirmed = [], []
+        for acted in (False, True):
+            alike = [g for g in of_verdict if g.acted is acted]
+            mine = [g for g in alike if _counts(g)]
+            counts = [g.count for g in mine]
+            each = np.repeat(np.array([1 / (g.chance or 1) for g in mine]), counts)  # (reviewed,)
+            if len(each):
+                each *= sum(g.count for g in alike) / each.sum()
+            weights.append(each)
+            said = np.array([g.decision == "confirmed" for g in mine], bool)
+            confirmed.append(np.repeat(said, counts))
+        w, right = np.concatenate(weights), np.concatenate(confirmed)
+        return sum_of(w, right), sum_of(w, ~right)
 
 
 def _counts(group: ReviewedGroup) -> bool:
-    """A person has decided, about a flag or about a clear item with a known chance."""
-    drawn = group.verdict == "flagged" or group.chance is not None
-    return group.decision is not None and drawn
+    """A person has decided, about a flag that waited or about what was drawn with a known chance.
+
+    Of the flags that acted by themselves those that were appealed stand for no others.
+    """
+    waited = group.verdict == "flagged" and not group.acted
+    return group.decision is not None and (waited or group.chance is not None)
 
 
 def _share(of: WeightedCount, rest: WeightedCount, seen: int) -> Estimate:
@@ -126,7 +144,8 @@ _AUDITS = text("""
         SELECT p.name, b.policy_id, i.encoder_id, CAST(i.verdict AS varchar) AS verdict,
             CASE WHEN o.review_id IS NOT NULL AND (i.verdict = 'flagged') = NOT o.sampled
                 THEN o.decision END AS decision,
-            CASE WHEN o.sampled THEN o.chance END AS chance
+            CASE WHEN o.sampled OR i.fully_automated THEN o.chance END AS chance,
+            i.fully_automated AS acted
         FROM items i JOIN batches b ON b.id = i.batch_id JOIN policies p ON p.id = b.policy_id
         LEFT JOIN review_outcomes o ON o.item_id = i.id
         WHERE i.judged_at >= :since AND i.judged_at < :until AND i.encoder_id IS NOT NULL
@@ -139,14 +158,16 @@ _AUDITS = text("""
     ), versions AS (
         SELECT name, encoder_id, count(DISTINCT policy_id) AS versions FROM judged GROUP BY 1, 2
     )
-    SELECT j.name, e.name, e.fingerprint, v.versions, j.verdict, j.decision, j.chance, count(*)
+    SELECT j.name, e.name, e.fingerprint, v.versions, j.verdict, j.decision, j.chance,
+        count(*), j.acted
     FROM judged j JOIN versions v USING (name, encoder_id) JOIN encoders e ON e.id = j.encoder_id
-    GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 5, 6, 7
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 9 ORDER BY 1, 2, 3, 5, 6, 7, 9
 """)
 _MEASURES = text("""
     WITH restricting AS (
         SELECT i.image_id, i.verdict, i.judged_at, o.item_id, o.review_id, o.decision, o.sampled,
-            o.at, coalesce(p.document -> 'notices' ->> 'acts_on', 'decision') = 'flag' AS acts
+            o.at, i.fully_automated
+                OR coalesce(p.document -> 'notices' ->> 'acts_on', 'decision') = 'flag' AS acts
         FROM items i JOIN batches b ON b.id = i.batch_id JOIN policies p ON p.id = b.policy_id
         LEFT JOIN review_outcomes o ON o.item_id = i.id
         WHERE (i.judged_at >= :since AND i.judged_at < :until OR o.at >= :since AND o.at < :until)

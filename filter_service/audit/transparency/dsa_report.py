@@ -102,7 +102,8 @@ def _told(audit: SystemAudit, found: Estimate, indicator: str) -> str:
         f"Versions of the policy: {audit.versions}. Base: {flags} flagged and {clear} clear items "
         f"of the period. Sample: people decided about {audit.number('flagged', reviewed=True)} of "
         f"the flagged and {audit.number('clear', reviewed=True)} of the clear, which were drawn at "
-        "random with recorded chances. "
+        "random with recorded chances"
+        f"{', as were the flags that acted by themselves' if audit.acts else ''}. "
     )
     if found.value is None or found.low is None or found.high is None:
         return f"{NO_VALUE}{found.why_none} {sample}".strip()
@@ -123,8 +124,9 @@ def _not_applicable(scope: str) -> str | None:
 
 
 _SOLELY = (
-    "Restrictions of the period with no decision of a person: pictures on a block list, and flags "
-    "of policies that act on the flag. All are at the provider's own initiative."
+    "Restrictions of the period with no decision of a person: pictures on a block list, flags of "
+    "policies that act on the flag, and flags that are certain enough to act by themselves. All "
+    "are at the provider's own initiative."
 )
 _BY_PEOPLE = (
     "Restrictions of the period that a person decided: flags of automated means that were "

@@ -96,6 +96,9 @@ class Item(Table):
         comment="Share of its time on the screen; null: unknown."
     )
     client_id: Mapped[int] = mapped_column(server_default="1", comment="Its batch's.")
+    fully_automated: Mapped[bool] = mapped_column(
+        server_default="false", comment="Its flag acted by itself, before any person looked."
+    )
 
 
 class QueueEntry(Table):

@@ -161,11 +161,11 @@ class Appeal(Table):
 
 
 class ReviewRule(Table):
-    """When a second look is asked for, or a clear item is drawn for review."""
+    """When a second look is asked for, or what waits for nobody is drawn for review."""
 
     __tablename__ = "review_rules"
     id: Mapped[small_id]
-    kind: Mapped[str] = mapped_column(comment="second_look or clear_sample.")
+    kind: Mapped[str] = mapped_column(comment="second_look, clear_sample or certain_sample.")
     class_name: Mapped[str | None] = mapped_column(comment="Null: every class.")
     margin_below: Mapped[float | None] = mapped_column(
         comment="Only so many logits from the threshold; null: any."

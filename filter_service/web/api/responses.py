@@ -143,6 +143,9 @@ class ItemAnswer(BaseModel):
     seen_pixels: float | None = Field(description="The share of before, under its older name.")
     seen_time: float | None = Field(description="Likewise, the share of time.")
     partial: bool = Field(description="A part of the image was not looked at.")
+    fully_automated: bool = Field(
+        description="The flag acts by itself: no person looks at it first."
+    )
     judged_at: datetime | None
     review: ReviewAnswer | None
 
@@ -165,6 +168,7 @@ class ItemAnswer(BaseModel):
             seen_pixels=item.seen_pixels,
             seen_time=item.seen_time,
             partial=is_partial(item.seen_pixels, item.seen_time),
+            fully_automated=item.fully_automated,
             judged_at=item.judged_at,
             review=ReviewAnswer.of(state),
         )

@@ -1,4 +1,4 @@
-"""The page of the rules on second looks and samples of clear items."""
+"""The page of the rules on second looks, and on samples of what waits for nobody."""
 
 from typing import Annotated, Any
 
@@ -54,7 +54,7 @@ class ReviewRuleForm(BaseModel):
 def show_rules(
     request: Request, here: Here, caller: Editor, done: Annotated[str, Query(max_length=200)] = ""
 ) -> Response:
-    """Second looks and samples of clear items."""
+    """Second looks, and samples of clear items and of flags that act by themselves."""
     return _rules(request, here, somebody(caller), ReviewRuleForm(), done=done)
 
 
@@ -94,6 +94,7 @@ def _rules(
         tried.status,
         rules=active,
         draft=draft,
+        certain_share=review_rules.CERTAIN_SHARE,
         done=done,
         classes=open_classes(here.sessions, person),
         problem=tried.said,
