@@ -129,6 +129,7 @@ def test_a_row_says_everything_about_its_item(sessions: Sessions, writer: Writer
         "supersedes": item - 1,
         "bytes_gone_at": None,
         "erased": False,
+        "fully_automated": False,
     }
 
 
