@@ -108,6 +108,7 @@ def by_hand(world: list[Told], period: Period) -> dict[str, float | None]:
         "flagged": len(flagged),
         "undetermined": len(judged) - len(ruled),
         "by_model": sum(t.by == "nobody" for t in ruled),
+        "fully_automated": 0,
         "by_lists": sum(t.by == "list" for t in ruled),
         "by_people": sum(t.by == "people" for t in ruled),
         "automated_share": sum(t.by != "people" for t in ruled) / len(ruled),
@@ -229,6 +230,51 @@ def test_unequal_shares_are_weighted(sessions: Sessions) -> None:
     expected = stratified([Stratum(10, 8, 0), Stratum(20, 2, 1)])
     assert expected is not None
     assert (share.low, share.high) == (expected.low, expected.high)
+
+
+def test_flags_that_acted_count_by_those_drawn_of_them(sessions: Sessions) -> None:
+    """Ten flags waited, all right; of a hundred that acted ten were drawn, half of them right."""
+    rule(sessions, 0.1, kind="certain_sample")
+    writer = Writer(sessions)
+    batch = writer.batch()
+    for _ in range(10):
+        writer.decided(writer.item(batch), "confirmed", START, chance=1.0)
+    acted = [writer.item(batch, fully_automated=True) for _ in range(100)]
+    for number, item in enumerate(acted[:10]):
+        writer.decided(item, "confirmed" if number % 2 else "overturned", START, chance=0.1)
+    for item in acted[10:14]:
+        writer.decided(item, "overturned", START)  # on appeal: it stands for no others
+    found = transparency.report(sessions, FOREVER)
+    assert found["fully_automated"].value == 100
+    assert found["precision"].value == pytest.approx((10 + 50) / 110)
+    assert found["precision"].of == 20
+    (gun,) = found.classes
+    assert (gun.flagged, gun.fully_automated, gun.overturned) == (110, 100, 9)
+    assert gun.precision is not None and gun.precision.value == pytest.approx(60 / 110)
+
+
+def test_each_share_of_flags_that_acted_is_a_stratum(sessions: Sessions) -> None:
+    """Half were drawn, then a tenth: who were drawn then stand for more."""
+    rule(sessions, 0.5, kind="certain_sample", removed_at=START + 5 * DAY)
+    rule(sessions, 0.1, kind="certain_sample", created_at=START + 5 * DAY)
+    writer = Writer(sessions)
+    batch = writer.batch()
+    for day, drawn, decision in ((1, 20, "confirmed"), (6, 4, "overturned")):
+        at = START + day * DAY
+        items = [writer.item(batch, fully_automated=True, judged_at=at) for _ in range(40)]
+        for item in items[:drawn]:
+            writer.decided(item, decision, at, chance=drawn / 40)
+    assert transparency.report(sessions, FOREVER)["precision"].value == pytest.approx(0.5)
+
+
+def test_without_a_draw_nothing_is_said_of_flags_that_acted(sessions: Sessions) -> None:
+    writer = Writer(sessions)
+    batch = writer.batch()
+    writer.decided(writer.item(batch), "confirmed", START, chance=1.0)
+    writer.item(batch, fully_automated=True)
+    found = transparency.report(sessions, FOREVER)["precision"]
+    assert (found.value, found.of) == (1.0, 1)
+    assert found.note == "Says nothing about 1 flags that acted by themselves."
 
 
 def test_what_no_rule_could_draw_is_not_spoken_for(sessions: Sessions) -> None:

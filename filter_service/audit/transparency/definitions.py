@@ -76,6 +76,13 @@ CHAPTERS = (
                 "person or a list until now.",
             ),
             FigureDefinition(
+                "fully_automated",
+                "Flags that acted by themselves",
+                Unit.ITEMS,
+                "Judged items whose flag reached its class's second threshold (certain), so that "
+                "it acted before any person looked; a sample of them is reviewed all the same.",
+            ),
+            FigureDefinition(
                 "by_lists",
                 "By lists",
                 Unit.ITEMS,
@@ -131,7 +138,8 @@ CHAPTERS = (
                 "Flags that were right",
                 Unit.SHARE,
                 "Share of the period's flags that people confirmed, of those they decided about; "
-                "it holds for all flags as far as these are like the others.",
+                "it holds for all flags as far as these are like the others. Of flags that acted "
+                "by themselves those drawn at random count, each for as many as it stands for.",
             ),
             FigureDefinition(
                 "sample",

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Self
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from filter_service.calibration.intervals import Stratum
 from filter_service.db.tables import PolicyClass, ReviewRule
 from filter_service.errors import InvalidRequest
-from filter_service.reviews.review_rules import RuleKind
+from filter_service.reviews.review_rules import CERTAIN_SHARE, RuleKind, any_of
 
 DAYS = 30  # of a period that nobody has chosen
 
@@ -62,6 +62,8 @@ class Group:
     decision: str | None
     sampled: bool
     superseded: bool  # another version has judged them anew since
+    acted: bool  # the flag acted by itself
+    drawn: bool  # for review, as the rules said, not on appeal
     count: int
 
 
@@ -77,13 +79,14 @@ class PeriodCounts:
     waiting: int  # clear items that were drawn and nobody has looked at
     strata: Sequence[Stratum]  # clear items that some rule could have drawn; none judged anew since
     never_drawn: int  # clear items that none could
+    acted: Mapping[str, Sequence[Stratum]]  # flags that acted by themselves, by class; hits: right
 
 
 def count(session: Session, period: Period) -> PeriodCounts:
     """All of it as of one moment, which ends with the caller's transaction, its first statement."""
     session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
     during = {"since": period.since, "until": period.until}
-    rules = _clear_rules(session, period)
+    rules = _sampling_rules(session, period)
     bounds = _bounds(rules, period)
     rows = session.execute(_JUDGED, {**during, "bounds": bounds})
     judged = [Group(*row) for row in rows]
@@ -98,12 +101,13 @@ def count(session: Session, period: Period) -> PeriodCounts:
         waiting=int(session.scalar(_WAITING, during) or 0),
         strata=strata,
         never_drawn=never_drawn,
+        acted=_acted(judged, shares),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Shares:
-    """How likely a clear item was to be drawn."""
+    """How likely an item that waits for nobody was to be drawn."""
 
     rules: Sequence[ReviewRule]
     bounds: Sequence[datetime]
@@ -111,21 +115,29 @@ class _Shares:
 
     def of(self, policy_id: int, epoch: int) -> float:
         """Each rule draws by itself, whatever class of the item's policy it names."""
+        return any_of(self._shares(RuleKind.CLEAR_SAMPLE, epoch, self.classes[policy_id]))
+
+    def of_acted(self, class_name: str, epoch: int) -> float:
+        """Of flags that act by themselves for a class."""
+        shares = self._shares(RuleKind.CERTAIN_SAMPLE, epoch, {class_name})
+        return any_of(shares or [CERTAIN_SHARE])
+
+    def _shares(self, kind: RuleKind, epoch: int, classes: Collection[str]) -> list[float]:
         start = self.bounds[epoch - 1]
-        missed = 1.0
-        for rule in self.rules:
-            holds = rule.created_at <= start and (
-                rule.removed_at is None or rule.removed_at > start
-            )
-            if holds and (rule.class_name is None or rule.class_name in self.classes[policy_id]):
-                missed *= 1 - rule.share
-        return 1 - missed
+        return [
+            rule.share
+            for rule in self.rules
+            if rule.kind == kind
+            and rule.created_at <= start
+            and (rule.removed_at is None or rule.removed_at > start)
+            and (rule.class_name is None or rule.class_name in classes)
+        ]
 
 
-def _clear_rules(session: Session, period: Period) -> list[ReviewRule]:
+def _sampling_rules(session: Session, period: Period) -> list[ReviewRule]:
     """Those that look at no margin: what others alone have drawn is left out of the figures."""
     query = select(ReviewRule).where(
-        ReviewRule.kind == RuleKind.CLEAR_SAMPLE,
+        ReviewRule.kind.in_([RuleKind.CLEAR_SAMPLE, RuleKind.CERTAIN_SAMPLE]),
         ReviewRule.margin_below.is_(None),
         ReviewRule.created_at < period.until,
         ReviewRule.removed_at.is_(None) | (ReviewRule.removed_at > period.since),
@@ -166,6 +178,30 @@ def _stratum(groups: Sequence[Group]) -> Stratum:
     )
 
 
+def _acted(judged: Sequence[Group], shares: _Shares) -> dict[str, list[Stratum]]:
+    """Flags that acted by themselves, by class and by the share of them that was drawn."""
+    found: defaultdict[str, defaultdict[float, list[Group]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for group in judged:
+        if group.acted and group.class_name is not None and not group.superseded:
+            share = round(shares.of_acted(group.class_name, group.epoch), 12)
+            found[group.class_name][share].append(group)
+    return {
+        name: [_acted_stratum(groups) for _, groups in sorted(by_share.items())]
+        for name, by_share in found.items()
+    }
+
+
+def _acted_stratum(groups: Sequence[Group]) -> Stratum:
+    seen = [g for g in groups if g.drawn and g.decided_by == "people"]
+    return Stratum(
+        cases=sum(g.count for g in groups),
+        seen=sum(g.count for g in seen),
+        hits=sum(g.count for g in seen if g.decision == "confirmed"),
+    )
+
+
 def _median(of: str) -> str:
     return f"percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM {of}))"
 
@@ -185,19 +221,20 @@ _JUDGED: Any = text("""
             CASE WHEN o.item_id IS NULL THEN 'nobody'
                 WHEN o.review_id IS NULL THEN 'list' ELSE 'people' END AS decided_by,
             o.decision, coalesce(o.sampled AND o.evenly, false) AS sampled,
-            anew.supersedes IS NOT NULL AS superseded, count(*) AS n
+            anew.supersedes IS NOT NULL AS superseded,
+            i.fully_automated AS acted, o.chance IS NOT NULL AS drawn, count(*) AS n
         FROM (
-            SELECT id, batch_id, verdict, judged_at,
+            SELECT id, batch_id, verdict, judged_at, fully_automated,
                 CASE WHEN verdict = 'flagged' THEN class_id END AS class_id
             FROM items WHERE judged_at >= :since AND judged_at < :until
         ) i
         JOIN batches b ON b.id = i.batch_id
         LEFT JOIN review_outcomes o ON o.item_id = i.id
         LEFT JOIN items anew ON anew.supersedes = i.id AND anew.verdict IN ('clear', 'flagged')
-        GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+        GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
     )
     SELECT CAST(verdict AS varchar), coalesce(c.name, class_name), counted.policy_id, epoch, day,
-        decided_by, decision, sampled, superseded, n
+        decided_by, decision, sampled, superseded, acted, drawn, n
     FROM counted LEFT JOIN policy_classes c ON c.id = class_id
 """)
 _DECIDED = text("""

@@ -5,14 +5,19 @@ and the possible rate of error of the automated means".
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
+from filter_service.audit.transparency.class_figures import (
+    ClassFigures,
+    by_class,
+    precision_of,
+)
 from filter_service.audit.transparency.definitions import CHAPTERS, FigureDefinition, Unit
 from filter_service.audit.transparency.period_counts import Group, Period, PeriodCounts, count
-from filter_service.calibration.intervals import Interval, stratified, wilson
+from filter_service.calibration.intervals import stratified, wilson
 from filter_service.calibration.standing_estimates import (
     METHOD,
     StandingEstimates,
@@ -67,21 +72,6 @@ class ReportSection:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassFigures:
-    """What is counted of one class: of the flags of the period, and of the drawn clear items."""
-
-    name: str
-    flagged: int
-    confirmed: int
-    overturned: int
-    missed: int  # found among those that were drawn
-
-    @property
-    def precision(self) -> Interval | None:
-        return wilson(self.confirmed, self.confirmed + self.overturned)
-
-
-@dataclass(frozen=True, slots=True)
 class TransparencyReport:
     """A period in figures."""
 
@@ -97,14 +87,13 @@ class TransparencyReport:
 
     def document(self) -> dict[str, Any]:
         """For programs."""
-        classes = [asdict(c) | {"precision": c.precision} for c in self.classes]
         return {
             "since": stamp(self.period.since),
             "until": stamp(self.period.until),
             "at": stamp(self.at),
             "confidence": 0.95,
             "figures": {f.key: f.document() for s in self.sections for f in s.figures},
-            "classes": [c | {"precision": _plain(c["precision"])} for c in classes],
+            "classes": [asdict(c) for c in self.classes],
             "flagged_by_day": {str(day): share for day, share in self.flagged.items()},
             "estimates": {
                 "confidence": 0.9,
@@ -129,7 +118,7 @@ def report(
             ReportSection(c.key, c.title, tuple(Figure.put(d, figures[d.key]) for d in c.defined))
             for c in CHAPTERS
         ),
-        tuple(r for r in _by_class(counts.judged) if classes is None or r.name in classes),
+        tuple(r for r in by_class(counts) if classes is None or r.name in classes),
         _by_day(counts.judged),
         tuple(standing_estimates(sessions, classes)),
     )
@@ -147,6 +136,7 @@ def _volume(counts: PeriodCounts) -> dict[str, FigureValue]:
         "flagged": FigureValue(_sum(g for g in ruled if g.verdict == "flagged"), judged),
         "undetermined": FigureValue(_sum(counts.judged) - judged),
         "by_model": FigureValue(_sum(g for g in ruled if g.decided_by == "nobody"), judged),
+        "fully_automated": FigureValue(_sum(g for g in ruled if g.acted), judged),
         "by_lists": FigureValue(_sum(g for g in ruled if g.decided_by == "list"), judged),
         "by_people": FigureValue(by_people, judged),
         "automated_share": FigureValue(
@@ -179,15 +169,22 @@ def _appeals(counts: PeriodCounts) -> dict[str, FigureValue]:
 
 def _errors(counts: PeriodCounts) -> dict[str, FigureValue]:
     """Of what was flagged how much was wrong, and of what was clear."""
-    flags = [g for g in counts.judged if g.verdict == "flagged" and g.decided_by == "people"]
-    right = _sum(g for g in flags if g.decision == "confirmed")
-    none = "Nobody has decided about a flag of the period."
     waits = f"{counts.waiting:,} drawn items still wait." if counts.waiting else ""
     return {
-        "precision": _rate(right, _sum(flags), none),
+        "precision": _precision(counts),
         "sample": FigureValue(sum(s.seen for s in counts.strata), note=waits),
         **_missed(counts, waits),
     }
+
+
+def _precision(counts: PeriodCounts) -> FigureValue:
+    """Of flags that waited for people those decided; of the others as many as those drawn show."""
+    found = precision_of(counts.judged, counts.acted)
+    if found.share is None:
+        return FigureValue(None, 0, note="Nobody has decided about a flag of the period.")
+    silent = found.silent
+    note = f"Says nothing about {silent:,} flags that acted by themselves." if silent else ""
+    return FigureValue(found.share.value, found.seen, found.share.low, found.share.high, note)
 
 
 def _missed(counts: PeriodCounts, waits: str) -> dict[str, FigureValue]:
@@ -227,34 +224,6 @@ def _median(seconds: float | None) -> FigureValue:
     return FigureValue(float(seconds))
 
 
-def _by_class(judged: Sequence[Group]) -> list[ClassFigures]:
-    found: defaultdict[str, list[Group]] = defaultdict(list)
-    for group in judged:
-        if group.class_name is not None:
-            found[group.class_name].append(group)
-    rows = [_row(name, groups) for name, groups in found.items()]
-    return sorted(rows, key=lambda r: (-r.flagged, r.name))
-
-
-def _row(name: str, groups: Sequence[Group]) -> ClassFigures:
-    decided: Mapping[tuple[str, str | None], int] = {
-        (verdict, decision): _sum(
-            g
-            for g in groups
-            if (g.verdict, g.decision, g.decided_by) == (verdict, decision, "people")
-        )
-        for verdict in ("flagged", "clear")
-        for decision in ("confirmed", "overturned")
-    }
-    return ClassFigures(
-        name,
-        flagged=_sum(g for g in groups if g.verdict == "flagged"),
-        confirmed=decided["flagged", "confirmed"],
-        overturned=decided["flagged", "overturned"],
-        missed=decided["clear", "overturned"],
-    )
-
-
 def _by_day(judged: Sequence[Group]) -> dict[date, float]:
     ruled: defaultdict[date, list[Group]] = defaultdict(list)
     for group in judged:
@@ -280,7 +249,3 @@ def _estimated(of: StandingEstimates) -> dict[str, Any]:
 
 def _sum(groups: Iterable[Group]) -> int:
     return sum(g.count for g in groups)
-
-
-def _plain(interval: Interval | None) -> dict[str, float] | None:
-    return None if interval is None else asdict(interval)
