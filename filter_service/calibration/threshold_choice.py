@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom
+from scipy.stats import beta, binom
 
 from filter_service.calibration.calibrators import CONFIDENCE, Calibrator
 from filter_service.calibration.labelled_margins import Bools, Floats, LabelledMargins
@@ -18,6 +18,7 @@ TINY = 1e-12
 NOTHING_JUDGED = "no image has been judged for this class yet: judge some first."
 POINTS = 5_000  # of a stream, between which a threshold is chosen
 DRAWS = 200  # lines that the labels allow as well
+PARTS = (1.0, 0.75, 0.5, 0.25)  # of the labels above a line's promise, that are looked at in turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,16 @@ class MissRateThreshold:
     confidence: float
     positives: int  # labels that it rests on
     missed: int  # of these, below the margin
+
+
+@dataclass(frozen=True, slots=True)
+class CertainThreshold:
+    """A margin from which on flags act by themselves, and what people saw from there on."""
+
+    margin: float  # logits
+    reviewed: int
+    right: int  # of these
+    low: float  # what share is right at least, with 90 % confidence
 
 
 def fewest_positives(most_missed: float, confidence: float = CONFIDENCE) -> int:
@@ -85,14 +96,7 @@ def for_precision(
     """
     if not len(stream):
         raise InvalidRequest(NOTHING_JUDGED)
-    ordered = np.sort(stream)[::-1]  # (n,)
-    if len(ordered) > POINTS:  # as many that stand for all
-        ordered = ordered[np.linspace(0, len(ordered) - 1, POINTS).astype(np.intp)]
-    lines = calibrator.draws(DRAWS)  # (draws, 2)
-    logits = lines[:, :1] * ordered + lines[:, 1:]  # (draws, n)
-    counts = np.arange(1, len(ordered) + 1)
-    means = np.cumsum(1 / (1 + np.exp(-logits)), axis=1) / counts  # (draws, n)
-    sure = np.quantile(means, 1 - confidence, axis=0)  # (n,)
+    ordered, sure = _sure(calibrator, stream, confidence)
     enough = np.flatnonzero(sure >= precision)
     if not len(enough):
         raise InvalidRequest(
@@ -100,6 +104,50 @@ def for_precision(
             "ask for less, or review more."
         )
     return float(ordered[enough[-1]])
+
+
+def for_certain(
+    labels: LabelledMargins, calibrator: Calibrator, stream: Floats, precision: float
+) -> CertainThreshold:
+    """The margin from which on flags may act by themselves, with 90 % confidence.
+
+    The line says where, as for any precision; far above most labels it is no more than a guess, so
+    that what people saw from there on has to promise as much by itself, or else of the upper three
+    quarters, half or quarter of it. Raises InvalidRequest with a sentence where nothing does.
+    """
+    lowest = for_precision(calibrator, stream, precision)
+    drawn = labels.drawn().margins
+    above = drawn[drawn >= lowest]
+    looks = [seen_from(labels, float(np.quantile(above, 1 - s))) for s in PARTS if len(above)]
+    for look in looks:
+        if look.low >= precision:
+            return look
+    best = max(looks, key=lambda look: look.low, default=seen_from(labels, lowest))
+    raise InvalidRequest(
+        f"{best.right} of {best.reviewed} reviewed images from {best.margin:.2f} logits on were "
+        f"right, which promises {best.low:.3f} and not {precision:g}: ask for less, or review more."
+    )
+
+
+def seen_from(labels: LabelledMargins, margin: float) -> CertainThreshold:
+    """What people decided from a margin on; its lower end is sure for as many looks as PARTS."""
+    above = labels.drawn()
+    above = above.among(above.margins >= margin)
+    n, right = len(above), above.positives
+    low = float(beta.ppf((1 - CONFIDENCE) / len(PARTS), right, n - right + 1)) if right else 0.0
+    return CertainThreshold(margin, n, right, low)
+
+
+def _sure(calibrator: Calibrator, stream: Floats, confidence: float) -> tuple[Floats, Floats]:
+    """Margins downwards, and what share from each on is right at least: (n,), (n,)."""
+    ordered = np.sort(stream)[::-1]  # (n,)
+    if len(ordered) > POINTS:  # as many that stand for all
+        ordered = ordered[np.linspace(0, len(ordered) - 1, POINTS).astype(np.intp)]
+    lines = calibrator.draws(DRAWS)  # (draws, 2)
+    logits = lines[:, :1] * ordered + lines[:, 1:]  # (draws, n)
+    counts = np.arange(1, len(ordered) + 1)
+    means = np.cumsum(1 / (1 + np.exp(-logits)), axis=1) / counts  # (draws, n)
+    return ordered, np.quantile(means, 1 - confidence, axis=0)
 
 
 def for_cost(calibrator: Calibrator, miss: float, review: float) -> float:

@@ -1,6 +1,7 @@
 """Commands about versions of policies: propose, activate, withdraw, history, compare."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ from filter_service.rollout.calibrated_version import (
 )
 from filter_service.rollout.calibrated_version import calibrate as calibrated
 from filter_service.rollout.named_policies import policy_for
+from filter_service.rollout.policy_comparison import FlagCounts
 from filter_service.rollout.stored_vectors import ComparisonScope
 from filter_service.rollout.stored_vectors import compare as compared
 
@@ -125,7 +127,13 @@ def compare(
         typer.echo(json.dumps(asdict(found)))
         return
     typer.echo(f"{found.images} images, {found.vectors} views of them")
-    rows = [("any class", found.total), *found.classes.items()]
+    _echo_counts([("any class", found.total), *found.classes.items()])
+    if found.acting_classes:
+        typer.echo("flags that act by themselves")
+        _echo_counts([("any class", found.acting), *found.acting_classes.items()])
+
+
+def _echo_counts(rows: Sequence[tuple[str, FlagCounts]]) -> None:
     wide = max(len(name) for name, _ in rows)
     for name, count in rows:
         typer.echo(
@@ -153,6 +161,9 @@ def calibrate(  # noqa: PLR0913  (each is an option)
     images_a_day: Annotated[
         float | None, typer.Option(help="With --per-day: how many pictures come in a day.")
     ] = None,
+    certain: Annotated[
+        str, typer.Option(help="Let flags act by themselves of which this share is right: 95%.")
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="Write the version to this file (YAML).")] = None,
     reason: Annotated[str, typer.Option(help="Propose it, and why.")] = "",
 ) -> None:
@@ -166,6 +177,7 @@ def calibrate(  # noqa: PLR0913  (each is an option)
         precision=share_of(precision) if precision else None,
         reviews_a_miss=miss_costs,
         share=share_a_day(per_day, images_a_day),
+        certain=share_of(certain) if certain else None,
     )
     with workplace(context.obj) as place:
         policy = policy_for(place.sessions, name)
@@ -194,6 +206,11 @@ def _fitted(c: CalibratedClass) -> str:
             f"a {k.a:.3f}, b {k.b:.3f}"
         )
         lines.append(f"  flagged from {c.before.threshold:.4g} before, {c.after.threshold:.4g} now")
+    if (seen := c.certain) is not None:
+        lines.append(
+            f"  acts by itself from {c.after.certain:.4g} on: {seen.right} of {seen.reviewed} "
+            f"reviewed there were right, at least {seen.low:.1%} with 90 % confidence"
+        )
     return "\n".join(lines + [f"  {sentence}" for sentence in c.refusals])
 
 

@@ -12,14 +12,17 @@ from filter_service.calibration.calibrators import Calibrator, common_line, fit_
 from filter_service.calibration.labelled_margins import Floats
 from filter_service.calibration.labels import ClassLabels
 from filter_service.calibration.threshold_choice import (
+    CertainThreshold,
     for_budget,
+    for_certain,
     for_cost,
     for_miss_rate,
     for_precision,
+    seen_from,
 )
 from filter_service.errors import InvalidRequest
 from filter_service.policy import Calibration, CalibrationOrigin, ForbiddenClass, Policy
-from filter_service.verdicts import threshold_margin
+from filter_service.verdicts import certain_margin, threshold_margin
 
 LEAST, MOST = 1e-6, 1 - 1e-6  # probabilities between which a threshold lies
 
@@ -32,9 +35,11 @@ class ThresholdAims:
     precision: float | None = None  # of the flags, with 90 % confidence
     reviews_a_miss: float | None = None  # what a miss costs, in reviews
     share: float | None = None  # of the stream, that is to be flagged
+    certain: float | None = None  # share of the flags that act by themselves, with 90 % confidence
 
     def __post_init__(self) -> None:
-        if sum(getattr(self, f.name) is not None for f in fields(self)) > 1:
+        of_threshold = (f.name for f in fields(self) if f.name != "certain")
+        if sum(getattr(self, name) is not None for name in of_threshold) > 1:
             raise InvalidRequest(
                 "A threshold keeps one promise: ask for few misses, for precision, for the least "
                 "cost or for so many a day, for one of them."
@@ -57,6 +62,7 @@ class CalibratedClass:
     after: ForbiddenClass
     calibrator: Calibrator | None  # None: it stays as it is
     refusals: tuple[str, ...] = ()  # sentences: why there is none, or a threshold stays
+    certain: CertainThreshold | None = None  # what people saw of flags that would act
 
 
 def calibrate(
@@ -69,8 +75,8 @@ def calibrate(
     """Fit every class's line on its labels, for this encoder: (id, fingerprint).
 
     Thresholds become the calibrated probability at the margin where they were, so that the same
-    images are flagged, unless an aim says otherwise. Restricted classes stay as they are: nobody's
-    labels may tell of them.
+    images are flagged and the same flags act by themselves, unless an aim says otherwise.
+    Restricted classes stay as they are: nobody's labels may tell of them.
     """
     open_classes = [c for c in policy.classes if c.sealed is None]
     known = {c.name: labels.of_class(session, policy_id, c.name, encoder[0]) for c in open_classes}
@@ -122,9 +128,25 @@ def _calibrated(
         at = _chosen(found, fitted, stream, at, aims)
     except InvalidRequest as refusal:
         refusals = (f"{forbidden.name} keeps its threshold: {refusal}",)
-    probability = float(np.clip(expit(fitted.a * at + fitted.b), LEAST, MOST))
-    update = {"calibration": _stored(fitted, found, origin), "threshold": probability}
-    return CalibratedClass(forbidden, forbidden.model_copy(update=update), fitted, refusals)
+    certain_at = certain_margin(forbidden)
+    try:
+        if aims.certain is not None:
+            certain_at = for_certain(found.labelled, fitted, stream, aims.certain).margin
+    except InvalidRequest as refusal:
+        refusals += (f"{forbidden.name} keeps what acts by itself. {refusal}",)
+    certain_at = max(at, certain_at)
+    acts = math.isfinite(certain_at)
+    update = {
+        "calibration": _stored(fitted, found, origin),
+        "threshold": _probability(fitted, at),
+        "certain": _probability(fitted, certain_at) if acts else None,
+    }
+    seen = seen_from(found.labelled, certain_at) if acts else None
+    return CalibratedClass(forbidden, forbidden.model_copy(update=update), fitted, refusals, seen)
+
+
+def _probability(fitted: Calibrator, margin: float) -> float:
+    return float(np.clip(expit(fitted.a * margin + fitted.b), LEAST, MOST))
 
 
 def _chosen(

@@ -7,7 +7,7 @@ the arithmetic of the judge. So the verdicts are those that the judge gives, whe
 vector is kept.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from itertools import chain
@@ -16,8 +16,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from filter_service.policy import ForbiddenClass
 from filter_service.scoring import ClassVectors, FloatArray, PolicyVectors
-from filter_service.verdicts import threshold_margin
+from filter_service.verdicts import certain_margin, threshold_margin
 
 Ids = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -72,19 +73,21 @@ class PolicyComparison:
     gained: tuple[ChangedImage, ...] = ()  # by the new one only, likewise
     again: int = 0  # vectors so near to a threshold that their float32 form was asked for
     unsure: int = 0  # of these, those that have none: the judge would encode the image again
+    acting: FlagCounts = FlagCounts()  # flagged for any class so surely that it acts by itself
+    acting_classes: dict[str, FlagCounts] = field(default_factory=dict)  # those that can
 
     def __add__(self, more: "PolicyComparison") -> "PolicyComparison":
-        names = dict.fromkeys([*self.classes, *more.classes])
-        none = FlagCounts()
         return PolicyComparison(
             self.images + more.images,
             self.vectors + more.vectors,
             self.total + more.total,
-            {n: self.classes.get(n, none) + more.classes.get(n, none) for n in names},
+            _added(self.classes, more.classes),
             _furthest((*self.lost, *more.lost)),
             _furthest((*self.gained, *more.gained)),
             self.again + more.again,
             self.unsure + more.unsure,
+            self.acting + more.acting,
+            _added(self.acting_classes, more.acting_classes),
         )
 
 
@@ -94,6 +97,7 @@ class _Placed:
 
     vectors: ClassVectors
     threshold: float  # margin, logits
+    certain: float  # logits over the threshold from which on a flag acts by itself; inf: none does
     band: float  # how far a margin may lie from that of the judge, logits
     prompts: slice | npt.NDArray[np.intp]
     neutral: slice | npt.NDArray[np.intp]
@@ -110,7 +114,7 @@ class Contrast:
         self.names = tuple(dict.fromkeys(c.name for v in (old, new) for c in v.classes))
         self._sides = tuple(
             tuple(
-                _placed(c, threshold_margin(version.policy.forbidden(c.name)), float(band), texts)
+                _placed(c, version.policy.forbidden(c.name), float(band), texts)
                 for c, band in zip(
                     version.classes,
                     np.broadcast_to(version.bands, len(version.classes)),
@@ -125,6 +129,8 @@ class Contrast:
         self._texts = texts.matrix(old.classes[0].logit_scale.factor)  # (t, d)
         bands = [c.band for c in chain(*self._sides)]
         self._bands = np.array(bands, np.float32)[:, None]  # (classes of both, 1)
+        certain = [c.certain for c in chain(*self._sides)]
+        self._certain = np.array(certain, np.float32)[:, None]  # (classes of both, 1)
 
     def compare(self, images: Ids, vectors: FloatArray, exactly: Exactly) -> PolicyComparison:
         """Some images, all frames of each one after the other: ids (n,), vectors (n, d) unit."""
@@ -133,6 +139,8 @@ class Contrast:
         )  # (t, n): sums over few texts are quick along the images
         over = np.concatenate([_over(side, logits) for side in self._sides])  # (classes, n)
         near = np.abs(over) < self._bands
+        if np.isfinite(self._certain).any():
+            near |= np.abs(over - self._certain) < self._bands
         rows = np.flatnonzero(near.any(axis=0))
         unsure = 0
         if len(rows):  # the judge's own margins take their places
@@ -153,30 +161,30 @@ class Contrast:
         )
 
     def _counted(self, images: Ids, old: FloatArray, new: FloatArray) -> PolicyComparison:
-        flagged = [self._by_name(0, old), self._by_name(1, new)]  # (names, images) each
-        both, either = flagged[0] & flagged[1], [f.sum(axis=1).tolist() for f in flagged]
-        counts = zip(both.sum(axis=1).tolist(), *either, strict=True)
+        flagged = [self._by_name(0, old >= 0), self._by_name(1, new >= 0)]  # (names, images) each
         by_old, by_new = (np.asarray(f.any(axis=0)) for f in flagged)
+        certain = np.split(self._certain, [len(self._sides[0])])
+        acting = [self._by_name(i, o >= certain[i]) for i, o in enumerate((old, new))]
+        can = {c.vectors.name for c in chain(*self._sides) if np.isfinite(c.certain)}
         return PolicyComparison(
             images=len(images),
-            total=FlagCounts(
-                int((by_old & by_new).sum()),
-                int((by_old & ~by_new).sum()),
-                int((by_new & ~by_old).sum()),
-            ),
-            classes={
-                name: FlagCounts(b, o - b, n - b)
-                for name, (b, o, n) in zip(self.names, counts, strict=True)
-            },
+            total=_counts(by_old, by_new),
+            classes=dict(zip(self.names, map(_counts, *flagged), strict=True)),
             lost=self._examples(images, (old, new), 0, by_old & ~by_new),
             gained=self._examples(images, (old, new), 1, by_new & ~by_old),
+            acting=_counts(*(np.asarray(a.any(axis=0)) for a in acting)),
+            acting_classes={
+                name: _counts(o, n)
+                for name, o, n in zip(self.names, *acting, strict=True)
+                if name in can
+            },
         )
 
-    def _by_name(self, side: int, above: FloatArray) -> Bools:
-        """What a version flags, in the order of all names: -> (names, n)."""
-        flagged = np.zeros((len(self.names), above.shape[1]), np.bool_)
-        flagged[[self.names.index(c.vectors.name) for c in self._sides[side]]] = above >= 0
-        return flagged
+    def _by_name(self, side: int, found: Bools) -> Bools:
+        """What holds for a version's classes, in the order of all names: -> (names, n)."""
+        named = np.zeros((len(self.names), found.shape[1]), np.bool_)
+        named[[self.names.index(c.vectors.name) for c in self._sides[side]]] = found
+        return named
 
     def _examples(
         self, images: Ids, over: tuple[FloatArray, FloatArray], side: Literal[0, 1], which: Bools
@@ -226,15 +234,30 @@ class _Texts:
         return np.asarray(np.stack(self._vectors) * scale, np.float32)
 
 
-def _placed(vectors: ClassVectors, threshold: float, band: float, texts: _Texts) -> _Placed:
+def _placed(
+    vectors: ClassVectors, forbidden: ForbiddenClass, band: float, texts: _Texts
+) -> _Placed:
+    threshold = threshold_margin(forbidden)
     return _Placed(
         vectors,
         threshold,
+        certain_margin(forbidden) - threshold,
         band + _band(vectors),
         texts.place(vectors.prompts),
         texts.place(vectors.neutral),
         texts.place(_learnt(vectors)),
     )
+
+
+def _counts(old: Bools, new: Bools) -> FlagCounts:
+    """How many of the same images (n,) each version says something of."""
+    both = int((old & new).sum())
+    return FlagCounts(both, int(old.sum()) - both, int(new.sum()) - both)
+
+
+def _added(a: Mapping[str, FlagCounts], b: Mapping[str, FlagCounts]) -> dict[str, FlagCounts]:
+    none = FlagCounts()
+    return {n: a.get(n, none) + b.get(n, none) for n in dict.fromkeys([*a, *b])}
 
 
 def _learnt(vectors: ClassVectors) -> FloatArray:

@@ -57,6 +57,7 @@ def by_words(
 def remarks(policy: Policy, cosines: Cosines) -> Iterator[Remark]:
     """What is said twice, or on both sides."""
     for number in range(len(policy.classes)):
+        yield from _unchecked(policy, number)
         yield from _untold(policy, number, cosines)
         yield from _repeated(policy, (number, "prompts"), cosines)
     yield from _neutral(policy, cosines)
@@ -116,6 +117,18 @@ def by_model(vectors: PolicyVectors) -> Cosines:
         return _cosines(x, y)
 
     return cosines
+
+
+def _unchecked(policy: Policy, number: int) -> Iterator[Remark]:
+    """A flag that acts by itself on a number that nobody has compared with the truth."""
+    wanted = policy.classes[number]
+    if wanted.certain is not None and wanted.calibration is None:
+        yield Remark(
+            ("classes", number, "certain"),
+            f"flags of {wanted.name} act by themselves from {wanted.certain:g} on, and no review "
+            "says how many of them are right: leave certain out, and let policy calibrate "
+            "--certain propose it once there are reviews",
+        )
 
 
 def _untold(policy: Policy, number: int, cosines: Cosines) -> Iterator[Remark]:

@@ -12,6 +12,7 @@ from filter_service.calibration.labelled_margins import LabelledMargins
 from filter_service.calibration.threshold_choice import (
     fewest_positives,
     for_budget,
+    for_certain,
     for_cost,
     for_miss_rate,
     for_precision,
@@ -53,6 +54,32 @@ def test_a_promised_miss_rate_is_broken_in_one_of_ten_at_most(draw: object) -> N
     given = [for_miss_rate(draw(i), 0.1, reviewed_from=FLAGGED).margin for i in range(100)]
     assert np.mean([missed(m) > 0.1 for m in given]) <= 0.13  # two deviations over a twentieth
     assert np.mean([missed(m) for m in given]) > 0.02  # and no threshold that flags everything
+
+
+def right(margin: float) -> float:
+    """The true share of the stream above a margin that shows the class."""
+    shown, other = norm.sf(margin, 3.1, 2.4), norm.sf(margin, -1.8, 1.7)
+    return float(0.025 * shown / (0.025 * shown + 0.975 * other))
+
+
+@pytest.mark.parametrize("kept_above", [1.0, 0.3])
+def test_flags_that_act_are_as_right_as_promised(kept_above: float) -> None:
+    """Also where of those far above only a sample is reviewed, as once they act by themselves."""
+    given, refused = [], 0
+    for seed in range(40):
+        labels = reviewed(seed, 1_000)
+        chances = np.where(labels.margins >= 5, kept_above, labels.chances)
+        rows = np.random.default_rng(seed).random(len(labels)) < chances / labels.chances
+        known = LabelledMargins(labels.margins[rows], labels.truths[rows], chances[rows])
+        calibrator = fit_calibrator(known, common_line({"x": known}), "x")
+        try:
+            margins = stream(np.random.default_rng(seed + 1_000), 10_000)[0]
+            given.append(for_certain(known, calibrator, margins, 0.9).margin)
+        except InvalidRequest as said:
+            refused += 1
+            assert "ask for less, or review more" in str(said)
+    assert np.mean([right(m) < 0.9 for m in given]) <= 0.1
+    assert refused < 20
 
 
 def test_mapies_controller_allows_as_many_misses_on_a_uniform_sample_or_few_less() -> None:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from filter_service.calibration import labels
+from filter_service.calibration.threshold_choice import for_precision
 from filter_service.db.embeddings import register_encoder
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
@@ -21,7 +22,12 @@ from filter_service.rollout.calibrated_version import (
     calibrate,
     calibrated_policy,
 )
-from filter_service.verdicts import probability, probability_interval, threshold_margin
+from filter_service.verdicts import (
+    certain_margin,
+    probability,
+    probability_interval,
+    threshold_margin,
+)
 from tests.support.labelled_decisions import keep_decisions
 from tests.support.margin_worlds import reviewed
 
@@ -77,6 +83,45 @@ def test_what_is_flagged_stays_flagged_and_probabilities_mean_something(
 def test_a_threshold_that_keeps_a_promise_of_precision_lies_higher(sessions: Sessions) -> None:
     gun = made(sessions, 400, ThresholdAims(precision=0.8)).classes[0]
     assert threshold_margin(gun) > threshold_margin(POLICY.classes[0]) + 1
+
+
+def test_flags_act_by_themselves_where_enough_of_them_are_right(sessions: Sessions) -> None:
+    with sessions.begin() as session:
+        policy_id, encoder_id = decided(session, POLICY, 1, 1_000)
+        asked = (POLICY, policy_id, (encoder_id, FINGERPRINT))
+        gun, knife, secret = calibrate(session, *asked, ThresholdAims(certain=0.9))
+        stream = labels.margins_of(session, policy_id, "gun", encoder_id)
+    made = gun.after
+    assert made.certain is not None and gun.calibrator is not None
+    assert threshold_margin(made) == pytest.approx(threshold_margin(POLICY.classes[0]), abs=1e-6)
+    assert certain_margin(made) >= for_precision(gun.calibrator, stream, 0.9)
+    assert gun.certain is not None and 0.9 <= gun.certain.low < 1
+    assert gun.certain.right <= gun.certain.reviewed < 1_000
+    assert (knife.after.certain, secret.after.certain) == (None, None)  # nothing is known of them
+
+
+def test_a_line_alone_lets_no_flag_act(sessions: Sessions) -> None:
+    """It promises anything far enough up, where people have seen next to nothing."""
+    with sessions.begin() as session:
+        policy_id, encoder_id = decided(session, POLICY, 1, 60)
+        aims = ThresholdAims(certain=0.999)
+        gun = calibrate(session, POLICY, policy_id, (encoder_id, FINGERPRINT), aims)[0]
+    assert gun.after.certain is None
+    assert gun.refusals[0].startswith("gun keeps what acts by itself. ")
+    assert "reviewed images from" in gun.refusals[0]
+
+
+def test_what_acts_by_itself_stays_so_when_it_is_calibrated(sessions: Sessions) -> None:
+    gun = POLICY.classes[0].model_copy(update={"certain": 0.99})
+    policy = POLICY.model_copy(update={"classes": (gun, *POLICY.classes[1:])})
+    with sessions.begin() as session:
+        policy_id, encoder_id = decided(session, policy, 1, 400)
+        asked = (policy, policy_id, (encoder_id, FINGERPRINT))
+        kept = calibrate(session, *asked)[0].after
+        higher = calibrate(session, *asked, ThresholdAims(precision=0.97))[0].after
+    assert certain_margin(kept) == pytest.approx(certain_margin(gun), abs=1e-6)
+    assert certain_margin(gun) < threshold_margin(higher)
+    assert higher.certain == higher.threshold  # which had risen above it
 
 
 def test_a_promise_that_cannot_be_kept_leaves_the_threshold_and_says_so(sessions: Sessions) -> None:

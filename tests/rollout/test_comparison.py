@@ -29,7 +29,7 @@ from filter_service.scoring import (
     LogitScale,
     PolicyVectors,
 )
-from filter_service.verdicts import Verdict, judge, score
+from filter_service.verdicts import Verdict, judge, score, threshold_margin
 
 DIM, COUNT = 32, 3_000
 LOGIT_SCALES = {
@@ -48,6 +48,7 @@ def version(
     offset: float,
     seed: int = 1,
     learnt: Sequence[str] = (),
+    certain: float | None = None,
 ) -> PolicyVectors:
     """Classes called so, each the same in every version; the offset moves their thresholds.
 
@@ -64,7 +65,13 @@ def version(
         classes.append(ClassVectors(name, prompts, against, logit_scale, head))
         calibration = Calibration(a=0.7, b=-8 - offset)
         forbidden.append(
-            ForbiddenClass(name=name, prompts=("a",), threshold=0.6, calibration=calibration)
+            ForbiddenClass(
+                name=name,
+                prompts=("a",),
+                threshold=0.6,
+                certain=certain,
+                calibration=calibration,
+            )
         )
     policy = Policy(name="house", neutral=("b",), classes=tuple(forbidden))
     return PolicyVectors(policy, tuple(classes))
@@ -111,7 +118,8 @@ def judged(sessions: Sessions, encoder: int, sides: Sequence[PolicyVectors]) -> 
         named = [{s.class_name for s in side if s.flagged} for side in scores]
         for name in classes:
             classes[name] += counted(*(name in side for side in named))
-    return PolicyComparison(len(known), sum(len(v.vectors) for v in known.values()), total, classes)
+    views = sum(len(v.vectors) for v in known.values())
+    return PolicyComparison(len(known), views, total, classes)
 
 
 def counted(old: bool, new: bool) -> FlagCounts:
@@ -127,7 +135,7 @@ def near_thresholds(sides: Sequence[PolicyVectors], n: int) -> FloatArray:
         c = i // 2 % len(side.classes)
         place, forbidden = side.classes[c], side.policy.classes[c]
         assert forbidden.calibration is not None
-        wanted = (np.log(0.6 / 0.4) - forbidden.calibration.b) / forbidden.calibration.a
+        wanted = threshold_margin(forbidden)
         z = unit(rng.standard_normal(DIM).astype(np.float32))
         for _ in range(30):
             off = wanted + 1e-4 * rng.standard_normal() - place.margins(z[None])[0]
@@ -164,6 +172,41 @@ def test_the_counts_are_those_of_the_judge(
     assert min(found.total.both, found.total.only_old, found.total.only_new) > 10
     assert 100 < found.again < COUNT  # the band holds what lies near, and not everything
     assert (found.unsure > 0) == (every > 1)
+
+
+def test_flags_that_act_by_themselves_are_counted(sessions: Sessions) -> None:
+    """As the judge has them, the nearest to either threshold, too."""
+    logit_scale = LOGIT_SCALES["softmax"]
+    sides = (
+        version(logit_scale, ["gun", "knife"], 0),
+        version(logit_scale, ["knife", "gun"], 2, certain=0.9),
+    )
+    raised = [  # so that what is moved onto a threshold lies on the second one
+        PolicyVectors(
+            s.policy.model_copy(
+                update={
+                    "classes": tuple(
+                        c.model_copy(update={"threshold": c.certain or c.threshold})
+                        for c in s.policy.classes
+                    )
+                }
+            ),
+            s.classes,
+        )
+        for s in sides
+    ]
+    anywhere = unit(np.random.default_rng(3).standard_normal((COUNT, DIM)))
+    near = np.concatenate([near_thresholds(sides, 100), near_thresholds(raised, 100)])
+    vectors = np.concatenate([near, anywhere.astype(np.float32)])
+    encoder = keep(sessions, vectors)
+    found = compare(sessions, ComparisonScope(encoder, *sides))
+    expected = judged(sessions, encoder, raised)
+    assert found.acting.old == 0  # none of its classes can
+    assert found.acting.new == expected.total.new > 10
+    assert found.acting_classes == {
+        name: FlagCounts(only_new=c.new) for name, c in expected.classes.items()
+    }
+    assert found.classes == judged(sessions, encoder, sides).classes
 
 
 def test_each_class_is_contrasted_with_its_own_of_very_many_neutral_prompts() -> None:
