@@ -20,6 +20,7 @@ from filter_service.retention import expire, sweep
 from filter_service.reviews.missing_cases import open_missing
 from filter_service.reviews.settlement import settle
 from filter_service.reviews.tallies import compact
+from filter_service.rollout.drift_watch import watch
 from filter_service.rollout.reevaluation import reconsider
 from filter_service.settings import Settings
 from filter_service.statements.issuance import issue_due
@@ -73,6 +74,7 @@ CHORES = {
         lambda p: standing_estimates.refresh(p.sessions, p.stop),
         "How right %d classes are was estimated.",
     ),
+    "watch": Chore(60, lambda p: watch(p.sessions, p.stop), "%d classes have drifted."),
     "compact": Chore(60, lambda p: compact(p.sessions), "%d tallies were put together."),
     "expire": Chore(3600, lambda p: expire(p.sessions, p.stop), "%d images had their time."),
     "erase": Chore(

@@ -19,10 +19,11 @@ from sqlalchemy import text
 from filter_service.cli.batches import Json
 from filter_service.cli.context import Queue
 from filter_service.db.schema import require_current, upgrade
-from filter_service.db.session import connect
+from filter_service.db.session import connect, sessions_of
 from filter_service.errors import FilterServiceError
 from filter_service.images import digest
 from filter_service.local import Services, services
+from filter_service.rollout.drift_alarms import watches
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 
@@ -89,7 +90,10 @@ def examine(queue: Queue) -> Iterator[Finding]:
             yield Finding("services", CheckState.WRONG, str(error))
             return
         patient = Patient(queue, settings, found)
-        yield _attempt("database", lambda: _database(patient))
+        database = _attempt("database", lambda: _database(patient))
+        yield database
+        if database.state is CheckState.OK:
+            yield _attempt("drift", lambda: _drift(patient))
         yield _attempt("broker", lambda: _broker(patient))
 
 
@@ -170,6 +174,20 @@ def _database(patient: Patient) -> Finding:
         engine.dispose()
     where = "embedded" if patient.settings.database_url is None else "named in the settings"
     return _fine(f"{where}, Postgres {version} with pgvector {vector}, tables at this version")
+
+
+def _drift(patient: Patient) -> Finding:
+    engine = connect(patient.found.database_url)
+    try:
+        found = watches(sessions_of(engine))
+    finally:
+        engine.dispose()
+    if drifted := [w.alarm.sentence for w in found if w.alarm is not None]:
+        said = " ".join([*drifted, "The page Accuracy says what to do."])
+        return Finding("", CheckState.DOUBTFUL, said)
+    if not found:
+        return _fine("nothing is watched yet: it takes 1,000 judged images to compare with")
+    return _fine(f"{len(found)} classes are watched, and none has drifted")
 
 
 def _broker(patient: Patient) -> Finding:

@@ -46,6 +46,7 @@ class Event(StrEnum):
     POLICY_PROPOSED = "policy proposed"  # to be activated
     POLICY_WITHDRAWN = "policy withdrawn"
     POLICY_ACTIVATED = "policy activated"
+    DRIFT_ACCEPTED = "drift accepted"  # what comes now is what margins are compared with
     REEVALUATED = "re-evaluated"  # judged again, as another item, under another policy
     REOPENED = "reopened"  # put before a person again, for another policy
     RETENTION_ADDED = "retention added"

@@ -35,6 +35,7 @@ class EventType(StrEnum):
     REVIEW_DECIDED = "review.decided"
     APPEAL_OPENED = "appeal.opened"
     APPEAL_CLOSED = "appeal.closed"
+    CLASS_DRIFTED = "class.drifted"  # of no batch, so that the operator's endpoints alone are told
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from filter_service.cli import app
+from filter_service.db.embeddings import register_encoder
+from filter_service.db.policies import store_policy
+from filter_service.db.session import Sessions
+from filter_service.rollout.drift_alarms import alarms
+from filter_service.rollout.drift_watch import watch
 from filter_service.settings import Settings
 from tasks.__main__ import CeleryQueue
+from tests.support.judged_stream import judge_stream
+from tests.support.margin_worlds import stream
+from tests.support.review_cases import POLICY
 from tests.support.served import ROOT, environment
 
 Findings = dict[str, tuple[str, str]]  # of every part its state and what is said of it
@@ -57,7 +66,8 @@ def test_a_sound_set_up_is_called_so(settings: Settings) -> None:
     states = {part: state for part, (state, _) in found.items()}
     assert states.pop("broker") == "doubtful"  # no worker runs
     assert set(states.values()) == {"ok"}
-    assert set(states) == {"packages", "settings", "data folder", "images", "model", "database"}
+    parts = {"packages", "settings", "data folder", "images", "model", "database", "drift"}
+    assert set(states) == parts
     assert "pgvector" in found["database"][1]
     assert "float32" in found["model"][1] or "bfloat16" in found["model"][1]
 
@@ -105,3 +115,19 @@ def test_a_data_folder_that_is_closed_is_wrong(
     (tmp_path / "closed").mkdir(mode=0o500)
     closed = settings.model_copy(update={"data_dir": tmp_path / "closed" / "data"})
     assert examined(closed)[1]["data folder"][0] == "wrong"
+
+
+def test_a_class_that_has_drifted_is_doubtful(
+    examined: Examined, settings: Settings, sessions: Sessions
+) -> None:
+    rng = np.random.default_rng(7)
+    for margins in (stream(rng, 1_500)[0], stream(rng, 1_000)[0] + 1.5):
+        with sessions.begin() as session:
+            of = store_policy(session, POLICY), "gun"
+            encoder = register_encoder(session, "ab" * 32, "simple", 4, {})
+            judge_stream(session, of, encoder, margins.tolist())
+        watch(sessions)
+    _, found = examined(settings)
+    (alarm,) = alarms(sessions)
+    state, said = found["drift"]
+    assert state == "doubtful" and alarm.sentence in said and "page Accuracy" in said

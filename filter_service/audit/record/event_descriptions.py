@@ -75,6 +75,8 @@ SENTENCES: dict[Event, str] = {
     Event.RULE_REMOVED: "{who} removed review rule {rule}.",
     Event.POLICY_PROPOSED: "{who} proposed a version of the policy {name}[: {policy}]"
     "[; reason: {reason}].",
+    Event.DRIFT_ACCEPTED: "{who} accepted what comes now for the class {class} as its reference"
+    "[: {alarm}].",
     Event.POLICY_WITHDRAWN: "{who} withdrew the proposed version of the policy {name}[: {policy}].",
     Event.POLICY_ACTIVATED: "{who} activated a version of the policy {name}[: {policy}]"
     "[; its flags: {flags}].",

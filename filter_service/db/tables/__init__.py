@@ -5,7 +5,7 @@ All are declared as soon as this package is imported, since they refer to each o
 
 from filter_service.db.tables.accounts import ApiKey, Client, Login, LoginFailure, Person, Reveals
 from filter_service.db.tables.batches import Batch, Fetch, IdempotencyKey, Item, QueueEntry
-from filter_service.db.tables.calibration import StoredEstimate, StoredLabel
+from filter_service.db.tables.calibration import StoredEstimate, StoredLabel, StoredWatch
 from filter_service.db.tables.columns import Digest, Float16s, Float32s, Table
 from filter_service.db.tables.encoders import (
     Embedding,
@@ -96,6 +96,7 @@ __all__ = [
     "StoredScore",
     "StoredSigner",
     "StoredStatement",
+    "StoredWatch",
     "Table",
     "Tally",
     "Tile",

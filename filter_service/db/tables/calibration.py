@@ -3,8 +3,8 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import ARRAY, BigInteger, ForeignKey, Index, text
+from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from filter_service.db.tables.columns import Table, now
@@ -48,3 +48,37 @@ class StoredEstimate(Table):
     calibrated: Mapped[bool] = mapped_column(comment="The version has a calibration of the class.")
     newest: Mapped[datetime] = mapped_column(comment="The newest label that it rests on.")
     at: Mapped[now]
+
+
+class StoredWatch(Table):
+    """The test that says when margins and flagged share of a class change, as far as it came."""
+
+    __tablename__ = "drift_watches"
+    encoder_id: Mapped[int] = mapped_column(ForeignKey("encoders.id"), primary_key=True)
+    class_id: Mapped[int] = mapped_column(
+        ForeignKey("policy_classes.id"), primary_key=True, comment="Of one version."
+    )
+    reference: Mapped[list[float]] = mapped_column(
+        ARRAY(DOUBLE_PRECISION), comment="Margins that it compares with; empty: to be drawn anew."
+    )
+    flagged: Mapped[int] = mapped_column(comment="Of the images before it began.")
+    flagged_of: Mapped[int]
+    month: Mapped[int] = mapped_column(
+        BigInteger, comment="Images in one: for so many the chance of a false alarm is stated."
+    )
+    reached: Mapped[int] = mapped_column(BigInteger, comment="The last image that was looked at.")
+    seen: Mapped[int] = mapped_column(server_default="0", comment="Images looked at.")
+    margin_evidence: Mapped[list[float]] = mapped_column(ARRAY(DOUBLE_PRECISION))
+    share_evidence: Mapped[list[float]] = mapped_column(ARRAY(DOUBLE_PRECISION))
+    calm: Mapped[int] = mapped_column(
+        BigInteger, comment="The last image when nothing spoke for a change."
+    )
+    since_seen: Mapped[int] = mapped_column(server_default="0", comment="Images after it.")
+    since_total: Mapped[float] = mapped_column(server_default="0", comment="Of their margins.")
+    since_flagged: Mapped[int] = mapped_column(server_default="0")
+    started_at: Mapped[now]
+    looked_at: Mapped[now]
+    alarmed_at: Mapped[datetime | None]
+    alarm: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB(none_as_null=True), comment="What moved, since when, by how much."
+    )

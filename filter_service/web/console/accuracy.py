@@ -1,18 +1,20 @@
-"""The accuracy page: how right classes are, how well probabilities hold, and whom seniors ask."""
+"""The accuracy page: how right classes are, how well probabilities hold, and what has drifted."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
-from fastapi.responses import Response
+from fastapi import APIRouter, Depends, Form, Request
+from fastapi.responses import RedirectResponse, Response
 from markupsafe import Markup
 
 from filter_service.accounts import ABILITIES, Ability
 from filter_service.accounts.callers import Caller
 from filter_service.calibration.reliability import ProbabilityAgreement
 from filter_service.calibration.standing_estimates import StandingEstimates, standing_estimates
+from filter_service.db.keyset import LARGEST_ID
 from filter_service.rendering import calibration_charts, charts
 from filter_service.reviews.agreement import agreement
+from filter_service.rollout.drift_alarms import accept, watches
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import able
 from filter_service.web.http.pages import render
@@ -47,8 +49,23 @@ def accuracy(request: Request, here: Here, caller: Reader) -> Response:
         estimated=estimated,
         reliable=[ClassReliability(e, e.agreement, _diagram(e.agreement)) for e in estimated],
         reviewers=reviewers,
+        watched=watches(here.sessions, person.classes),
+        edits=Ability.POLICIES in ABILITIES[caller.role],
         charts=charts,
     )
+
+
+@router.post("/accuracy/accept")
+def accept_drift(
+    here: Here,
+    caller: Annotated[Caller, Depends(able(Ability.POLICIES))],
+    encoder: Annotated[int, Form(ge=1, le=LARGEST_ID)],
+    watched: Annotated[int, Form(ge=1, le=LARGEST_ID)],
+) -> Response:
+    """Take what comes now as the reference of a class whose alarm stands."""
+    somebody(caller)
+    accept(here.sessions, encoder, watched, caller.actor)
+    return RedirectResponse("/accuracy#watched", status_code=303)
 
 
 def _diagram(of: ProbabilityAgreement) -> Markup:

@@ -22,6 +22,7 @@ from filter_service.rendering import charts
 from filter_service.rendering.formats import span as lasting
 from filter_service.reviews import tallies
 from filter_service.reviews.tallies import Day, DecisionTally, Waiting
+from filter_service.rollout.drift_alarms import alarms
 from filter_service.web.console.queue import somebody
 from filter_service.web.http.access import able
 from filter_service.web.http.pages import render
@@ -93,6 +94,7 @@ def overview(request: Request, here: Here, caller: Reader) -> Response:
         "overview.html",
         figures=figures(here.sessions, person),
         estimated=standing_estimates(here.sessions, person.classes),
+        drifted=alarms(here.sessions, person.classes),
         today=datetime.now(UTC).date(),
         span=DAYS,
         drawn=CHARTS,

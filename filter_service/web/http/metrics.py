@@ -28,6 +28,7 @@ from filter_service.db.session import Sessions
 from filter_service.errors import FilterServiceError, NotAllowed, for_clients
 from filter_service.moderation.waiting_items import waiting_items
 from filter_service.reviews.tallies import totals, waiting_now
+from filter_service.rollout.drift_alarms import watches_in
 from filter_service.web.http.access import able
 from filter_service.web.http.service import Service, service
 from filter_service.webhooks.delivery_log import deliveries_waiting
@@ -109,6 +110,7 @@ class _Stored(Collector):
             yield _deliveries(session)
             yield _totals(session)
             yield from _screening(session)
+            yield from _drift(session)
         yield from _reviews(self._sessions)
 
     def describe(self) -> Iterator[Metric]:
@@ -172,6 +174,24 @@ def _screening(session: Session) -> Iterator[Metric]:
         total.add_metric(label, check.total)
         furthest.add_metric(label, check.furthest)
     yield from (pairs, outside, alarms, total, furthest)
+
+
+def _drift(session: Session) -> Iterator[Metric]:
+    """Classes that are watched for drift, and which of them have an alarm."""
+    labels = ("policy", "class")
+    alarm = GaugeMetricFamily(
+        "filter_service_drift_alarm",
+        "1: margins or flagged share of the class are no longer what they were.",
+        labels=labels,
+    )
+    seen = GaugeMetricFamily(
+        "filter_service_drift_images", "Images looked at since the watch began.", labels=labels
+    )
+    for watched in watches_in(session):
+        label = (watched.policy, watched.class_name)
+        alarm.add_metric(label, float(watched.alarm is not None))
+        seen.add_metric(label, watched.seen)
+    yield from (alarm, seen)
 
 
 def _reviews(sessions: Sessions) -> Iterator[Metric]:
