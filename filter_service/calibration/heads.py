@@ -94,7 +94,8 @@ def propose_head(
     The gain is over `standing`, margins (n,) of what is served now; None: of the prompts alone.
     Raises InvalidRequest below 50 labels or 10 of either answer, and for images that are all alike.
     """
-    _require_enough(labels, class_name)
+    require_enough(labels.truths, class_name)
+    _require_differences(labels, class_name)
     held_out = np.empty(len(labels.truths))  # (n,): margins by heads that did not see the image
     for train, test in _folds(labels.truths, seed):
         part = labels.among(train)
@@ -163,15 +164,19 @@ def _folds(truths: Bools, seed: int) -> list[tuple[npt.NDArray[np.intp], npt.NDA
     return list(folds.split(np.zeros(len(truths)), truths))
 
 
-def _require_enough(labels: LabelledVectors, class_name: str) -> None:
-    n, shown = len(labels.truths), int(labels.truths.sum())
+def require_enough(truths: Bools, class_name: str) -> None:
+    """InvalidRequest with a sentence where the labels of a class say too little to learn from."""
+    n, shown = len(truths), int(truths.sum())
     if n < MINIMUM_LABELS or min(shown, n - shown) < MINIMUM_EACH:
         raise InvalidRequest(
             f"{class_name} learns nothing from {n} labels, of which {shown} show it: review until "
             f"there are {MINIMUM_LABELS}, with {MINIMUM_EACH} or more of each answer."
         )
+
+
+def _require_differences(labels: LabelledVectors, class_name: str) -> None:
     if not len(labels.basis):
         raise InvalidRequest(
-            f"{class_name} learns nothing from {n} labels: the images are all the same to the "
-            "model, so that nothing tells them apart."
+            f"{class_name} learns nothing from {len(labels.truths)} labels: the images are all the "
+            "same to the model, so that nothing tells them apart."
         )

@@ -15,7 +15,13 @@ from sqlalchemy.orm import Session
 
 from filter_service.calibration.labelled_margins import LabelledMargins
 from filter_service.db.policies import KnownPolicy, load_policy
-from filter_service.db.tables import Restriction, StoredImage, StoredLabel, StoredPolicy
+from filter_service.db.tables import (
+    Restriction,
+    StoredImage,
+    StoredLabel,
+    StoredPolicy,
+    TrainingLabel,
+)
 from filter_service.errors import InvalidRequest, NotAllowed
 from filter_service.policy import Policy
 
@@ -55,6 +61,7 @@ class ClassLabels:
     """Labels of one class with the margins of one encoder, newest first."""
 
     images: npt.NDArray[np.int64]  # (n,)
+    items: tuple[int | None, ...]  # that were decided; None: uploaded
     labelled: LabelledMargins
     newest: datetime | None  # None: there is no label
 
@@ -150,9 +157,10 @@ def decided_against(
 
 def forget(session: Session, image_id: int, items: Collection[int] = ()) -> int:
     """Labels of an image, and those that these items' decisions gave; -> how many."""
-    mine = (StoredLabel.image_id == image_id) | StoredLabel.item_id.in_(items)
-    gone = delete(StoredLabel).where(mine).returning(StoredLabel.image_id)
-    return len(session.scalars(gone).all())
+    for table in (TrainingLabel, StoredLabel):
+        mine = (table.image_id == image_id) | table.item_id.in_(items)
+        gone = session.scalars(delete(table).where(mine).returning(table.image_id)).all()
+    return len(gone)
 
 
 def of_class(
@@ -168,10 +176,12 @@ def of_class(
     """Of the newest `limit` labels of a policy's class, those that one encoder has a margin for.
 
     Margins of other versions of the policy count, where the class is asked for in the same words.
+    What a head learnt from says nothing about how right it is: those images are left out.
     `versions` are those of the policy's name, where the caller has them. Raises InvalidRequest for
     a class that the policy has not, NotAllowed for a restricted one unless a custodian asks.
     """
     classes = same_words(session, policy_id, class_name, custodian=custodian, versions=versions)
+    head = load_policy(session, policy_id).policy.forbidden(class_name).head
     rows = session.execute(
         _LABELLED,
         {
@@ -179,11 +189,12 @@ def of_class(
             "encoder": encoder_id,
             "classes": classes,
             "limit": limit,
+            "fit": bytes.fromhex(head.digest) if head else None,
         },
     ).all()
-    images, margins, truths, chances, times = zip(*rows, strict=True) if rows else ((),) * 5
+    images, items, margins, truths, chances, times = zip(*rows, strict=True) if rows else ((),) * 6
     labelled = LabelledMargins.of(margins, truths, [math.nan if c is None else c for c in chances])
-    return ClassLabels(np.array(images, np.int64), labelled, max(times, default=None))
+    return ClassLabels(np.array(images, np.int64), items, labelled, max(times, default=None))
 
 
 def margins_of(
@@ -205,8 +216,12 @@ def same_words(
     *,
     custodian: bool = False,
     versions: Sequence[KnownPolicy] | None = None,
+    besides: Collection[str] = (),
 ) -> list[int]:
-    """This class in all versions of its policy that give the same margins; -> class ids."""
+    """This class in all versions of its policy that give the same margins; -> class ids.
+
+    `besides`: fields in which they may differ all the same.
+    """
     known = load_policy(session, policy_id)
     if class_name not in known.class_ids:
         raise InvalidRequest(
@@ -216,11 +231,11 @@ def same_words(
     if known.policy.forbidden(class_name).sealed is not None and not custodian:
         raise NotAllowed(f"Class {class_name!r} is restricted: only a custodian may ask for it.")
     others = versions_of(session, known.policy.name) if versions is None else versions
-    words = _words(known.policy, class_name)
+    words = _words(known.policy, class_name, besides)
     return [
         other.class_ids[class_name]
         for other in others
-        if class_name in other.class_ids and _words(other.policy, class_name) == words
+        if class_name in other.class_ids and _words(other.policy, class_name, besides) == words
     ]
 
 
@@ -242,10 +257,10 @@ def restricted_classes(session: Session) -> set[str]:
     return set(session.scalars(_RESTRICTED))
 
 
-def _words(policy: Policy, class_name: str) -> dict[str, Any]:
+def _words(policy: Policy, class_name: str, besides: Collection[str] = ()) -> dict[str, Any]:
     """Everything that a margin of the class depends on, beside the encoder."""
     forbidden = policy.forbidden(class_name)
-    return forbidden.model_dump(mode="json", exclude=_BESIDE) | {
+    return forbidden.model_dump(mode="json", exclude=_BESIDE.union(besides)) | {
         "templates": policy.templates_of(forbidden),
         "neutral": policy.neutral_of(forbidden),
         "coverage": policy.coverage,
@@ -288,10 +303,13 @@ def _known(session: Session, images: set[int]) -> dict[tuple[int, str], tuple[bo
 # rather join a million scores. The same words give the same margin in every version.
 _LABELLED = text("""
     WITH newest AS MATERIALIZED (
-        SELECT image_id, truth, chance, at FROM labels WHERE class_name = :name
+        SELECT image_id, item_id, truth, chance, at FROM labels l WHERE class_name = :name
+          AND NOT EXISTS (
+            SELECT FROM training_labels t WHERE t.fit = :fit AND t.image_id = l.image_id
+          )
         ORDER BY at DESC, image_id DESC LIMIT :limit
     )
-    SELECT n.image_id, s.margin, n.truth, n.chance, n.at
+    SELECT n.image_id, n.item_id, s.margin, n.truth, n.chance, n.at
     FROM newest n CROSS JOIN LATERAL (
         SELECT margin FROM scores
         WHERE encoder_id = :encoder AND class_id = ANY(:classes) AND image_id = n.image_id LIMIT 1

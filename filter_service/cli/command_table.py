@@ -2,6 +2,7 @@
 
 GROUPS = {
     "policy": "Policies and their versions.",
+    "head": "Classes that learn from reviews.",
     "db": "Look after the database.",
     "user": "People who work here.",
     "key": "API keys of platforms.",
@@ -43,6 +44,7 @@ COMMANDS = {
     "policy withdraw": "policy_versions.withdraw",
     "policy history": "policy_versions.history",
     "policy compare": "policy_versions.compare",
+    "head fit": "head_commands.fit",
     "db upgrade": "run_commands.upgrade",
     "user add": "accounts.add_user",
     "user list": "accounts.list_users",

@@ -23,6 +23,7 @@ from filter_service.rollout.calibrated_version import (
     CalibratedClass,
     ThresholdAims,
     calibrated_policy,
+    keep_fits,
 )
 from filter_service.rollout.calibrated_version import calibrate as calibrated
 from filter_service.rollout.named_policies import policy_for
@@ -188,6 +189,9 @@ def calibrate(  # noqa: PLR0913  (each is an option)
         for c in classes:
             typer.echo(_fitted(c))
         made = calibrated_policy(policy, classes)
+        if out is not None or reason:
+            with place.sessions.begin() as session:
+                keep_fits(session, classes)
         if out is not None:
             out.write_text(yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False))
         if reason:

@@ -45,7 +45,7 @@ class Severity(StrEnum):
 class CalibrationOrigin(Strict):
     """What a calibration was fitted on, and for: it means nothing for anything else."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"head"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"head", "common"})
 
     encoder: Sha256 = Field(description="Fingerprint of the encoder whose margins they were.")
     wording: Sha256 = Field(description="Digest of the prompts that the margins were for.")
@@ -56,6 +56,9 @@ class CalibrationOrigin(Strict):
     until: date = Field(description="The day of the newest of them.")
     covariance: tuple[float, float, float] = Field(
         description="Of slope and offset: variance of a, covariance, variance of b."
+    )
+    common: tuple[float, float] | None = Field(
+        None, description="Slope and offset of all classes together, which it leans on."
     )
 
 
@@ -69,6 +72,11 @@ class Calibration(Strict):
     origin: CalibrationOrigin | None = Field(
         None, description="Written by policy calibrate; empty: somebody chose a and b."
     )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all of it, hex: the labels that it was fitted on are kept by it."""
+        return text_digest(canonical(self.model_dump(mode="json")))
 
 
 class Preservation(Strict):

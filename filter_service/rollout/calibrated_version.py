@@ -1,6 +1,7 @@
 """Builds the version of a policy whose probabilities are calibrated on what people decided."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -20,6 +21,7 @@ from filter_service.calibration.threshold_choice import (
     for_precision,
     seen_from,
 )
+from filter_service.calibration.training_labels import TrainingRow, keep_training
 from filter_service.errors import InvalidRequest
 from filter_service.policy import Calibration, CalibrationOrigin, ForbiddenClass, Policy
 from filter_service.verdicts import certain_margin, threshold_margin
@@ -63,6 +65,7 @@ class CalibratedClass:
     calibrator: Calibrator | None  # None: it stays as it is
     refusals: tuple[str, ...] = ()  # sentences: why there is none, or a threshold stays
     certain: CertainThreshold | None = None  # what people saw of flags that would act
+    training: tuple[TrainingRow, ...] = ()  # the labels that its line was fitted on
 
 
 def calibrate(
@@ -87,7 +90,8 @@ def calibrate(
             refusal = f"{c.name} is restricted: it stays as it is."
             made.append(CalibratedClass(c, c, None, (refusal,)))
             continue
-        origin = _Origin(policy.wording(c), encoder[1], c.head.digest if c.head else None)
+        head = c.head.digest if c.head else None
+        origin = _Origin(policy.wording(c), encoder[1], head, (float(line[0]), float(line[1])))
         stream = labels.margins_of(session, policy_id, c.name, encoder[0])
         made.append(_calibrated(c, known[c.name], line, origin, stream, aims))
     return made
@@ -102,6 +106,13 @@ def calibrated_policy(policy: Policy, classes: list[CalibratedClass]) -> Policy:
     return Policy.model_validate(made.model_dump(mode="json"))
 
 
+def keep_fits(session: Session, classes: Sequence[CalibratedClass]) -> None:
+    """Remember which labels each new calibration was fitted on."""
+    for c in classes:
+        if c.training and c.after.calibration is not None:
+            keep_training(session, c.after.calibration.digest, c.training)
+
+
 @dataclass(frozen=True, slots=True)
 class _Origin:
     """What a calibration is bound to."""
@@ -109,6 +120,7 @@ class _Origin:
     wording: str
     encoder: str
     head: str | None
+    common: tuple[float, float]
 
 
 def _calibrated(
@@ -142,7 +154,8 @@ def _calibrated(
         "certain": _probability(fitted, certain_at) if acts else None,
     }
     seen = seen_from(found.labelled, certain_at) if acts else None
-    return CalibratedClass(forbidden, forbidden.model_copy(update=update), fitted, refusals, seen)
+    after = forbidden.model_copy(update=update)
+    return CalibratedClass(forbidden, after, fitted, refusals, seen, _training(found))
 
 
 def _probability(fitted: Calibrator, margin: float) -> float:
@@ -164,6 +177,19 @@ def _chosen(
     return at
 
 
+def _training(found: ClassLabels) -> tuple[TrainingRow, ...]:
+    known = found.labelled
+    rows = zip(
+        found.images.tolist(),
+        found.items,
+        known.truths.tolist(),
+        known.margins.tolist(),
+        np.isfinite(known.chances),
+        strict=True,
+    )
+    return tuple(TrainingRow(i, item, t, m) for i, item, t, m, drawn in rows if drawn)
+
+
 def _stored(fitted: Calibrator, found: ClassLabels, origin: _Origin) -> Calibration:
     assert found.newest is not None, "it was fitted on labels"
     (aa, ab), (_, bb) = fitted.covariance.tolist()
@@ -174,6 +200,7 @@ def _stored(fitted: Calibrator, found: ClassLabels, origin: _Origin) -> Calibrat
             encoder=origin.encoder,
             wording=origin.wording,
             head=origin.head,
+            common=origin.common,
             reviews=fitted.labels,
             until=found.newest.date(),
             covariance=(aa, ab, bb),

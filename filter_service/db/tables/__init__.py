@@ -5,7 +5,12 @@ All are declared as soon as this package is imported, since they refer to each o
 
 from filter_service.db.tables.accounts import ApiKey, Client, Login, LoginFailure, Person, Reveals
 from filter_service.db.tables.batches import Batch, Fetch, IdempotencyKey, Item, QueueEntry
-from filter_service.db.tables.calibration import StoredEstimate, StoredLabel, StoredWatch
+from filter_service.db.tables.calibration import (
+    StoredEstimate,
+    StoredLabel,
+    StoredWatch,
+    TrainingLabel,
+)
 from filter_service.db.tables.columns import Digest, Float16s, Float32s, Table
 from filter_service.db.tables.encoders import (
     Embedding,
@@ -100,6 +105,7 @@ __all__ = [
     "Table",
     "Tally",
     "Tile",
+    "TrainingLabel",
     "UnsealedEntry",
     "WebhookEndpoint",
 ]

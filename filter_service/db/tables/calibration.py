@@ -7,7 +7,7 @@ from sqlalchemy import ARRAY, BigInteger, ForeignKey, Index, text
 from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from filter_service.db.tables.columns import Table, now
+from filter_service.db.tables.columns import Digest, Table, now
 
 
 class StoredLabel(Table):
@@ -30,6 +30,27 @@ class StoredLabel(Table):
     )
     review_id: Mapped[int | None] = mapped_column(BigInteger, comment="The decision that stands.")
     at: Mapped[now]
+
+
+class TrainingLabel(Table):
+    """A label as it was when a calibration or a head was fitted on it."""
+
+    __tablename__ = "training_labels"
+    __table_args__ = (
+        Index("training_of_image", "image_id"),
+        Index("training_of_item", "item_id", postgresql_where=text("item_id IS NOT NULL")),
+    )
+    fit: Mapped[str] = mapped_column(
+        Digest, primary_key=True, comment="Digest of the calibration or head, by its policy."
+    )
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    item_id: Mapped[int | None] = mapped_column(
+        ForeignKey("items.id"), comment="That was decided; null: uploaded."
+    )
+    truth: Mapped[bool] = mapped_column(comment="The image shows the class.")
+    margin: Mapped[float] = mapped_column(comment="Of a head's label, that of the prompts alone.")
+    frame: Mapped[int] = mapped_column(comment="Of the view that a head learnt from.")
+    view: Mapped[str]
 
 
 class StoredEstimate(Table):
