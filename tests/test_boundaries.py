@@ -29,7 +29,8 @@ LATE = (  # what may be imported inside a body, so that a process can do without
     "celery",
     "kombu",
     "tasks.celery",
-    "filter_service.audit.exports.parquet",  # pyarrow
+    "sklearn",  # pyarrow, as the next
+    "filter_service.audit.exports.parquet",
     "filter_service.audit.replay.replay",  # torch, as all that follow
     "filter_service.audit.replay.replay_output",
     "filter_service.encoder",

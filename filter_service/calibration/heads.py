@@ -10,7 +10,6 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedKFold
 
 from filter_service.calibration import logistic
 from filter_service.calibration.labelled_margins import Bools, Floats
@@ -160,6 +159,8 @@ def _design_of(labels: LabelledVectors, z: Floats) -> Floats:
 
 
 def _folds(truths: Bools, seed: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    from sklearn.model_selection import StratifiedKFold  # pages tell influences without it
+
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     return list(folds.split(np.zeros(len(truths)), truths))
 

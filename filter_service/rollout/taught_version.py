@@ -108,8 +108,8 @@ def teach(session: Session, policy: Policy, name: str, seeker: ServedEncoder) ->
     if not proposal.proven:
         raise InvalidRequest(_unproven(of, proposal))
     head = _head(of, known, proposal, _words(session, of, known, proposal.direction))
-    update = {"head": head, "calibration": None, "certain": None}
-    update |= {"threshold": _threshold(session, of, proposal)}
+    threshold = _threshold(session, of, proposal)
+    update = {"head": head, "threshold": threshold, "calibration": None, "certain": None}
     return TaughtClass(
         before=of.forbidden,
         after=of.forbidden.model_copy(update=update),
