@@ -13,7 +13,9 @@ from sqlalchemy import case, delete, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
+from filter_service import ledger
 from filter_service.calibration.labelled_margins import LabelledMargins
+from filter_service.canonical import canonical, text_digest
 from filter_service.db.policies import KnownPolicy, load_policy
 from filter_service.db.tables import (
     Restriction,
@@ -23,6 +25,7 @@ from filter_service.db.tables import (
     TrainingLabel,
 )
 from filter_service.errors import InvalidRequest, NotAllowed
+from filter_service.ledger import Entry, Event
 from filter_service.policy import Policy
 
 MOST = 20_000  # labels read at once, the newest
@@ -110,12 +113,13 @@ def keep(session: Session, labels: Sequence[ClassLabel]) -> None:
 
 
 def upload(
-    session: Session, policy: Policy, truths: Mapping[tuple[int, str], bool]
+    session: Session, policy: Policy, truths: Mapping[tuple[int, str], bool], actor: str
 ) -> UploadReceipt:
     """Keep what somebody says of images and classes; what people decided here comes first.
 
-    Raises InvalidRequest for a class that the policy has not, that is restricted, or an image that
-    is erased or locked away.
+    The ledger tells who said it of how many, with a digest of what was said. Raises InvalidRequest
+    for a class that the policy has not, that is restricted, or an image that is erased or locked
+    away.
     """
     _require_classes(session, policy, {name for _, name in truths})
     _require_images(session, {image for image, _ in truths})
@@ -136,9 +140,24 @@ def upload(
                 where=StoredLabel.source == LabelSource.UPLOAD,
             )
         )
+        ledger.append(session, [_labelled(policy, truths, len(truths) - len(before), same, actor)])
     return UploadReceipt(
         len(truths) - len(before), same, tuple(sorted({image for image, _ in against}))
     )
+
+
+def _labelled(
+    policy: Policy, truths: Mapping[tuple[int, str], bool], new: int, same: int, actor: str
+) -> Entry:
+    said = [[image, name, truth] for (image, name), truth in sorted(truths.items())]
+    details = {
+        "policy": policy.digest,
+        "images": len({image for image, _ in truths}),
+        "new": new,
+        "unchanged": same,
+        "truths": text_digest(canonical(said)),
+    }
+    return Entry(Event.LABELLED, actor, details=details)
 
 
 def decided_against(
@@ -237,6 +256,17 @@ def same_words(
         for other in others
         if class_name in other.class_ids and _words(other.policy, class_name, besides) == words
     ]
+
+
+def class_id_of_words(
+    versions: Sequence[KnownPolicy], policy: Policy, class_name: str
+) -> int | None:
+    """The class as the first of these versions has it that gives a policy's margins; None: none."""
+    words = _words(policy, class_name)
+    for other in versions:
+        if class_name in other.class_ids and _words(other.policy, class_name) == words:
+            return other.class_ids[class_name]
+    return None
 
 
 def versions_of(session: Session, name: str) -> list[KnownPolicy]:

@@ -18,7 +18,7 @@ from filter_service.calibration.evaluation import ClassEvaluation, CountedShare,
 from filter_service.calibration.evaluation import evaluate as evaluated
 from filter_service.calibration.evaluation_report import EvaluatedPictures, page, tell
 from filter_service.calibration.labelled_margins import Bools, Floats
-from filter_service.calibration.labels import count, upload
+from filter_service.calibration.labels import upload
 from filter_service.cli.batches import Json
 from filter_service.cli.context import Workplace, workplace
 from filter_service.cli.parameters import shown
@@ -32,12 +32,14 @@ from filter_service.intake.labelled_files import (
     require_agreement,
 )
 from filter_service.policy import Policy, read_policy
+from filter_service.policy.coverage import Coverage
 from filter_service.settings import Settings
 
 if TYPE_CHECKING:
     from filter_service.encoder import Encoder
     from filter_service.scoring import FloatArray
 
+ACTOR = "service"  # whoever can run commands on the machine is the service itself
 THUMBNAIL = 220  # pixels of a picture's longer side
 
 
@@ -96,7 +98,8 @@ def evaluate(
     digests = _digests(files, limits)
     files = _each_once(files, digests)
     with workplace(context.obj) if keep else contextlib.nullcontext() as here:
-        stored = _Stored.of(here, encoder, digests) if here else _Stored({}, {})
+        coverage = asked.coverage or settings.coverage
+        stored = _Stored.of(here, encoder, digests, coverage) if here else _Stored({}, {})
         looks = _look(files, encoder, asked, settings, stored.vectors)
         if here:
             typer.echo(_keep(here, asked, stored.images, looks), err=True)
@@ -122,22 +125,6 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def labels(context: typer.Context, json_: Json = False) -> None:
-    """What people's decisions and labelled pictures say: how many labels each class has."""
-    with workplace(context.obj) as here, here.sessions.begin() as session:
-        counts = count(session)
-    for c in counts:
-        if json_:
-            typer.echo(json.dumps(asdict(c)))
-        else:
-            typer.echo(
-                f"{c.class_name}, by {c.source}: {c.present} show it, {c.absent} do not; "
-                f"{c.drawn} count in fits and estimates"
-            )
-    if not counts and not json_:
-        typer.echo("There is no label yet: decide cases, or evaluate with --keep.", err=True)
-
-
 @dataclass(frozen=True, slots=True)
 class _Stored:
     """Which of the pictures the database has, by path, and an encoder's vectors of them."""
@@ -146,14 +133,21 @@ class _Stored:
     vectors: "dict[Path, FloatArray]"  # (views, d) each
 
     @classmethod
-    def of(cls, here: Workplace, encoder: "Encoder", digests: Mapping[Path, str]) -> "_Stored":
+    def of(
+        cls, here: Workplace, encoder: "Encoder", digests: Mapping[Path, str], coverage: Coverage
+    ) -> "_Stored":
+        """Vectors of those pictures of which every view that this coverage asks for is known."""
+        from filter_service.pipeline.subject import asked_vectors  # torch
+
         e = encoder
         with here.sessions.begin() as session:
             encoder_id = register_encoder(session, e.fingerprint, e.name, e.dim, e.details)
             ids, known = known_of_digests(session, encoder_id, sorted(set(digests.values())))
+        looked = {name: asked_vectors(found, e, coverage) for name, found in known.items()}
+        vectors = {path: looked.get(name) for path, name in digests.items()}
         return cls(
             {path: ids[name] for path, name in digests.items() if name in ids},
-            {path: known[name].vectors for path, name in digests.items() if name in known},
+            {path: views.vectors for path, views in vectors.items() if views is not None},
         )
 
 
@@ -167,7 +161,7 @@ def _keep(here: Workplace, policy: Policy, images: dict[Path, int], looks: _Look
         if c.sealed is None
     }
     with here.sessions.begin() as session:
-        receipt = upload(session, policy, truths)
+        receipt = upload(session, policy, truths, ACTOR)
     strange = sum(f.path not in images for f in looks.files)
     said = f"{receipt.new} new labels are kept, {receipt.unchanged} were known"
     if receipt.contradicted:

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import track
 
+from filter_service.audit.replay.sampling import share_of
 from filter_service.calibration.picture_stream import PictureStream
 from filter_service.calibration.starting_document import StartingConditions, starting_document
 from filter_service.calibration.starting_policy import LOOK_ALIKES, StartingPolicy, starting_policy
@@ -123,15 +124,7 @@ def _share(share: str | None, per_day: float | None, images_a_day: float | None)
     if share is not None and per_day is not None:
         raise typer.BadParameter("Give --share or --per-day, one of the two.")
     daily = share_a_day(per_day, images_a_day)
-    return _parsed("1%" if share is None else share) if daily is None else daily
-
-
-def _parsed(share: str) -> float:
-    try:
-        number = float(share.removesuffix("%"))
-    except ValueError:
-        raise typer.BadParameter(f"{share[:40]!r} is no share: give 1% or 0.01.") from None
-    return number / 100 if share.endswith("%") else number
+    return share_of("1%" if share is None else share) if daily is None else daily
 
 
 def _bank(file: Path | None) -> list[str] | None:

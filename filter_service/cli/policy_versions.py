@@ -119,7 +119,7 @@ def compare(
 ) -> None:
     """What would change for the stored images if one version took the place of another."""
     with workplace(context.obj) as place:
-        before, after = _policy(place, old), _policy(place, new)
+        before, after = policy_of(place, old), policy_of(place, new)
         seeker = LazyQueryEncoder(place.settings, place.sessions)
         encoder_id, placed = seeker.policy(before)
         asked = ComparisonScope(encoder_id, placed, seeker.policy(after)[1], limit)
@@ -246,7 +246,7 @@ def _told(activation: Activation) -> dict[str, Any]:
     }
 
 
-def _policy(place: Workplace, what: str) -> Policy:
+def policy_of(place: Workplace, what: str) -> Policy:
     """A file if there is one of this name, else what is stored."""
     file = Path(what)
     return read_policy(file) if file.is_file() else policy_for(place.sessions, what)

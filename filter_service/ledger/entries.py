@@ -31,6 +31,7 @@ class Event(StrEnum):
     RELEASED = "released"
     HANDED_OVER = "handed over"
     REVEALED = "revealed"  # somebody saw the image unblurred
+    LABELLED = "labelled"  # somebody said what images show, from outside
     DECIDED = "decided"
     UNDONE = "undone"
     SETTLED = "settled"  # a decision took effect

@@ -41,6 +41,21 @@ class ServedJudge:
             return prepare(load(), self.encoder, self.limits, coverage)
         return self._known(digest, asked, self._again(load, asked.views), coverage)
 
+    def look(
+        self,
+        digest: str,
+        load: Callable[[], bytes],
+        known: KnownVectors | None,
+        coverage: Coverage | None = None,
+    ) -> KnownVectors:
+        """The vectors of an image's views, in float32 unless they are known; raises ImageError."""
+        subject = self.prepare(digest, load, known, coverage)
+        if subject.known is not None:
+            return subject.known
+        assert subject.pixels is not None, "what is not known was decoded"
+        vectors = self.encoder.encode(subject.pixels)  # (views, 3, h, w) -> (views, d)
+        return KnownVectors(vectors, subject.views, (True,) * len(vectors), subject.extent)
+
     def moderate(self, subjects: Sequence[Subject], policy: Policy) -> list[Outcome]:
         outcomes = moderate(subjects, policy, self.encoder, self.memories)
         check = self.encoder.check

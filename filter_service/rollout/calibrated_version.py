@@ -78,7 +78,8 @@ def calibrate(
     """Fit every class's line on its labels, for this encoder: (id, fingerprint).
 
     Thresholds become the calibrated probability at the margin where they were, so that the same
-    images are flagged and the same flags act by themselves, unless an aim says otherwise.
+    images are flagged and the same flags act by themselves, unless an aim says otherwise. After a
+    change of the encoder it is the probability that stays.
     Restricted classes stay as they are: nobody's labels may tell of them.
     """
     open_classes = [c for c in policy.classes if c.sealed is None]
@@ -135,12 +136,12 @@ def _calibrated(
         fitted = fit_calibrator(found.labelled, line, forbidden.name)
     except InvalidRequest as refusal:
         return CalibratedClass(forbidden, forbidden, None, (str(refusal),))
-    at, refusals = threshold_margin(forbidden), tuple[str, ...]()
+    at, certain_at = _margins_now(forbidden, fitted, origin)
+    refusals = tuple[str, ...]()
     try:
         at = _chosen(found, fitted, stream, at, aims)
     except InvalidRequest as refusal:
         refusals = (f"{forbidden.name} keeps its threshold: {refusal}",)
-    certain_at = certain_margin(forbidden)
     try:
         if aims.certain is not None:
             certain_at = for_certain(found.labelled, fitted, stream, aims.certain).margin
@@ -156,6 +157,20 @@ def _calibrated(
     seen = seen_from(found.labelled, certain_at) if acts else None
     after = forbidden.model_copy(update=update)
     return CalibratedClass(forbidden, after, fitted, refusals, seen, _training(found))
+
+
+def _margins_now(
+    forbidden: ForbiddenClass, fitted: Calibrator, origin: _Origin
+) -> tuple[float, float]:
+    """Where flags begin, and where they act by themselves, in this encoder's logits.
+
+    A margin of another encoder says nothing here, but the probability that it stood for does.
+    """
+    known = forbidden.calibration.origin if forbidden.calibration else None
+    if known is None or known.encoder == origin.encoder:
+        return threshold_margin(forbidden), certain_margin(forbidden)
+    certain = math.inf if forbidden.certain is None else fitted.margin_at(forbidden.certain)
+    return fitted.margin_at(forbidden.threshold), certain
 
 
 def _probability(fitted: Calibrator, margin: float) -> float:

@@ -255,7 +255,7 @@ def test_a_restricted_class_is_for_custodians_only(sessions: Sessions) -> None:
         seen = labels.of_class(session, policy, "gun", encoder, custodian=True)
         counted = [row.class_name for row in labels.count(session)]
         with pytest.raises(InvalidRequest, match="restricted: nobody labels"):
-            labels.upload(session, SEALING, {(images[0], "gun"): True})
+            labels.upload(session, SEALING, {(images[0], "gun"): True}, "person ada")
     assert len(seen) == 1
     assert counted == ["knife"]
 
@@ -278,7 +278,7 @@ def test_a_locked_image_is_read_and_counted_nowhere(sessions: Sessions) -> None:
         assert len(labels.of_class(session, policy, "gun", encoder)) == 0
         assert labels.count(session) == []
         with pytest.raises(InvalidRequest, match="not here any more"):
-            labels.upload(session, POLICY, {(image, "gun"): True})
+            labels.upload(session, POLICY, {(image, "gun"): True}, "person ada")
 
 
 def test_a_class_that_the_policy_has_not_is_refused(sessions: Sessions) -> None:
@@ -287,7 +287,7 @@ def test_a_class_that_the_policy_has_not_is_refused(sessions: Sessions) -> None:
         with pytest.raises(InvalidRequest, match="no class 'bomb': it has gun, knife"):
             labels.of_class(session, policy, "bomb", encoder)
         with pytest.raises(InvalidRequest, match="no class 'bomb': it has gun, knife"):
-            labels.upload(session, POLICY, {(images[0], "bomb"): True})
+            labels.upload(session, POLICY, {(images[0], "bomb"): True}, "person ada")
 
 
 def test_an_upload_does_not_overrule_a_decision(sessions: Sessions) -> None:
@@ -296,8 +296,10 @@ def test_an_upload_does_not_overrule_a_decision(sessions: Sessions) -> None:
     with sessions.begin() as session:
         labels.keep(session, [ClassLabel(decided, "gun", True, LabelSource.FLAG, 1.0)])
         labels.keep(session, [ClassLabel(same, "gun", False, LabelSource.FLAG, 1.0)])
-        labels.upload(session, POLICY, {(uploaded, "gun"): True})
-        kept = labels.upload(session, POLICY, {(image, "gun"): False for image in images})
+        labels.upload(session, POLICY, {(uploaded, "gun"): True}, "person ada")
+        kept = labels.upload(
+            session, POLICY, {(image, "gun"): False for image in images}, "person ada"
+        )
         rows = session.scalars(select(StoredLabel).order_by(StoredLabel.image_id)).all()
     assert (kept.new, kept.unchanged, kept.contradicted) == (1, 1, (decided,))
     assert [row.truth for row in rows] == [True, False, False, False]

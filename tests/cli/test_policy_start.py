@@ -79,7 +79,7 @@ def test_the_same_picture_under_many_names_is_one(model: Encoder, tmp_path: Path
         (("/no/such",), "There is no folder '/no/such'"),
         ((SAMPLES, "--share", "many"), "'many' is no share: give 1% or 0.01"),
         ((SAMPLES, "--share", "80%"), "A share of 0.8 of the stream is no queue"),
-        ((SAMPLES, "--share", "nan"), "A share of nan of the stream is no queue"),
+        ((SAMPLES, "--share", "nan"), "'nan' is no share: give 1% or 0.01"),
         ((SAMPLES, "--share", "1%", "--per-day", "5"), "Give --share or --per-day"),
         ((SAMPLES, "--per-day", "5"), "by --images-a-day"),
         ((SAMPLES, "--images-a-day", "5"), "--images-a-day goes with --per-day"),

@@ -1,5 +1,6 @@
 """Versions that are calibrated on decisions: bound to encoder and words, proposed and no more."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -157,6 +158,20 @@ def test_another_encoder_refuses_a_calibration(sessions: Sessions) -> None:
     version = made(sessions, 400)
     with pytest.raises(AnotherEncoder, match=r"calibration of gun .* encoder abababababab"):
         load_encoder("bundled", device="cpu").vectors(version)
+
+
+def test_after_a_change_of_the_encoder_the_probability_stays(sessions: Sessions) -> None:
+    version = made(sessions, 400)
+    with sessions.begin() as session:
+        policy_id = store_policy(session, version)
+        other = register_encoder(session, "cd" * 32, "another", 8, {})
+        shifted = reviewed(2, 400)
+        shifted = replace(shifted, margins=shifted.margins + 3)
+        keep_decisions(session, (policy_id, "gun"), other, shifted, first=400)
+        again = calibrate(session, version, policy_id, (other, "cd" * 32))[0]
+    assert again.after.threshold == pytest.approx(version.classes[0].threshold)
+    moved = threshold_margin(again.after) - threshold_margin(version.classes[0])
+    assert moved == pytest.approx(3, abs=0.5)
 
 
 def test_labels_of_a_calibrated_version_are_those_of_before(sessions: Sessions) -> None:

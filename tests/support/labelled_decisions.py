@@ -11,11 +11,15 @@ from filter_service.db.tables import StoredImage, StoredScore
 
 
 def keep_decisions(
-    session: Session, of: tuple[int, str], encoder_id: int, known: LabelledMargins
+    session: Session,
+    of: tuple[int, str],
+    encoder_id: int,
+    known: LabelledMargins,
+    first: int = 0,
 ) -> None:
-    """New images for one class of a policy, (policy's id, class name)."""
+    """New images for one class of a policy, (policy's id, class name); `first` numbers them."""
     policy_id, name = of
-    images = [{"digest": f"{i:064x}", "bytes": 1} for i in range(len(known))]
+    images = [{"digest": f"{first + i:064x}", "bytes": 1} for i in range(len(known))]
     ids = list(session.scalars(insert(StoredImage).returning(StoredImage.id), images))
     class_id = load_policy(session, policy_id).class_ids[name]
     margins, truths = known.margins.tolist(), known.truths.tolist()

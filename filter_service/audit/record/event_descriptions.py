@@ -71,6 +71,8 @@ SENTENCES: dict[Event, str] = {
     Event.SEARCHED: "{who} searched[ for “{words}”][ for what is like item {like}]"
     "[ for an image, {image}][ in the ledger, {ledger}].",
     Event.EXPORTED: "{who} exported[ {what}][ as {format}][: {rows} rows][, {state}].",
+    Event.LABELLED: "{who} said what {images} images show[, under policy {policy}]: {new} labels "
+    "are new[, {unchanged} were known].",
     Event.RULE_ADDED: "{who} added review rule {rule}[: {kind}][ for {class_name}].",
     Event.RULE_REMOVED: "{who} removed review rule {rule}.",
     Event.POLICY_PROPOSED: "{who} proposed a version of the policy {name}[: {policy}]"

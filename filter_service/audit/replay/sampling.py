@@ -39,7 +39,9 @@ def share_of(words: str) -> float:
     except ValueError:
         share = 0.0
     if not 0 < share <= 1:
-        raise InvalidRequest(f"{words!r} is no share of all items: give 1%, or 0.01.")
+        raise InvalidRequest(
+            f"{words[:40]!r} is no share: give 1% or 0.01, more than 0 and at most all."
+        )
     return share
 
 
