@@ -50,7 +50,7 @@ def reviewed(sessions: Sessions, policy: Policy, files: Sequence[str]) -> None:
         rows = session.execute(select(Item.source, Item.image_id)).all()
         images = {Path(source).name: image for source, image in rows if image is not None}
         truths = {(images[f], "weapons"): f in SHOWN for f in files}
-        labels.upload(session, policy, truths)
+        labels.upload(session, policy, truths, "service")
 
 
 def test_what_a_class_learnt_is_proposed_activated_judged_explained_and_replayed(

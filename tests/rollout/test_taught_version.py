@@ -181,7 +181,9 @@ def test_labels_of_appeals_teach_nothing_and_uploads_do(sessions: Sessions) -> N
         truths = zip(world.images[1:], TRUTHS[1:].tolist(), strict=True)
         for image in world.images[1:]:
             labels.forget(session, image)
-        labels.upload(session, POLICY, {(image, "gun"): truth for image, truth in truths})
+        labels.upload(
+            session, POLICY, {(image, "gun"): truth for image, truth in truths}, "service"
+        )
         assert teach(session, POLICY, "gun", world.encoder).head.labels == 59
 
 
