@@ -17,6 +17,7 @@ from filter_service.intake.abandoned_batches import close_abandoned
 from filter_service.intake.fetch_queue import fetch_due
 from filter_service.ledger.publication import seal_and_publish
 from filter_service.retention import expire, sweep
+from filter_service.reviews import report_cases
 from filter_service.reviews.missing_cases import open_missing
 from filter_service.reviews.settlement import settle
 from filter_service.reviews.tallies import compact
@@ -82,6 +83,11 @@ CHORES = {
     ),
     "open": Chore(
         3600, lambda p: open_missing(p.sessions, p.stop), "%d flags without a case have one now."
+    ),
+    "answer": Chore(
+        60,
+        lambda p: report_cases.follow_left(p.sessions, p.stop),
+        "%d reported items were put before people or answered.",
     ),
     "reconsider": Chore(
         5,

@@ -126,6 +126,9 @@ class Settings(BaseSettings):
         le=MOST,
         description="Unblurred images a person and day, unless set for the person.",
     )
+    reports_per_hour: int = Field(
+        1_000, ge=0, le=MOST, description="Reports of pictures that a key or person may make."
+    )
     fetch_hosts: tuple[str, ...] = Field(
         (), description='JSON list of the hosts from which URIs are fetched; "*.example.org" too.'
     )

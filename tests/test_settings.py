@@ -50,6 +50,7 @@ GOOD = {
     "seal_rows": "500",
     "seal_seconds": "5",
     "four_eyes": "True",
+    "reports_per_hour": "50",
 }
 
 

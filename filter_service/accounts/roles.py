@@ -27,6 +27,7 @@ class Ability(StrEnum):
     REVIEW = "review"  # claim and decide
     REVIEW_SENIOR = "review as senior"  # escalated and disputed cases
     APPEAL = "appeal"  # open an appeal
+    REPORT = "report"  # say that a picture is forbidden
     RULES = "rules"  # review rules and lists
     RETRY = "retry"  # undetermined items
     PEOPLE = "people"  # people, keys
@@ -43,14 +44,18 @@ _READING = {Ability.READ, Ability.SEARCH, Ability.REVEAL}
 ABILITIES: dict[Role, frozenset[Ability]] = {
     Role.ADMIN: frozenset(set(Ability) - {Ability.CUSTODY}),
     Role.POLICY_EDITOR: frozenset(_READING | {Ability.RULES, Ability.RETRY, Ability.POLICIES}),
-    Role.MODERATOR: frozenset(_READING | {Ability.REVIEW}),
+    Role.MODERATOR: frozenset(_READING | {Ability.REVIEW, Ability.REPORT}),
     Role.SENIOR: frozenset(
-        _READING | {Ability.REVIEW, Ability.REVIEW_SENIOR, Ability.RETRY, Ability.RULES}
+        _READING
+        | {Ability.REVIEW, Ability.REVIEW_SENIOR, Ability.RETRY, Ability.RULES, Ability.REPORT}
     ),
     Role.AUDITOR: frozenset(_READING | {Ability.AUDIT, Ability.EXPORT}),
     Role.CUSTODIAN: frozenset({Ability.CUSTODY}),
     Role.SERVICE: frozenset(
-        {Ability.SUBMIT, Ability.READ, Ability.SEARCH, Ability.APPEAL, Ability.WEBHOOKS}
+        {
+            *(Ability.SUBMIT, Ability.READ, Ability.SEARCH, Ability.APPEAL, Ability.REPORT),
+            Ability.WEBHOOKS,
+        }
     ),
 }
 

@@ -44,6 +44,7 @@ class LabelSource(StrEnum):
     SAMPLE = "sample"  # a clear item that was drawn
     APPEAL = "appeal"  # somebody asked: it says nothing about the others
     UPLOAD = "upload"  # a labelled folder or manifest
+    REPORT = "report"  # somebody pointed at it, likewise
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,11 @@ def begin(
     return BegunBatch(batch.id, accepted=0, finished=False)
 
 
+def is_known(session: Session, once: Once | None) -> bool:
+    """An earlier try of the request has begun its batch."""
+    return once is not None and session.get(IdempotencyKey, (once.owner, once.key)) is not None
+
+
 def _begun(session: Session, once: Once) -> BegunBatch | None:
     known = session.get(IdempotencyKey, (once.owner, once.key))
     if known is None:

@@ -1,8 +1,9 @@
 """Reads and writes manifests in the format of AWS's bulk image analysis (JSON Lines).
 
-What comes in is `{"source-ref": ADDRESS}`. What goes out has the same `source-ref`, the labels
-under `detect-moderation-labels`, and what AWS has no place for under its `…-metadata`. A line that
-cannot be used, or an image that could not be judged, is a line with an `error`.
+What comes in is `{"source-ref": ADDRESS}`, with a `report` where somebody reported the image. What
+goes out has the same `source-ref`, the labels under `detect-moderation-labels`, and what AWS has no
+place for under its `…-metadata`. A line that cannot be used, or an image that could not be judged,
+is a line with an `error`.
 """
 
 import json
@@ -11,9 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from filter_service.db.unjudged import SENTENCES, UnjudgedReason
 from filter_service.policy.spelling import unknown
 from filter_service.policy.strict import each_once
+from filter_service.reviews.report_input import ReportInput
 from filter_service.verdicts import Verdict
 
 MEDIA_TYPE = "application/jsonl"
@@ -21,7 +25,13 @@ LONGEST_LINE = 16_384  # bytes
 SHOWN = 80  # letters of a faulty line in its message
 LABELS = "detect-moderation-labels"
 METADATA = f"{LABELS}-metadata"
-KNOWN = ("source-ref", LABELS, METADATA, "error")  # a manifest of results may be sent again
+KNOWN = (
+    "source-ref",
+    "report",
+    LABELS,
+    METADATA,
+    "error",
+)  # a manifest of results may be sent again
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,7 @@ class ManifestLine:
 
     source: str  # the address, or the line's number
     error: str | None = None
+    report: ReportInput | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +102,19 @@ def _line(number: int, raw: bytes, too_long: bool) -> ManifestLine:
         return ManifestLine(
             where, f"The source-ref {source[:SHOWN]!r} holds a letter that no address has."
         )
-    return ManifestLine(source)
+    return _reported(source, fields.get("report"))
+
+
+def _reported(source: str, said: object) -> ManifestLine:
+    """An address, with what was reported of its image, if anything was."""
+    if said is None:
+        return ManifestLine(source)
+    try:
+        return ManifestLine(source, report=ReportInput.model_validate(said))
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        place = ".".join(map(str, ("report", *fault["loc"])))
+        return ManifestLine(source, f"{place}: {fault['msg']}. Mend it and submit it again.")
 
 
 _EXPECTED = 'write {"source-ref": "https://host/image.jpg"} on one line.'

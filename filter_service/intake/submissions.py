@@ -20,7 +20,7 @@ from filter_service.db.tables import (
     Fetch,
     Item,
 )
-from filter_service.errors import FilterServiceError
+from filter_service.errors import FilterServiceError, InvalidRequest
 from filter_service.images import digest
 from filter_service.intake.abandoned_batches import close
 from filter_service.intake.batches import batch_in
@@ -30,6 +30,8 @@ from filter_service.ledger import Entry, Event
 from filter_service.moderation.disposition import tell_undetermined
 from filter_service.policy import Policy
 from filter_service.rendering.plain_names import plain
+from filter_service.reviews.report_input import ReportInput
+from filter_service.reviews.reports import add_submitted, require_class
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 
@@ -46,6 +48,7 @@ class Submission:
     data: bytes | None = None
     error: str | None = None
     uri: str | None = None
+    report: ReportInput | None = None  # somebody says that it is forbidden
 
 
 def accept(  # noqa: PLR0913  (what may be left out is a parameter, too)
@@ -77,7 +80,7 @@ def accept(  # noqa: PLR0913  (what may be left out is a parameter, too)
         batch.client_id = scope.client_id
         begun = begin(sessions, policy, batch, actor, once, scope)
         if not begun.finished:
-            rest = map(_plain, islice(files, begun.accepted, None))
+            rest = map(partial(_plain, policy=policy), islice(files, begun.accepted, None))
             try:
                 _receive(sessions, notify_workers, begun, _keep_all(sessions, storage, rest), actor)
             except BaseException as error:
@@ -123,6 +126,7 @@ class _Kept:
     error: str | None = None
     uri: str | None = None  # the bytes are still there
     expected: int | None = None  # by which the bytes are held until there is an item
+    report: ReportInput | None = None
 
     @property
     def here(self) -> bool:
@@ -140,18 +144,29 @@ def _keep_all(sessions: Sessions, storage: Storage, files: Iterable[Submission])
             yield from threads.map(partial(_keep, storage), named, data)
 
 
-def _plain(file: Submission) -> Submission:
+def _plain(file: Submission, policy: Policy) -> Submission:
     """Nothing hides in what people will read; what is fetched is fetched as it was written."""
     error = None if file.error is None else plain(file.error)
+    if error is None and file.report is not None:
+        error = _unreportable(policy, file.report)
     return replace(file, source=plain(file.source), error=error)
+
+
+def _unreportable(policy: Policy, report: ReportInput) -> str | None:
+    """Why nobody could be asked about it; its item is undetermined then, and says so."""
+    try:
+        require_class(policy, report)
+    except InvalidRequest as error:
+        return f"{error} Submit it again."
+    return None
 
 
 def _named(file: Submission) -> _Kept:
     if file.uri is not None and file.error is None:
-        return _Kept(file.source, uri=file.uri)
-    if file.data is None:
+        return _Kept(file.source, uri=file.uri, report=file.report)
+    if file.data is None or file.error is not None:
         return _Kept(file.source, error=file.error or "the file could not be read")
-    return _Kept(file.source, digest(file.data), len(file.data))
+    return _Kept(file.source, digest(file.data), len(file.data), report=file.report)
 
 
 def _expected(sessions: Sessions, named: Sequence[_Kept]) -> list[_Kept]:
@@ -181,6 +196,8 @@ def _add(session: Session, batch_id: uuid.UUID, chunk: list[_Kept], actor: str) 
         enqueue(session, readable, batch.priority)
         _fetch_later(session, {i: k.uri for i, k in zip(ids, chunk, strict=True) if k.uri})
     ledger.append(session, _entries(batch_id, ids, chunk, actor))
+    reported = {i: k.report for i, k in zip(ids, chunk, strict=True) if k.report is not None}
+    add_submitted(session, reported, actor)
     failed = [
         (item, batch_id, k.source, k.error)
         for item, k in zip(ids, chunk, strict=True)

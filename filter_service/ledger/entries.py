@@ -37,6 +37,8 @@ class Event(StrEnum):
     SETTLED = "settled"  # a decision took effect
     APPEALED = "appealed"
     APPEAL_CLOSED = "appeal closed"
+    REPORTED = "reported"  # somebody says that the picture is forbidden
+    REPORT_CLOSED = "report closed"
     STATED = "stated"  # a statement of reasons was issued
     STATEMENT_WITHDRAWN = "statement withdrawn"  # since the restriction was lifted
     LISTED = "listed"

@@ -13,7 +13,7 @@ from filter_service import ledger
 from filter_service.db.tables import Item
 from filter_service.ledger import Entry, Event
 from filter_service.policy import ForbiddenClass, Policy
-from filter_service.reviews import tallies
+from filter_service.reviews import report_cases, tallies
 from filter_service.reviews.case_opening import Opening, ReviewChance, open_cases
 from filter_service.reviews.hash_matching import HashMatch, ListKind
 from filter_service.reviews.list_matches import DECIDES, keep_outcomes
@@ -122,6 +122,7 @@ def follow(
         shown = [r for r in rulings if r.verdict is Verdict.FLAGGED and not r.hidden]
         statements.note(session, (r.judged.item_id for r in shown if at_once or r.acts))
     _tell(session, rulings)
+    report_cases.follow(session, [r.judged.item_id for r in rulings if not r.hidden], actor)
 
 
 def tell_undetermined(session: Session, items: Iterable[tuple[int, uuid.UUID, str, str]]) -> None:

@@ -13,6 +13,13 @@ STAGES = {  # what the stages of a review are called
     "appeal": "appeal",
 }
 
+REPORTERS = {  # who points at a picture
+    "user": "a user",
+    "trusted_flagger": "a trusted flagger",
+    "authority": "an authority",
+    "own": "somebody who works here",
+}
+
 
 def environment(*folders: Path) -> Environment:
     """Templates of these folders; what is written into a page is escaped."""
@@ -32,4 +39,5 @@ def environment(*folders: Path) -> Environment:
         "signed": signed,
     }
     made.globals["STAGES"] = STAGES
+    made.globals["REPORTERS"] = REPORTERS
     return made

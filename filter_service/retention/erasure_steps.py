@@ -119,6 +119,7 @@ STEPS: Mapping[str, Step] = {
     "payloads of ledger entries": _payloads,
     "reasons and notes of reviews": _words("reviews"),
     "statements of appeals": _words("appeals"),
+    "reasons of reports": _words("reports"),
     "contents of webhooks": _words("webhooks"),
     "reasons of legal holds": _words("holds"),
     "explanations": _part("explanations"),

@@ -14,6 +14,7 @@ from filter_service.db.tables import (
     Item,
     Person,
     PolicyClass,
+    Report,
     ReviewOutcome,
     StoredImage,
     StoredPolicy,
@@ -24,7 +25,10 @@ from filter_service.policy import Policy, Severity
 from filter_service.rendering.class_evidence import ClassEvidence, evidence
 from filter_service.reviews import restricted
 from filter_service.reviews.queue import QueuedCase, case_of
+from filter_service.reviews.report_cases import margin_of, reportable
+from filter_service.reviews.reports import open_reports
 from filter_service.reviews.stored_explanations import records_of
+from filter_service.verdicts import Verdict
 from filter_service.verdicts.explanation import Explanation
 
 SEVERITIES = tuple(s.value for s in Severity)  # as the queue numbers them
@@ -45,6 +49,8 @@ class CaseFile:
     mine: bool  # this person holds the case
     outcome: ReviewOutcome | None
     statement: str | None  # of the user who disagrees
+    reports: tuple[Report, ...]  # of the picture, that wait for an answer
+    reportable: tuple[str, ...]  # classes that this person may report it for; empty: not at all
 
     @property
     def seen(self) -> ShareSeen | None:
@@ -68,6 +74,7 @@ def casefile(sessions: Sessions, person: Person, item_id: int, wanted: str | Non
         restricted.require_open(session, item_id)
         item, digest, batch, client, policy, worst = _item(session, item_id)
         records = records_of(session, item)
+        reports = open_reports(session, item, batch.policy_id)
         flagged = tuple(name for name in records if accounts.sees(person, name))
         first = case.class_name if case else worst
         if first is not None and not flagged and not accounts.sees(person, first):
@@ -81,12 +88,14 @@ def casefile(sessions: Sessions, person: Person, item_id: int, wanted: str | Non
             batch=batch,
             client=client,
             policy=policy,
-            shown=_evidence(item, policy, chosen, records),
+            shown=_evidence(session, item, policy, chosen, worst, records),
             classes=flagged,
             case=case,
             mine=case is not None and case.holder == person.login and not case.pending,
             outcome=session.get(ReviewOutcome, item_id),
             statement=_statement(session, item_id),
+            reports=tuple(r for r in reports if _sees(person, r.class_name)),
+            reportable=_reportable(person, item, policy) if digest is not None else (),
         )
 
 
@@ -112,12 +121,30 @@ def _item(
 
 
 def _evidence(
-    item: Item, policy: Policy, name: str | None, records: dict[str, Explanation]
+    session: Session,
+    item: Item,
+    policy: Policy,
+    name: str | None,
+    worst: str | None,
+    records: dict[str, Explanation],
 ) -> ClassEvidence | None:
-    """What was measured for a class; a class without a record is the item's worst."""
-    if name is None or (name not in records and item.margin is None):
+    """What was measured for a class; one without a record is the item's worst, or was reported."""
+    if name is None:
         return None
-    return evidence(item.id, policy.forbidden(name), item.margin or 0.0, records.get(name))
+    margin = item.margin if name == worst else margin_of(session, item, name)
+    if name not in records and margin is None:
+        return None
+    return evidence(item.id, policy.forbidden(name), margin or 0.0, records.get(name))
+
+
+def _sees(person: Person, class_name: str | None) -> bool:
+    return class_name is None or accounts.sees(person, class_name)
+
+
+def _reportable(person: Person, item: Item, policy: Policy) -> tuple[str, ...]:
+    if item.verdict is None or item.verdict is Verdict.UNDETERMINED:
+        return ()
+    return tuple(c.name for c in reportable(policy) if accounts.sees(person, c.name))
 
 
 def _statement(session: Session, item_id: int) -> str | None:

@@ -53,6 +53,7 @@ class Opening:
     sampled: bool = False
     stage: Stage = Stage.FIRST
     chance: ReviewChance | None = None  # None: somebody asked for it, as in an appeal
+    reported: int = 0  # the rank of whoever reported it; such a case was not drawn
 
 
 def open_case(session: Session, opening: Opening, actor: str) -> None:
@@ -78,7 +79,8 @@ def open_cases(session: Session, openings: Sequence[Opening], actor: str) -> Non
             "client_id": select(Item.client_id).where(Item.id == o.item_id).scalar_subquery(),
             "chance": o.chance and o.chance.item,
             "class_chances": null() if o.chance is None else dict(o.chance.classes),
-            "evenly": o.chance is None or o.chance.evenly,
+            "evenly": not o.reported if o.chance is None else o.chance.evenly,
+            "reported": o.reported,
         }
         for o in openings
     ]

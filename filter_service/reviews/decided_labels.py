@@ -56,6 +56,8 @@ def label(
 
 
 def _source(case: QueuedCase, draw: CaseDraw) -> LabelSource:
-    if case.stage is Stage.APPEAL and draw.chance is None:
+    if draw.chance is None and case.stage is Stage.APPEAL:
         return LabelSource.APPEAL
+    if draw.chance is None and case.reported:
+        return LabelSource.REPORT
     return LabelSource.SAMPLE if case.sampled else LabelSource.FLAG

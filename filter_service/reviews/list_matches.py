@@ -14,6 +14,7 @@ from filter_service import ledger
 from filter_service.db.tables import Item, ListEntry, ReviewCase, ReviewOutcome, StoredImage
 from filter_service.db.vectors import near
 from filter_service.ledger import Entry, Event
+from filter_service.reviews import report_cases
 from filter_service.reviews.case_opening import Stage
 from filter_service.reviews.hash_matching import ROUNDING, ListKind
 from filter_service.reviews.queue import is_free
@@ -107,6 +108,7 @@ def decide_matches(
         }
         subject = f"item {case.item_id}"
         announce(session, EventType.REVIEW_DECIDED, subject, message, case.item_id, case.batch_id)
+    report_cases.follow(session, items, actor)
 
 
 def keep_outcomes(session: Session, rows: Sequence[dict[str, Any]]) -> None:

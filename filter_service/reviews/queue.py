@@ -65,6 +65,8 @@ class QueuedCase:
     pending: bool  # decided, and can still be undone
     client: str
     acted: bool  # the flag acted by itself; confirmed: rightly so
+    reported: int  # 0 not, 1 by a user or a moderator, 2 by a trusted flagger or an authority
+    urgency: int  # severity, and who reported it
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,8 @@ def _cases() -> Columns:
             ReviewCase.review_id.is_not(None),
             Client.name,
             Item.fully_automated,
+            ReviewCase.reported,
+            ReviewCase.urgency,
         )
         .join(Client, Client.id == ReviewCase.client_id)
         .join(Item, Item.id == ReviewCase.item_id)
@@ -222,13 +226,13 @@ def _read(session: Session, query: Columns) -> list[QueuedCase]:
 def _order(order: Order) -> list[Any]:
     if order == "age":
         return [ReviewCase.opened_at, ReviewCase.item_id]
-    return [ReviewCase.severity.desc(), ReviewCase.margin.desc(), ReviewCase.item_id]
+    return [ReviewCase.urgency.desc(), ReviewCase.margin.desc(), ReviewCase.item_id]
 
 
 def _cursor(order: Order, last: QueuedCase) -> str:
     if order == "age":
         return cursor(order, last.opened_at.isoformat(), last.item_id)
-    return cursor(order, last.severity, float(last.margin), last.item_id)
+    return cursor(order, last.urgency, float(last.margin), last.item_id)
 
 
 def _beyond(order: Order, after: str) -> ColumnElement[bool]:
@@ -244,13 +248,13 @@ def _beyond(order: Order, after: str) -> ColumnElement[bool]:
         raise InvalidRequest(
             f"{after!r} is no place in this list: start again from its first page."
         ) from error
-    severity, margin, item_id = key
+    urgency, margin, item_id = key
     # Both columns run downwards, so that the index finds the place; items of equal margin, few,
     # are told apart one by one.
     return and_(
-        tuple_(ReviewCase.severity, ReviewCase.margin) <= (severity, margin),
+        tuple_(ReviewCase.urgency, ReviewCase.margin) <= (urgency, margin),
         or_(
-            tuple_(ReviewCase.severity, ReviewCase.margin) < (severity, margin),
+            tuple_(ReviewCase.urgency, ReviewCase.margin) < (urgency, margin),
             ReviewCase.item_id > item_id,
         ),
     )

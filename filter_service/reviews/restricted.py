@@ -29,6 +29,7 @@ from filter_service.db.tables import (
 )
 from filter_service.errors import InvalidRequest, NotAllowed, UnknownItem
 from filter_service.ledger import Entry, Event
+from filter_service.reviews.report_answers import answer
 from filter_service.storage import Storage
 from filter_service.verdicts import Verdict
 from filter_service.webhooks import EventType, announce
@@ -105,6 +106,7 @@ def lock_away(session: Session, flags: Sequence[RestrictedFlag], actor: str) -> 
         if not _held(session, s.image_id):
             _forget(session, s.image_id, s.item_id, actor)
         _close_appeals(session, s.image_id, actor)
+        answer(session, [Item.image_id == s.image_id], Verdict.FLAGGED, actor)
         session.execute(delete(ReviewCase).where(ReviewCase.image_id == s.image_id))
 
 

@@ -16,7 +16,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Appeal, Review, ReviewCase, ReviewOutcome
 from filter_service.errors import DatabaseUnavailable
 from filter_service.ledger import Entry, Event
-from filter_service.reviews import tallies
+from filter_service.reviews import report_decisions, tallies
 from filter_service.reviews.case_claims import free, lock
 from filter_service.reviews.case_opening import Stage
 from filter_service.reviews.decided_labels import draw_of, label
@@ -204,6 +204,7 @@ def _finish(session: Session, due: _Due) -> None:
     _announce(session, EventType.REVIEW_DECIDED, case, message)
     if due.appeal is not None:
         _close(session, due, due.appeal, message)
+    report_decisions.decided(session, case, due.review, Verdict(message["final"]), ACTOR)
 
 
 def _close(session: Session, due: _Due, appeal: Appeal, message: dict[str, Any]) -> None:
@@ -229,10 +230,21 @@ def _count(session: Session, due: _Due) -> None:
     )
     if before == due.decision:
         return
-    prefix = tallies.SAMPLED if due.case.sampled else ""
+    prefix = _counted_as(session, due.case)
     tallies.count(session, f"{prefix}{due.decision}", due.case.class_name)
     if before is not None:
         tallies.count(session, f"{prefix}{before}", due.case.class_name, -1)
+
+
+def _counted_as(session: Session, case: QueuedCase) -> str:
+    """Clear items that were drawn by themselves, and those that somebody pointed at likewise."""
+    if not case.sampled:
+        return ""
+    drawn = draw_of(session, case.item_id)
+    known = session.get(ReviewOutcome, case.item_id)
+    at_random = drawn.evenly or drawn.chance is not None
+    before = known is not None and (known.evenly or known.chance is not None)
+    return tallies.SAMPLED if at_random or before else tallies.REPORTED
 
 
 def _decision_message(due: _Due) -> dict[str, Any]:

@@ -22,6 +22,7 @@ UNDETERMINED = "undetermined"  # of no class
 CONFIRMED = "confirmed"
 OVERTURNED = "overturned"
 SAMPLED = "sampled:"  # before either: clear items that were drawn
+REPORTED = "reported:"  # before either: clear items that somebody pointed at
 SECONDS = "seconds"  # from the claim to a decision
 TIMED = "timed"  # decisions of which the seconds are known
 WAITING = "waiting:"  # and the stage

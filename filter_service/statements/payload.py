@@ -23,7 +23,7 @@ def document(reasons: Reasons, facts: str) -> dict[str, Any]:
         "content_date": reasons.content_date.isoformat(),
         "territorial_scope": sorted(notices.territory),
         "decision_facts": facts,
-        "source_type": notices.source.code,
+        "source_type": reasons.source.code,
         "automated_detection": "No" if reasons.found_by is DecisionMaker.PERSON else "Yes",
         "automated_decision": reasons.automation.code,
     }

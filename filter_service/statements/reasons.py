@@ -17,6 +17,7 @@ from filter_service.db.tables import (
     ListEntry,
     Person,
     PolicyClass,
+    Report,
     Review,
     ReviewOutcome,
     StoredExplanation,
@@ -24,7 +25,7 @@ from filter_service.db.tables import (
 )
 from filter_service.errors import UnknownItem
 from filter_service.policy import ForbiddenClass, Policy
-from filter_service.policy.statement_grounds import Automation
+from filter_service.policy.statement_grounds import Automation, NoticeSource
 from filter_service.policy.statement_mapping import ClassStatement, Notices
 from filter_service.statements.explanation_summary import ExplanationSummary
 from filter_service.verdicts import Verdict, threshold_margin
@@ -37,6 +38,15 @@ class DecisionMaker(StrEnum):
     MODEL = "model"
     LIST = "list"  # of known pictures
     PERSON = "person"
+
+
+# Who reported a picture, and how the database calls that; the first one is named of several.
+_SOURCES = {
+    "trusted_flagger": NoticeSource.SOURCE_TRUSTED_FLAGGER,
+    "authority": NoticeSource.SOURCE_TYPE_OTHER_NOTIFICATION,
+    "user": NoticeSource.SOURCE_ARTICLE_16,
+    "own": NoticeSource.SOURCE_VOLUNTARY,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,12 @@ class Reasons:
     evidence: ExplanationSummary | None
     looks: int  # people who decided so
     revealed: bool  # and saw the picture unblurred
+    reported_as: str | None = None  # by whom, before the decision; None: by nobody
+
+    @property
+    def source(self) -> NoticeSource:
+        """Who pointed at the picture: what the policy says, unless it was reported."""
+        return self.notices.source if self.reported_as is None else _SOURCES[self.reported_as]
 
     @property
     def stated(self) -> ClassStatement:
@@ -140,8 +156,10 @@ def hidden_in(session: Session, item_id: int) -> ProtectedDetails:
     names = [n for row in session.execute(people) for n in row]
     file = source.rstrip("/").rpartition("/")[2]
     appeals = select(Appeal.statement).where(Appeal.item_id == item_id)
+    reports = select(Report.reason).where(Report.item_id == item_id)
     return ProtectedDetails(
-        (source, file, file.rpartition(".")[0], *names), tuple(session.scalars(appeals))
+        (source, file, file.rpartition(".")[0], *names),
+        tuple(session.scalars(appeals.union(reports))),
     )
 
 
@@ -205,6 +223,7 @@ def _reasons(
     strength = _strength(row, forbidden, record)
     reached = strength is not None and strength.above >= 0
     looks, revealed = _looks(session, row) if by is DecisionMaker.PERSON else (0, False)
+    decided_at = row.judged_at if by is DecisionMaker.MODEL else row.at
     return Reasons(
         item_id=row.id,
         batch_id=row.batch_id,
@@ -212,7 +231,7 @@ def _reasons(
         forbidden=forbidden,
         found_by=_found_by(row, reached),
         decided_by=by,
-        decided_at=row.judged_at if by is DecisionMaker.MODEL else row.at,
+        decided_at=decided_at,
         content_date=row.content_date or row.submitted_at.date(),
         review_id=row.review_id if by is DecisionMaker.PERSON else None,
         entry_id=row.list_entry_id if by is DecisionMaker.LIST else None,
@@ -221,7 +240,15 @@ def _reasons(
         evidence=ExplanationSummary.of(record) if record and reached else None,
         looks=looks,
         revealed=revealed,
+        reported_as=_reported_as(session, row.id, decided_at),
     )
+
+
+def _reported_as(session: Session, item_id: int, decided_at: datetime) -> str | None:
+    """Who had reported the picture before it was decided."""
+    query = select(Report.source).where(Report.item_id == item_id, Report.reported_at <= decided_at)
+    found = set(session.scalars(query))
+    return next((source for source in _SOURCES if source in found), None)
 
 
 def _found_by(row: _Row, reached: bool) -> DecisionMaker:

@@ -36,6 +36,8 @@ class EventType(StrEnum):
     APPEAL_OPENED = "appeal.opened"
     APPEAL_CLOSED = "appeal.closed"
     CLASS_DRIFTED = "class.drifted"  # of no batch, so that the operator's endpoints alone are told
+    REPORT_OPENED = "report.opened"
+    REPORT_CLOSED = "report.closed"
 
 
 @dataclass(frozen=True, slots=True)

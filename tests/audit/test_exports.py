@@ -130,6 +130,8 @@ def test_a_row_says_everything_about_its_item(sessions: Sessions, writer: Writer
         "bytes_gone_at": None,
         "erased": False,
         "fully_automated": False,
+        "reports": 0,
+        "reported_as": None,
     }
 
 

@@ -125,7 +125,7 @@ def test_a_case_says_nothing_that_others_decided() -> None:
     assert {f.name for f in fields(QueuedCase)} == {
         *("item_id", "stage", "sampled", "severity", "margin", "class_name", "policy_id"),
         *("batch_id", "image_id", "digest", "source", "opened_at", "holder", "pending"),
-        *("client", "acted"),
+        *("client", "acted", "reported", "urgency"),
     }
 
 

@@ -24,6 +24,7 @@ SENT: dict[str, dict[str, Any]] = {
     "POST /v1/search": {"files": [("image", ("any.png", noisy(3)))]},
     "POST /v1/webhooks": {"json": {"url": "https://b.example.org/hook"}},
     "POST /v1/items/{item}/appeals": {"json": {"statement": "not mine"}},
+    "POST /v1/items/{item}/reports": {"json": {"source": "user", "reason": "not mine"}},
 }
 ASKED = {"GET /v1/search": {"text": "anything"}}
 URL = "https://a.example.org/hook"
@@ -56,6 +57,8 @@ def two_clients(sessions: Sessions, storage: Storage) -> Two:
     webhook = a.post("/v1/webhooks", json={"url": URL}).json()["id"]
     message = a.post(f"/v1/webhooks/{webhook}/ping").json()["message_id"]
     appeal = a.post("/v1/items/1/appeals", json={"statement": "no"}).json()["id"]
+    said = {"source": "user", "reason": "It is a gun.", "reference": "a-4711"}
+    report = a.post("/v1/items/1/reports", json=said).json()["id"]
     erasure = a.delete("/v1/items/2").json()["erasure"]
     known = {
         "batch": str(batch),
@@ -64,10 +67,11 @@ def two_clients(sessions: Sessions, storage: Storage) -> Two:
         "webhook": str(webhook),
         "message_id": message,
         "appeal": appeal,
+        "report": report,
         "erasure": erasure,
     }
-    ids = {known[name] for name in ("batch", "message_id", "appeal", "erasure")}
-    return Two(app, a, b, known, ids | {URL, digest(noisy(2))})
+    ids = {known[name] for name in ("batch", "message_id", "appeal", "report", "erasure")}
+    return Two(app, a, b, known, ids | {URL, "a-4711", digest(noisy(2))})
 
 
 def named_in(path: str) -> set[str]:

@@ -115,6 +115,13 @@ def one_case(sessions: Sessions, class_name: str = "gun", sampled: bool = False)
     return cases_of(sessions, [Wanted(class_name, margin, sampled)])[0]
 
 
+def same_picture(sessions: Sessions, item: int, other: int) -> None:
+    """As if both had come with the same bytes."""
+    with sessions.begin() as session:
+        image = select(Item.image_id).where(Item.id == item).scalar_subquery()
+        session.execute(update(Item).where(Item.id == other).values(image_id=image))
+
+
 def leave(sessions: Sessions, item_id: int) -> None:
     """As if whoever holds it had closed the page long ago."""
     with sessions.begin() as session:

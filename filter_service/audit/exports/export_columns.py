@@ -52,7 +52,11 @@ COLUMNS = (
     Column("judged_at", ColumnType.MOMENT, "When the verdict was recorded."),
     Column("list_entry", ColumnType.NUMBER, "The entry of a list that decided."),
     Column("list_decision", ColumnType.NAME, "confirmed (blocked) or overturned (allowed) by it."),
-    Column("sampled", ColumnType.YES_NO, "Reviewed as a clear item that was drawn at random."),
+    Column(
+        "sampled",
+        ColumnType.YES_NO,
+        "Reviewed as a clear item that was drawn at random, or reported.",
+    ),
     Column("review_decision", ColumnType.NAME, "What people decided in the end about the verdict."),
     Column("decided_at", ColumnType.MOMENT, "When they did."),
     Column("stages", ColumnType.NAME, "Stages in which people decided, in order, with + between."),
@@ -66,4 +70,10 @@ COLUMNS = (
     Column("bytes_gone_at", ColumnType.MOMENT, "When the image's bytes were deleted."),
     Column("erased", ColumnType.YES_NO, "Yes: on request, with all that was computed of it."),
     Column("fully_automated", ColumnType.YES_NO, "Its flag acted before any person looked at it."),
+    Column("reports", ColumnType.NUMBER, "How often it was reported."),
+    Column(
+        "reported_as",
+        ColumnType.NAME,
+        "By whom: authority, own, trusted_flagger, user, with + between.",
+    ),
 )

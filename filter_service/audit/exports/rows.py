@@ -21,6 +21,7 @@ from filter_service.db.tables import (
     Item,
     ListEntry,
     PolicyClass,
+    Report,
     Restriction,
     Review,
     ReviewOutcome,
@@ -133,11 +134,19 @@ def _stages() -> Any:  # noqa: ANN401
     return select(together).scalar_subquery()
 
 
+def _reports() -> Any:  # noqa: ANN401
+    """How often an item was reported, and by whom."""
+    who = func.string_agg(func.distinct(Report.source), "+")
+    counted = select(func.count(Report.id).label("n"), who.label("who"))
+    return counted.where(Report.item_id == Item.id).correlate(Item).lateral()
+
+
 def _rows() -> Select[*tuple[Any, ...]]:
     """Every column; ids stand where `_Names` puts names."""
     outcome = ReviewOutcome
     appeal = _newest(Appeal, Appeal.opened_at, Appeal.closed_at, Appeal.upheld, by=Appeal.opened_at)
     statement = _newest(StoredStatement, StoredStatement.puid, by=StoredStatement.issued_at)
+    reports = _reports()
     verdict = cast(Item.verdict, Text)
     other = case((verdict == "clear", "flagged"), (verdict == "flagged", "clear"))
     columns: tuple[Any, ...] = (
@@ -155,6 +164,7 @@ def _rows() -> Select[*tuple[Any, ...]]:
         *(cast(statement.c.puid, Text), Item.supersedes, StoredImage.bytes_gone_at),
         case((StoredImage.id.is_not(None), StoredImage.digest.is_(None))),
         Item.fully_automated,
+        *(reports.c.n, reports.c.who),
     )
     named = (e.label(c.name) for c, e in zip(COLUMNS, columns, strict=True))
     return (
@@ -167,6 +177,7 @@ def _rows() -> Select[*tuple[Any, ...]]:
         .outerjoin(Review, Review.id == outcome.review_id)
         .outerjoin(appeal, true())
         .outerjoin(statement, true())
+        .join(reports, true())
         .where(~exists().where(Restriction.image_id == Item.image_id))
     )
 

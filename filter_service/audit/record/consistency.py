@@ -6,7 +6,13 @@ from collections.abc import Iterator, Sequence
 from filter_service.audit.record.consistency_check import Check, details_of, entry_ids
 from filter_service.audit.record.event_descriptions import RecordChapter
 from filter_service.audit.record.item_history import ItemHistory
-from filter_service.audit.record.review_consistency import appeals, outcome, reviews, statements
+from filter_service.audit.record.review_consistency import (
+    appeals,
+    outcome,
+    reports,
+    reviews,
+    statements,
+)
 from filter_service.audit.record.stored_json import UNREADABLE, digest_of
 from filter_service.audit.record.stored_sections import ExplanationSection
 from filter_service.db.tables import LedgerEntry
@@ -178,7 +184,7 @@ def _anew(history: ItemHistory) -> Iterator[Check]:
 _AROUND = RecordChapter.AROUND
 _PARTS = (
     *(_sealed, _verdict, _image, _explanations, reviews, outcome),
-    *(appeals, statements, _anew),
+    *(reports, appeals, statements, _anew),
 )
 _FORGETTING = (Event.EXPIRED, Event.ERASED, Event.LOCKED_AWAY)
 

@@ -19,6 +19,7 @@ class RecordChapter(StrEnum):
     EXPLAINED = "explained"
     SEEN = "seen"
     DECIDED = "decided"
+    REPORTED = "reported"
     APPEALED = "appealed"
     STATED = "stated"
     NOTIFIED = "notified"
@@ -56,6 +57,8 @@ SENTENCES: dict[Event, str] = {
     Event.UNLISTED: "{who} took entry {entry} off its list.",
     Event.APPEALED: "{who} opened an appeal.",
     Event.APPEAL_CLOSED: "The appeal was closed[: {upheld}].",
+    Event.REPORTED: "{who} reported it[, as {reported_as}][, for {class}].",
+    Event.REPORT_CLOSED: "A report was answered: {final}.",
     Event.STATED: "{who} issued a statement of reasons[ in {language}][, {puid}].",
     Event.STATEMENT_WITHDRAWN: "{who} withdrew a statement of reasons[, {puid}].",
     Event.REDELIVERED: "{who} had a message sent once more[ to webhook {webhook}].",
@@ -111,6 +114,7 @@ CHAPTERS: dict[RecordChapter, frozenset[Event]] = {
     RecordChapter.DECIDED: frozenset(
         {Event.DECIDED, Event.UNDONE, Event.SETTLED, Event.LISTED, Event.UNLISTED}
     ),
+    RecordChapter.REPORTED: frozenset({Event.REPORTED, Event.REPORT_CLOSED}),
     RecordChapter.APPEALED: frozenset({Event.APPEALED, Event.APPEAL_CLOSED}),
     RecordChapter.STATED: frozenset({Event.STATED, Event.STATEMENT_WITHDRAWN}),
     RecordChapter.NOTIFIED: frozenset({Event.REDELIVERED}),
@@ -144,6 +148,13 @@ _WORDS: dict[str, Mapping[object, str]] = {  # values that want another word
         "senior": "a senior's look",
         "appeal": "a look on appeal",
     },
+    "reported_as": {
+        "user": "a user's report",
+        "trusted_flagger": "a trusted flagger's report",
+        "authority": "an authority's report",
+        "own": "something that its own people found",
+    },
+    "final": {"flagged": "it is forbidden", "clear": "it is not forbidden"},
     "upheld": {True: "the flag stands", False: "the flag does not stand"},
     "faithful": {True: "passed its test", False: "failed its test or there is none"},
     "kind": {"allow": "never to be flagged", "block": "always to be flagged"},

@@ -23,7 +23,7 @@ from filter_service.audit.record.stored_sections import (
     NotificationSection,
     ReviewSection,
 )
-from filter_service.db.tables import Appeal, LedgerEntry
+from filter_service.db.tables import Appeal, LedgerEntry, Report
 from filter_service.images.views import ShareSeen
 from filter_service.ledger import Event
 from filter_service.policy import ForbiddenClass
@@ -186,6 +186,10 @@ class Record:
     def appeal_of(self, entry: LedgerEntry) -> Appeal | None:
         number = said_in(entry).get("appeal")
         return next((a for a in self.history.people.appeals if str(a.id) == number), None)
+
+    def report_of(self, entry: LedgerEntry) -> Report | None:
+        number = said_in(entry).get("report")
+        return next((r for r in self.history.people.reports if str(r.id) == number), None)
 
     def stating(self, puid: object) -> tuple[int, ...]:
         return self._about(Event.STATED, "puid", str(puid))

@@ -9,7 +9,7 @@ from filter_service.audit.record.item_history import ItemHistory
 from filter_service.audit.record.stored_json import digest_of
 from filter_service.audit.record.stored_sections import ReviewSection, StatementSection
 from filter_service.canonical import text_digest
-from filter_service.db.tables import Appeal, LedgerEntry
+from filter_service.db.tables import Appeal, LedgerEntry, Report
 from filter_service.ledger import Event
 
 FINAL = "final"  # what a settled decision says is next where nothing is
@@ -94,6 +94,22 @@ def appeals(history: ItemHistory) -> Iterator[Check]:
         recorded = (first and first.actor, last and last.details.get("upheld"))
         held = (row and row.opened_by, row and row.upheld)
         yield Check(RecordChapter.APPEALED, what, held, recorded, entry_ids(first, last))
+
+
+def reports(history: ItemHistory) -> Iterator[Check]:
+    """Each report was made and answered as the ledger says."""
+    made = {s.get("report"): e for e in history.of(Event.REPORTED) if (s := details_of(e))}
+    closed = {s.get("report"): e for e in history.of(Event.REPORT_CLOSED) if (s := details_of(e))}
+    rows: dict[str, Report] = {str(r.id): r for r in history.people.reports}
+    erased = any(e.details is None for e in history.of(Event.REPORTED, Event.REPORT_CLOSED))
+    known: set[Any] = {*made, *closed, *(() if erased else rows)}
+    for report in sorted(known):
+        row, first, last = rows.get(report), made.get(report), closed.get(report)
+        what = f"report {str(report)[:8]}: by whom, as whose, and the answer"
+        told = first.details if first else {}
+        recorded = (first and first.actor, told.get("reported_as"), last and last.details["final"])
+        held = (row and row.reported_by, row and row.source, row and row.final)
+        yield Check(RecordChapter.REPORTED, what, held, recorded, entry_ids(first, last))
 
 
 def statements(history: ItemHistory) -> Iterator[Check]:

@@ -21,6 +21,7 @@ from filter_service.db.tables import (
     OutboxEvent,
     Person,
     PolicyClass,
+    Report,
     Review,
     ReviewCase,
     ReviewOutcome,
@@ -94,13 +95,14 @@ class StatementSection:
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """Human decisions about the item: reviews, outcome, appeals and statements."""
+    """What people said of the item: reviews, outcome, appeals, statements and reports."""
 
     reviews: tuple[ReviewSection, ...]
     waits: str | None  # the stage of its case
     outcome: ReviewOutcome | None
     appeals: tuple[Appeal, ...]
     statements: tuple[StatementSection, ...]
+    reports: tuple[Report, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ def judgement(session: Session, item: Item, batch: Batch) -> Judgement:
 
 
 def people_of(session: Session, item_id: int) -> People:
-    """Reviews, whether it waits, the outcome, appeals, statements; each oldest first."""
+    """Reviews, whether it waits, the outcome, appeals, statements, reports; each oldest first."""
     reviews = (
         select(Review, Person.login)
         .join(Person, Person.id == Review.person_id)
@@ -155,6 +157,7 @@ def people_of(session: Session, item_id: int) -> People:
         .order_by(Review.id)
     )
     appeals = select(Appeal).where(Appeal.item_id == item_id)
+    reports = select(Report).where(Report.item_id == item_id)
     text = cast(StoredStatement.document, Text).label("exact")
     statements = select(StoredStatement, text).where(StoredStatement.item_id == item_id)
     return People(
@@ -168,6 +171,7 @@ def people_of(session: Session, item_id: int) -> People:
                 statements.order_by(StoredStatement.issued_at, StoredStatement.puid)
             )
         ),
+        tuple(session.scalars(reports.order_by(Report.reported_at, Report.id))),
     )
 
 

@@ -36,6 +36,7 @@ from filter_service.db.tables.retention import Erasure, LegalHold, RetentionRule
 from filter_service.db.tables.reviews import (
     Appeal,
     ListEntry,
+    Report,
     Restriction,
     Review,
     ReviewCase,
@@ -80,6 +81,7 @@ __all__ = [
     "PolicyClass",
     "PolicyVersion",
     "QueueEntry",
+    "Report",
     "Restriction",
     "RetentionRule",
     "Reveals",

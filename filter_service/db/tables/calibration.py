@@ -21,7 +21,7 @@ class StoredLabel(Table):
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
     class_name: Mapped[str] = mapped_column(primary_key=True)
     truth: Mapped[bool] = mapped_column(comment="The image shows it.")
-    source: Mapped[str] = mapped_column(comment="flag, sample, appeal or upload.")
+    source: Mapped[str] = mapped_column(comment="flag, sample, appeal, upload or report.")
     chance: Mapped[float | None] = mapped_column(
         comment="With which it came to be known; null: unknown, or not by the margin."
     )

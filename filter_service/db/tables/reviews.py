@@ -4,7 +4,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, text
+from sqlalchemy import BigInteger, Computed, ForeignKey, Index, text
 from sqlalchemy.dialects.postgresql import BIT
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -18,26 +18,24 @@ class ReviewCase(Table):
     __tablename__ = "review_cases"
     __table_args__ = (
         # No column that a heartbeat changes is indexed, so that it stays in the page.
-        Index("cases_in_order", text("severity DESC"), text("margin DESC"), "item_id"),
+        Index("cases_in_order", text("urgency DESC"), text("margin DESC"), "item_id"),
         Index(
             "cases_of_class",
             "class_name",
-            text("severity DESC"),
+            text("urgency DESC"),
             text("margin DESC"),
             "item_id",
         ),
-        Index("cases_of_batch", "batch_id", text("severity DESC"), text("margin DESC"), "item_id"),
+        Index("cases_of_batch", "batch_id", text("urgency DESC"), text("margin DESC"), "item_id"),
         Index(
             "cases_of_policy",
             "policy_id",
-            text("severity DESC"),
+            text("urgency DESC"),
             text("margin DESC"),
             "item_id",
         ),
-        Index(
-            "cases_of_client", "client_id", text("severity DESC"), text("margin DESC"), "item_id"
-        ),
-        Index("cases_of_stage", "stage", text("severity DESC"), text("margin DESC"), "item_id"),
+        Index("cases_of_client", "client_id", text("urgency DESC"), text("margin DESC"), "item_id"),
+        Index("cases_of_stage", "stage", text("urgency DESC"), text("margin DESC"), "item_id"),
         Index("cases_held", "holder", postgresql_where=text("holder IS NOT NULL")),
         Index("cases_by_age", "opened_at", "item_id"),
         Index("cases_of_image", "image_id"),
@@ -51,7 +49,9 @@ class ReviewCase(Table):
     )
     item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), primary_key=True)
     stage: Mapped[str] = mapped_column(comment="first, second, senior or appeal.")
-    sampled: Mapped[bool] = mapped_column(comment="A clear item, drawn to see what is missed.")
+    sampled: Mapped[bool] = mapped_column(
+        comment="A clear item, drawn to see what is missed, or reported."
+    )
     severity: Mapped[short] = mapped_column(comment="0 low to 3 critical.")
     margin: Mapped[float] = mapped_column(comment="Logits above the threshold.")
     class_name: Mapped[str]
@@ -76,6 +76,17 @@ class ReviewCase(Table):
     )
     evenly: Mapped[bool] = mapped_column(
         server_default="true", comment="Drawn, or one of all, whatever its margin."
+    )
+    reported: Mapped[short] = mapped_column(
+        server_default="0",
+        comment="0 not, 1 by a user or a moderator, 2 by a trusted flagger or an authority.",
+    )
+    urgency: Mapped[short] = mapped_column(
+        Computed(
+            "2 * severity + CASE WHEN reported > 1 THEN 100 WHEN reported > 0 THEN 1 ELSE 0 END",
+            persisted=True,
+        ),
+        comment="Severity, and who reported it.",
     )
 
 
@@ -158,6 +169,44 @@ class Appeal(Table):
     closed_at: Mapped[datetime | None]
     upheld: Mapped[bool | None] = mapped_column(comment="The flag stands.")
     review_id: Mapped[int | None] = mapped_column(ForeignKey("reviews.id"))
+
+
+class Report(Table):
+    """Somebody says that a picture is forbidden; a decision about it answers."""
+
+    __tablename__ = "reports"
+    __table_args__ = (
+        Index("reports_of_item", "item_id"),
+        Index("reports_open", "item_id", postgresql_where=text("closed_at IS NULL")),
+        Index("reports_by_whom", "reported_by", "reported_at"),
+        Index(
+            "one_report_each",
+            "item_id",
+            "reference",
+            unique=True,
+            postgresql_where=text("reference IS NOT NULL"),
+        ),
+    )
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"))
+    source: Mapped[str] = mapped_column(comment="user, trusted_flagger, authority or own.")
+    reason: Mapped[str]
+    class_name: Mapped[str | None] = mapped_column(
+        comment="That it is said to show; null: not said."
+    )
+    reference: Mapped[str | None] = mapped_column(
+        comment="Of whoever reported it: the same about an item is the same report."
+    )
+    reported_by: Mapped[str]
+    reported_at: Mapped[now]
+    closed_at: Mapped[datetime | None]
+    final: Mapped[str | None] = mapped_column(
+        comment="flagged or clear, as it stands then; null: open, or erased."
+    )
+    review_id: Mapped[int | None] = mapped_column(
+        ForeignKey("reviews.id"),
+        comment="The decision that answered it; null: none, or it stood before.",
+    )
 
 
 class ReviewRule(Table):

@@ -13,7 +13,9 @@ from filter_service.errors import NotAllowed, NotSignedIn
 from filter_service.intake import item_answers, manifests, retries, submissions
 from filter_service.intake.batches import batch_row, newest, status
 from filter_service.intake.batches import cancel as cancel_batch
-from filter_service.intake.idempotency import Once
+from filter_service.intake.idempotency import Once, is_known
+from filter_service.policy import Policy
+from filter_service.reviews.reports import require_class, require_room
 from filter_service.reviews.row_access import item_for
 from filter_service.rollout.named_policies import policy_for
 from filter_service.verdicts import Verdict
@@ -59,6 +61,10 @@ Reader = Annotated[Caller, Depends(able(Ability.READ))]
 Submitter = Annotated[Caller, Depends(able(Ability.SUBMIT))]
 ItemId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 
+_ADDRESSES = submission_requests.AddressBatch.model_json_schema(
+    ref_template="#/components/schemas/{model}"
+)
+_ADDRESSES.pop("$defs", None)  # they are with the operations of reports
 KEY = r"^[\x21-\x7e]{1,255}$"
 EXAMPLE = {
     "uris": ["https://images.example.org/1.jpg"],
@@ -88,6 +94,10 @@ BODY = {
                         "description": "A stored policy's name or digest, or a policy as YAML.",
                     },
                     "label": {"type": "string", "maxLength": 200},
+                    "reports": {
+                        "type": "string",
+                        "description": "As in the JSON body: what was reported, by files' names.",
+                    },
                     "priority": {
                         "type": "integer",
                         "minimum": -submission_requests.URGENT,
@@ -97,7 +107,7 @@ BODY = {
             }
         },
         submission_requests.JSON: {
-            "schema": submission_requests.AddressBatch.model_json_schema(),
+            "schema": _ADDRESSES,
             "example": EXAMPLE,
         },
         manifests.MEDIA_TYPE: {
@@ -112,7 +122,7 @@ BODY = {
     "/batches",
     status_code=202,
     summary="Submit images",
-    responses=answers(400, 404, 409, 413, 415)
+    responses=answers(400, 404, 409, 413, 415, 429)
     | {202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
     openapi_extra={"requestBody": BODY},
 )
@@ -134,7 +144,8 @@ def submit(
     Without one, an answer that did not come leaves it open whether there is a batch.
     """
     policy = policy_for(here.sessions, order.terms.policy, by.scope)
-    once = idempotency_key and Once(by.owner, idempotency_key, order.request())
+    once = Once(by.owner, idempotency_key, order.request()) if idempotency_key else None
+    _require_reportable(here, by, order, policy, once)
     batch = submissions.accept(
         here.sessions,
         here.storage,
@@ -144,7 +155,7 @@ def submit(
         label=order.terms.label,
         priority=order.terms.priority,
         actor=by.actor,
-        once=once or None,
+        once=once,
         scope=by.scope,
     )
     response.headers["Location"] = f"/v1/batches/{batch}"
@@ -238,6 +249,22 @@ def item(item: ItemId, by: Reader, here: Here) -> ItemAnswer:
     with here.sessions.begin() as session:
         item_for(session, by, item)
         return ItemAnswer.of(item_answers.state_of(session, item))
+
+
+def _require_reportable(
+    here: Service, by: Caller, order: Order, policy: Policy, once: Once | None
+) -> None:
+    """Raises InvalidRequest for classes that nobody reviews, TooManyTries beyond an hour's reports.
+
+    In a request that is sent again, none is new.
+    """
+    if not (count := order.reports):
+        return
+    for said in order.terms.reports.values():
+        require_class(policy, said)
+    with here.sessions.begin() as session:
+        if not is_known(session, once):
+            require_room(session, by.actor, count, here.settings.reports_per_hour)
 
 
 def _policy_of(here: Service, batch: uuid.UUID) -> PolicyReference:

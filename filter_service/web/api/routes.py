@@ -5,8 +5,9 @@ from filter_service.web.api import (
     batches,
     erasures,
     explanations,
+    reports,
     search,
     webhooks,
 )
 
-RESOURCES = (batches, explanations, search, webhooks, appeals, erasures)
+RESOURCES = (batches, explanations, search, webhooks, reports, appeals, erasures)

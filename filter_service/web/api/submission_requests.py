@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator
 from starlette.exceptions import HTTPException
 
 from filter_service import images
@@ -18,6 +18,7 @@ from filter_service.intake import manifests
 from filter_service.intake.submissions import Submission
 from filter_service.policy.spelling import unknown
 from filter_service.policy.strict import StrictModel, each_once
+from filter_service.reviews.report_input import ReportInput
 from filter_service.rollout.named_policies import LARGEST_POLICY
 from filter_service.settings import Settings
 from filter_service.web.http.described_requests import TWICE, fault
@@ -43,6 +44,8 @@ _ARCHIVES = {  # first bytes -> what it is
     b"\x28\xb5\x2f\xfd": "a zstd file",
 }
 
+REPORTED = {"1.jpg": {"source": "user", "reason": "It offers a gun for sale."}}
+
 Label = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
 Priority = Annotated[int, Field(ge=-URGENT, le=URGENT)]
 Address = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_ADDRESS)]
@@ -57,6 +60,23 @@ class SubmissionTerms(StrictModel):
     )
     label: Label = Field("", description="A name for people.")
     priority: Priority = Field(0, description="Higher is judged sooner.")
+    reports: dict[str, ReportInput] = Field(
+        default_factory=dict,
+        max_length=MOST_ADDRESSES,
+        description="What was reported of the images, by the names of their files or by their "
+        "addresses; in a form, as JSON. In a manifest, each line has its own `report`.",
+        examples=[REPORTED],
+    )
+
+    @field_validator("reports", mode="before")
+    @classmethod
+    def _is_json_in_a_form(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        try:
+            return json.loads(given, object_pairs_hook=each_once)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"is not JSON ({error})") from error
 
 
 NAMED = (*SubmissionTerms.model_fields, "manifest")  # the fields of a form, besides its files
@@ -85,25 +105,35 @@ class Order:
 
     def request(self) -> str:
         """SHA-256 over all that was asked, so that the same request is known again."""
-        sha = hashlib.sha256(self.terms.model_dump_json().encode())
+        sha = hashlib.sha256(self.terms.model_dump_json(exclude={"reports"}).encode())
         for part in (*self.files, *filter(None, [self.lines])):
             sha.update(f"\n{part.filename!r} {part.size}\n".encode(errors="replace"))
             for piece in part.pieces():
                 sha.update(piece)
         sha.update(json.dumps(self.uris).encode())
+        if self.terms.reports:
+            sha.update(self.terms.model_dump_json(include={"reports"}).encode())
         return sha.hexdigest()
 
     def submissions(self, settings: Settings) -> Iterator[Submission]:
         """The files or addresses; one that cannot be taken says why and spoils no other."""
         limits, allowed = images.Limits.of(settings), AllowList.of(settings.fetch_hosts)
         for part in self.files:
-            yield _uploaded(part, limits)
+            yield replace(_uploaded(part, limits), report=self.terms.reports.get(_name(part)))
         for line in self._lines():
-            yield _named(line, allowed)
+            yield replace(_named(line, allowed), report=line.report)
+
+    @property
+    def reports(self) -> int:
+        """How many reports come with it, at most."""
+        if self.lines is None:
+            return len(self.terms.reports)
+        return sum(b'"report"' in line for line in self.lines.lines(manifests.LONGEST_LINE))
 
     def _lines(self) -> Iterator[manifests.ManifestLine]:
         if self.lines is None:
-            yield from map(manifests.ManifestLine, self.uris)
+            reports = self.terms.reports
+            yield from (manifests.ManifestLine(u, report=reports.get(u)) for u in self.uris)
         else:
             yield from manifests.read(self.lines.lines(manifests.LONGEST_LINE))
 
@@ -143,6 +173,7 @@ def limits_of(settings: Settings) -> RequestLimits:
 
 def _from_json(body: FormPart) -> Order:
     asked = _terms(AddressBatch, _document(body), "body")
+    _require_named(asked, asked.uris)
     return Order(asked, uris=tuple(asked.uris))
 
 
@@ -175,10 +206,23 @@ def _from_form(parts: Iterable[FormPart]) -> Order:
     if lines is not None and files:
         raise _invalid("manifest", "comes without files: send either, in two requests if need be")
     if lines is not None:
+        _require_named(terms, [])
         return _with_lines(terms, lines)
     if not files:
         raise _invalid("files", "holds no file; send at least one, or a manifest")
+    _require_named(terms, map(_name, files))
     return Order(terms, files=tuple(files))
+
+
+def _require_named(terms: SubmissionTerms, names: Iterable[str]) -> None:
+    """Each report is of something that comes with it."""
+    if others := sorted(terms.reports.keys() - set(names)):
+        said = "which is not sent with it: reports are named by file or address"
+        raise _invalid("reports", f"is of {others[0][:100]!r}, {said}")
+
+
+def _name(part: FormPart) -> str:
+    return part.filename or ""
 
 
 def _no_file(name: str) -> str:

@@ -81,6 +81,7 @@ def item(
         mine=mine,
         may_review=may_review,
         may_reveal=Ability.REVEAL in ABILITIES[caller.role],
+        may_report=Ability.REPORT in ABILITIES[caller.role],
         revealed=revealed,
         queue=queue,
         undo=undoable(sessions, person),

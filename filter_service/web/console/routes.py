@@ -14,6 +14,7 @@ from filter_service.web.console import (
     policies,
     policy_editor,
     queue,
+    reports,
     restricted,
     retention,
     review_rules,
@@ -26,6 +27,7 @@ from filter_service.web.console import (
 PAGES = (
     login,
     queue,
+    reports,
     item,
     pictures,
     search,

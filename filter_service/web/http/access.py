@@ -89,6 +89,7 @@ _DOING = {
     Ability.REVIEW: "decide about items",
     Ability.REVIEW_SENIOR: "decide escalated cases",
     Ability.APPEAL: "open appeals",
+    Ability.REPORT: "report pictures",
     Ability.RULES: "change rules and lists",
     Ability.RETRY: "retry items",
     Ability.PEOPLE: "manage people and keys",
