@@ -18,6 +18,7 @@ SUBJECTS = {  # what several rooms have a file about: the same thing, as each of
     "policies": "versions of policies",
     "queue": "cases that wait",
     "replay": "computing again what is on record",
+    "reports": "pictures that somebody says are forbidden",
     "restricted": "classes that are locked away",
     "retention": "how long what is kept",
     "review_rules": "which decisions are looked at twice, and which clear items are drawn",

@@ -54,6 +54,8 @@ from filter_service.reviews.appeals import open_appeal
 from filter_service.reviews.decisions import decide
 from filter_service.reviews.hash_lists import NewListEntry
 from filter_service.reviews.hash_matching import ListKind, Match
+from filter_service.reviews.report_input import ReportInput, ReportSource
+from filter_service.reviews.reports import report
 from filter_service.reviews.settlement import Decision, settle
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
@@ -68,6 +70,7 @@ AGAIN = "portrait-of-jane.jpg"  # the same bytes, under another name
 NOTE = "The man on the left is my neighbour."
 HOLD = "Doe against Roe, 3 C 114/26"
 APPEAL = "I am Jane Doe and this is my kitchen."
+REPORT = "This was taken in Jane's kitchen."
 WHY = "somebody asked for it"
 
 
@@ -217,6 +220,7 @@ def copied(admin: Engine, servers: Services, judged: Path, folder: Path) -> Iter
             "name": (SAMPLE.encode(), AGAIN.encode()),
             "note": (NOTE.encode(),),
             "appeal": (APPEAL.encode(),),
+            "report": (REPORT.encode(),),
             "hold": (HOLD.encode(),),
         }
         try:
@@ -250,6 +254,8 @@ def live(world: World, item: int) -> None:
         settle(world.sessions)
         if login == "ben":
             open_appeal(world.sessions, item, APPEAL, "key shop")
+    said = ReportInput(source=ReportSource.USER, reason=REPORT, reference="Jane's ticket")
+    report(world.sessions, item, said, "key shop", cap=1)
 
 
 def look(case: Case) -> dict[str, TestClient]:
@@ -308,6 +314,7 @@ FORGOTTEN = {
     "payloads of ledger entries": {"digest", "scores"},
     "reasons and notes of reviews": {"note"},
     "statements of appeals": {"appeal"},
+    "reasons of reports": {"report"},
     "contents of webhooks": {"name"},
     "reasons of legal holds": {"hold"},
     "explanations": {"explanation"},
