@@ -27,6 +27,7 @@ from filter_service.db.tables import (
 from filter_service.errors import InvalidRequest, NotAllowed
 from filter_service.ledger import Entry, Event
 from filter_service.policy import Policy
+from filter_service.policy.learnt_head import LearntHead
 
 MOST = 20_000  # labels read at once, the newest
 
@@ -202,12 +203,24 @@ def of_class(
     """
     classes = same_words(session, policy_id, class_name, custodian=custodian, versions=versions)
     head = load_policy(session, policy_id).policy.forbidden(class_name).head
+    return of_scores(session, class_name, classes, encoder_id, head, limit)
+
+
+def of_scores(  # noqa: PLR0913, PLR0917  (what a class is known by)
+    session: Session,
+    class_name: str,
+    classes: Sequence[int],
+    encoder_id: int,
+    head: LearntHead | None,
+    limit: int,
+) -> ClassLabels:
+    """The newest labels of a class, with the margins that are kept for any of these class ids."""
     rows = session.execute(
         _LABELLED,
         {
             "name": class_name,
             "encoder": encoder_id,
-            "classes": classes,
+            "classes": list(classes),
             "limit": limit,
             "fit": bytes.fromhex(head.digest) if head else None,
         },
@@ -251,11 +264,22 @@ def same_words(
     if known.policy.forbidden(class_name).sealed is not None and not custodian:
         raise NotAllowed(f"Class {class_name!r} is restricted: only a custodian may ask for it.")
     others = versions_of(session, known.policy.name) if versions is None else versions
-    words = _words(known.policy, class_name, besides)
+    words = words_of(known.policy, class_name, besides)
+    return classes_in_words(others, class_name, words, besides)
+
+
+def classes_in_words(
+    versions: Sequence[KnownPolicy],
+    class_name: str,
+    words: Mapping[str, Any],
+    besides: Collection[str] = (),
+) -> list[int]:
+    """The class of this name in those versions that ask for it so; -> class ids."""
     return [
-        other.class_ids[class_name]
-        for other in others
-        if class_name in other.class_ids and _words(other.policy, class_name, besides) == words
+        version.class_ids[class_name]
+        for version in versions
+        if class_name in version.class_ids
+        and words_of(version.policy, class_name, besides) == words
     ]
 
 
@@ -288,7 +312,9 @@ def restricted_classes(session: Session) -> set[str]:
     return set(session.scalars(_RESTRICTED))
 
 
-def _words(policy: Policy, class_name: str, besides: Collection[str] = ()) -> dict[str, Any]:
+def words_of(
+    policy: Policy, class_name: str, besides: Collection[str] = ()
+) -> dict[str, Any]:
     """Everything that a margin of the class depends on, beside the encoder."""
     forbidden = policy.forbidden(class_name)
     return forbidden.model_dump(mode="json", exclude=_BESIDE.union(besides)) | {

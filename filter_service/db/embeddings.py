@@ -125,6 +125,16 @@ def has_phrases(session: Session, encoder_id: int) -> bool:
     return bool(session.scalar(select(found)))
 
 
+def phrases_of(session: Session, encoder_id: int, limit: int) -> tuple[list[str], FloatArray]:
+    """The phrase bank of an encoder: texts, and unit vectors (n, d)."""
+    query = select(StoredPhrase.text, StoredPhrase.vector).where(
+        StoredPhrase.encoder_id == encoder_id
+    )
+    rows = session.execute(query.order_by(StoredPhrase.text).limit(limit)).all()
+    vectors = [vector for _, vector in rows]
+    return [text for text, _ in rows], np.stack(vectors) if rows else np.zeros((0, 0), np.float32)
+
+
 def keep_phrases(session: Session, encoder_id: int, phrases: Mapping[str, FloatArray]) -> None:
     """Fill the phrase bank of an encoder: text to unit vector (d,); known texts stay."""
     rows = [

@@ -5,7 +5,7 @@ than all the arithmetic. While one thread waits for the database, the other comp
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +44,10 @@ _PIECE = """
 """
 _EXACT = """
     SELECT vector_send(exact_vector) FROM embeddings
+    WHERE encoder_id = {encoder} AND image_id = ANY (%s) ORDER BY image_id, frame, view
+"""
+_OF_IMAGES = """
+    SELECT image_id, halfvec_send(vector) FROM embeddings
     WHERE encoder_id = {encoder} AND image_id = ANY (%s) ORDER BY image_id, frame, view
 """
 _FIRST = "SELECT max(image_id) FROM embeddings WHERE encoder_id = {encoder}"
@@ -124,6 +128,34 @@ def compare(sessions: Sessions, asked: ComparisonScope) -> PolicyComparison:
     with alone, ThreadPoolExecutor(THREADS, thread_name_prefix="compare") as threads:
         parts = [threads.submit(work) for _ in range(THREADS)]
         return sum((part.result() for part in parts), PolicyComparison())
+
+
+def newest_vectors(sessions: Sessions, encoder_id: int, most: int) -> tuple[Ids, FloatArray]:
+    """The newest vectors that an encoder left, in half precision: images (n,), (n, d)."""
+    form = _quickest(sessions)
+    found = []
+    for piece in _Pieces(sessions, encoder_id, most):
+        with sessions.begin() as session:
+            found.append(_read(session, encoder_id, form, piece))
+    return _together([rows for rows in found if len(rows[0])])
+
+
+def vectors_of(session: Session, encoder_id: int, images: Sequence[int]) -> tuple[Ids, FloatArray]:
+    """The vectors that an encoder left of these images, likewise."""
+    rows = _in_binary(session, _OF_IMAGES.format(encoder=encoder_id), [list(images)])
+    if not rows:
+        return _together([])
+    vectors = [np.frombuffer(data, ">f2", offset=4).astype(np.float32) for _, data in rows]
+    return _together(
+        [(np.array([image]), v[None]) for (image, _), v in zip(rows, vectors, strict=True)]
+    )
+
+
+def _together(parts: Sequence[tuple[Ids, FloatArray]]) -> tuple[Ids, FloatArray]:
+    if not parts:
+        return np.zeros(0, np.int64), np.zeros((0, 0), np.float32)
+    images, vectors = zip(*parts, strict=True)
+    return np.concatenate(images), np.concatenate(vectors)
 
 
 def _quickest(sessions: Sessions) -> _Form:

@@ -1,6 +1,7 @@
 """The policy editor: a form of a version, checked while it is typed, that ends in a proposal."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from fastapi.responses import JSONResponse, Response
@@ -8,9 +9,13 @@ from fastapi.responses import JSONResponse, Response
 from filter_service import rollout
 from filter_service.accounts import Ability
 from filter_service.accounts.callers import Caller
+from filter_service.calibration.separating_phrases import SeparatingPhrases
 from filter_service.errors import FilterServiceError, InvalidRequest
 from filter_service.policy import Policy, Severity
-from filter_service.rollout.edited_version import policy_document
+from filter_service.rendering import charts
+from filter_service.rollout.class_margins import EditedClass
+from filter_service.rollout.edited_version import edited, policy_document
+from filter_service.web.console.class_effects import ClassEffects, effects_of, phrases_of
 from filter_service.web.console.policy_checks import CheckedForm, checked
 from filter_service.web.console.policy_drafts import (
     ProposalForm,
@@ -30,6 +35,7 @@ router = APIRouter(prefix="/policies/editor")
 PATIENCE = 2.0  # seconds that a page waits for the model, so that it can be checked whole
 AT_ONCE = 0.05  # likewise while somebody types
 FAULTY = 422
+MENDED_FIRST = "Mend what is marked, and figures are shown again."
 
 Here = Annotated[Service, Depends(service)]
 Editor = Annotated[Caller, Depends(able(Ability.POLICIES))]
@@ -44,6 +50,7 @@ async def sent_form(request: Request) -> PolicyForm:
 
 Sent = Annotated[PolicyForm, Depends(sent_form)]
 Action = Annotated[str, Form()]
+Number = Annotated[int, Query(ge=0, le=999)]
 
 
 @router.get("/form")
@@ -67,11 +74,13 @@ def edit(
     if action.startswith("remove-") and action[7:].isdecimal():
         form = form.without_class(int(action[7:][:4]))
         return _page(request, here, checked(here, request, form, AT_ONCE))
-    if action not in ("preview", "compare"):
+    if action.startswith("phrases-") and action[8:].isdecimal():
+        return _previewed(request, here, caller, form, phrases=int(action[8:][:4]))
+    if action == "preview":
+        return _previewed(request, here, caller, form)
+    if action != "compare":
         raise InvalidRequest(f"action={action[:40]!r} is no button of the editor: use one of them.")
     found = checked(here, request, form, PATIENCE)
-    if action == "preview":
-        return _page(request, here, found)
     if found.policy is None:
         return _page(request, here, found, FAULTY)
     draft = ProposalForm(text=policy_document(found.policy))
@@ -88,6 +97,28 @@ def check(request: Request, here: Here, caller: Editor, form: Sent) -> Response:
         for name, sentences in found.said.items()
     }
     return JSONResponse({"said": said, "note": found.note, "valid": found.policy is not None})
+
+
+@router.post("/effects")
+def show_effects(
+    request: Request,
+    here: Here,
+    caller: Editor,
+    form: Sent,
+    number: Number,
+    part: Literal["all", "figures", "phrases"] = "all",
+) -> Response:
+    """The part of the page that says what one class's threshold would do."""
+    somebody(caller)
+    asked = _edited_class(here, form, number)
+    if part == "phrases":
+        phrases = phrases_of(here, request, caller, asked)
+        return render(request, "class_phrases.html", phrases=phrases)
+    shown = effects_of(here, request, caller, asked, drawn=part == "all")
+    if shown.why_none and part == "figures":
+        raise InvalidRequest(shown.why_none)
+    template = "class_effects.html" if part == "all" else "class_figures.html"
+    return render(request, template, number=number, shown=shown, phrases=None, charts=charts)
 
 
 @router.post("/file")
@@ -124,7 +155,48 @@ def _checked(request: Request, here: Service, policy: Policy) -> CheckedForm:
     return checked(here, request, PolicyForm.of(document), AT_ONCE)
 
 
-def _page(request: Request, here: Service, found: CheckedForm, status: int = 200) -> Response:
+def _previewed(
+    request: Request, here: Service, caller: Caller, form: PolicyForm, phrases: int = -1
+) -> Response:
+    """The form with everything that scripts would have asked for."""
+    found = checked(here, request, form, PATIENCE)
+    if found.policy is None:
+        return _page(request, here, found, FAULTY)
+    asked = {c.number: _edited_class(here, form, c.number) for c in form.classes}
+    effects = {
+        number: effects_of(here, request, caller, one, drawn=True) for number, one in asked.items()
+    }
+    told = {}
+    if phrases in asked and not effects[phrases].why_none:
+        told = {phrases: phrases_of(here, request, caller, asked[phrases])}
+    return _page(request, here, found, effects=effects, told=told)
+
+
+def _edited_class(here: Service, form: PolicyForm, number: int) -> EditedClass:
+    """One class of the form, beside the active version's; raises InvalidRequest."""
+    places = [c.number for c in form.classes]
+    if number not in places:
+        raise InvalidRequest(f"number={number} is no class of this form: open the editor again.")
+    version = edited(form.document(), form.base, [c.was for c in form.classes])
+    if version.policy is None:
+        raise InvalidRequest(MENDED_FIRST)
+    place = places.index(number)
+    name, was = version.policy.classes[place].name, form.classes[place].was
+    meant = rollout.meant_version(here.sessions, version.policy.name)
+    active = None if meant is None else meant.policy
+    known = set() if active is None else {c.name for c in active.classes}
+    return EditedClass(version.policy, name, active, was if was in known else name)
+
+
+def _page(
+    request: Request,
+    here: Service,
+    found: CheckedForm,
+    status: int = 200,
+    *,
+    effects: Mapping[int, ClassEffects] | None = None,
+    told: Mapping[int, SeparatingPhrases] | None = None,
+) -> Response:
     name = found.policy.name if found.policy else ""
     return render(
         request,
@@ -135,4 +207,7 @@ def _page(request: Request, here: Service, found: CheckedForm, status: int = 200
         severities=[(s.value, s.value) for s in Severity],
         before=rollout.meant_version(here.sessions, name) if name else None,
         four_eyes=here.settings.four_eyes,
+        effects=effects or {},
+        told=told or {},
+        charts=charts,
     )

@@ -1,4 +1,5 @@
 // The policy editor: what is typed is checked a moment later, and sentences stand at their fields.
+// Beside each class its margins, a slider along them, and what the threshold would do.
 
 const PAUSE = 400; // ms without a key after which the form is checked
 const form = document.querySelector("#editor");
@@ -6,22 +7,18 @@ const form = document.querySelector("#editor");
 let waiting;
 let checking = null;
 
-function fields() {
-  return new URLSearchParams(new FormData(form));
-}
-
-export async function ask(address, signal, more = {}) {
-  const body = fields();
-  for (const [name, value] of Object.entries(more)) body.set(name, value);
+async function ask(address, signal) {
   const answer = await fetch(address, {
     method: "POST",
-    body,
+    body: new URLSearchParams(new FormData(form)),
     signal,
     headers: { Accept: "application/json" },
   });
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({}));
-  throw new Error(problem.detail ?? `The service answered ${answer.status}: try again.`);
+  const error = new Error(problem.detail ?? `The service answered ${answer.status}: try again.`);
+  error.status = answer.status;
+  throw error;
 }
 
 function say(sentence) {
@@ -29,6 +26,8 @@ function say(sentence) {
   place.textContent = sentence;
   place.className = sentence ? "notice bad" : "";
 }
+
+// What is typed
 
 async function check() {
   checking?.abort();
@@ -63,7 +62,137 @@ function sentence({ sentence: text, fatal }) {
   return line;
 }
 
-form.addEventListener("input", () => {
+// What a threshold would do: one question at a time, and then the newest one
+
+const asking = new Map(); // by class: whether a question is out, and what is to be asked next
+
+async function effects(number, part) {
+  const state = asking.get(number) ?? {};
+  asking.set(number, state);
+  if (state.out) {
+    state.next = state.next === "all" ? "all" : part;
+    return;
+  }
+  state.out = true;
+  try {
+    await load(number, part);
+  } finally {
+    state.out = false;
+  }
+  const { next } = state;
+  state.next = null;
+  if (next) await effects(number, next);
+}
+
+async function load(number, part) {
+  const whole = document.querySelector(`#c${number}-effects`);
+  if (!whole) return;
+  const place = part === "all" ? whole : document.querySelector(`#c${number}-${part}`);
+  if (!place) return;
+  whole.setAttribute("aria-busy", "true");
+  try {
+    const answer = await ask(`/policies/editor/effects?number=${number}&part=${part}`);
+    const focused = document.activeElement?.id;
+    place.innerHTML = await answer.text();
+    if (part === "all") {
+      begin(number);
+      if (focused === `c${number}-slider`) document.getElementById(focused)?.focus();
+    }
+  } catch (error) {
+    if (part === "all" || error.status !== 422) place.textContent = error.message;
+  }
+  whole.removeAttribute("aria-busy");
+}
+
+// The slider lies along the margins of the chart; the field beside it holds the probability
+
+const slider = (number) => document.querySelector(`#c${number}-slider`);
+const threshold = (number) => form.elements[`c${number}-threshold`];
+const typed = (number) => Number(threshold(number).value.replace(",", "."));
+
+function begin(number) {
+  if (!slider(number)) return;
+  place(number);
+}
+
+function line(number) {
+  const { a, b } = slider(number).dataset;
+  return { a: Number(a), b: Number(b) };
+}
+
+function place(number) {
+  const p = typed(number);
+  const range = slider(number);
+  if (!range || !(p > 0 && p < 1)) return;
+  const { a, b } = line(number);
+  const margin = (Math.log(p / (1 - p)) - b) / a;
+  if (document.activeElement !== range) range.value = margin;
+  range.setAttribute("aria-valuetext", `probability ${threshold(number).value}, margin ${margin.toFixed(2)}`);
+  draw(number, margin);
+}
+
+function draw(number, margin) {
+  const chart = document.querySelector(`#c${number}-effects .stream-margins`);
+  if (!chart) return;
+  const { low, high, side, wide } = Object.fromEntries(
+    Object.entries(chart.dataset).map(([name, value]) => [name, Number(value)]),
+  );
+  const share = Math.min(1, Math.max(0, (margin - low) / (high - low)));
+  const x = side + (wide - 2 * side) * share;
+  chart.querySelector(".threshold").setAttribute("transform", `translate(${x} 0)`);
+  const over = chart.querySelector(".over");
+  over.setAttribute("x", x);
+  over.setAttribute("width", Math.max(0, wide - side - x));
+}
+
+function slid(number) {
+  const { a, b } = line(number);
+  const p = 1 / (1 + Math.exp(-(a * Number(slider(number).value) + b)));
+  threshold(number).value = Number(Math.min(1 - 1e-6, Math.max(1e-6, p)).toPrecision(4));
+  place(number);
+  effects(number, "figures");
+}
+
+form.addEventListener("input", (event) => {
   clearTimeout(waiting);
+  const { target } = event;
+  const number = target.closest("[data-class]")?.dataset.class;
+  if (target.matches(".slider")) slid(number);
+  else if (target.name?.endsWith("-threshold")) {
+    place(number);
+    effects(number, "figures");
+  } else {
+    waiting = setTimeout(() => retyped(number), PAUSE);
+    return;
+  }
   waiting = setTimeout(check, PAUSE);
 });
+
+async function retyped(number) {
+  await check();
+  if (number) effects(number, "all");
+  else for (const seen of asking.keys()) effects(seen, "all");
+}
+
+form.addEventListener("click", (event) => {
+  const number = event.target.closest("[data-phrases]")?.dataset.phrases;
+  if (!number) return;
+  event.preventDefault();
+  load(number, "phrases");
+});
+
+// Classes are asked about when somebody comes to them
+
+const watcher = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) {
+    if (!isIntersecting) continue;
+    watcher.unobserve(target);
+    const number = target.dataset.effects;
+    if (slider(number)) {
+      asking.set(number, {});
+      begin(number);
+    } else effects(number, "all");
+  }
+}, { rootMargin: "300px" });
+
+for (const one of form.querySelectorAll("[data-effects]")) watcher.observe(one);

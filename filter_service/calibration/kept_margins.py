@@ -1,0 +1,75 @@
+"""Reads what is kept of one class: margins of the newest images, and images that are labelled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from filter_service.policy.learnt_head import LearntHead
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """The truth about one image, without any margin."""
+
+    image_id: int
+    truth: bool
+    chance: float | None
+
+
+def truths_of(
+    session: Session, class_name: str, head: LearntHead | None, limit: int
+) -> list[LabelledImage]:
+    """The newest labels of a class, whatever its words, but for those that its head learnt from.
+
+    Nothing of what is locked away.
+    """
+    fit = None if head is None else bytes.fromhex(head.digest)
+    rows = session.execute(_TRUTHS, {"name": class_name, "fit": fit, "limit": limit})
+    return [LabelledImage(*row) for row in rows]
+
+
+def stream_of(
+    session: Session, classes: Sequence[int], encoder_id: int, limit: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The newest images with a margin for any of these class ids, and it: (n,), (n,) logits."""
+    asked = {"classes": list(classes), "encoder": encoder_id, "limit": limit}
+    rows = session.execute(_IMAGES, asked).all()
+    images, margins = zip(*rows, strict=True) if rows else ((), ())
+    return np.array(images, np.int64), np.array(margins, np.float64)
+
+
+def locked_among(session: Session, images: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Those of these images that are locked away, of which nothing is to be told: (k,)."""
+    return np.array(session.scalars(_LOCKED, {"images": images.tolist()}).all(), np.int64)
+
+
+def encoder_that_judged_last(session: Session) -> int | None:
+    """The encoder of the newest item that has one."""
+    found: int | None = session.scalar(_JUDGED_LAST)
+    return found
+
+
+_TRUTHS = text("""
+    SELECT image_id, truth, chance FROM labels l WHERE class_name = :name
+      AND NOT EXISTS (SELECT FROM sealed_items r WHERE r.image_id = l.image_id)
+      AND NOT EXISTS (SELECT FROM training_labels t WHERE t.fit = :fit AND t.image_id = l.image_id)
+    ORDER BY at DESC, image_id DESC LIMIT :limit
+""")
+# The same words give an image the same margin in every version, so that one is as good as another.
+_IMAGES = text("""
+    SELECT DISTINCT ON (s.image_id) s.image_id, s.margin
+    FROM unnest(CAST(:classes AS integer[])) AS c (id) CROSS JOIN LATERAL (
+        SELECT image_id, margin FROM scores WHERE encoder_id = :encoder AND class_id = c.id
+        ORDER BY image_id DESC LIMIT :limit
+    ) s
+    WHERE NOT EXISTS (SELECT FROM sealed_items r WHERE r.image_id = s.image_id)
+    ORDER BY s.image_id DESC LIMIT :limit
+""")
+_LOCKED = text("SELECT DISTINCT image_id FROM sealed_items WHERE image_id = ANY(:images)")
+_JUDGED_LAST = text("""
+    SELECT encoder_id FROM items WHERE encoder_id IS NOT NULL ORDER BY id DESC LIMIT 1
+""")
