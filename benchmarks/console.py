@@ -10,6 +10,7 @@ address for one page after another.
 """
 
 import argparse
+import json
 import os
 import re
 import secrets
@@ -53,6 +54,7 @@ from filter_service.settings import Settings
 from filter_service.storage import Storage
 from filter_service.verdicts import Outcome, Verdict
 from filter_service.verdicts.explanation import Explanation
+from filter_service.web.console.policy_form import PolicyForm
 
 FLAGGED, UNDETERMINED = 10, 499  # one item in so many
 WAITING = 5  # all flagged items but one in so many
@@ -260,6 +262,12 @@ def fill(engine: Engine, w: World) -> None:
         )
         copy(
             driver,
+            "labels (image_id, class_name, truth, source, chance, item_id, at)",
+            "int8 varchar bool varchar float8 int8 timestamptz",
+            ((i, flag(i).class_name, bool(i % 3), "flag", 1.0, i, at(i)) for i in decided),
+        )
+        copy(
+            driver,
             "ledger (at, event, item_id, batch_id, commitment)",
             "timestamptz varchar int8 uuid bytea",
             ((at(i), "judged", i, batch(i), bytes(32)) for i in numbers),
@@ -330,15 +338,23 @@ def signed_in(address: str, login: str, password: str) -> httpx.Client:
     return client
 
 
-def measure(client: httpx.Client, name: str, paths: Sequence[str]) -> float:
-    """Print how long a page takes; -> the 95th percentile in ms."""
-    for path in paths[:3]:
-        while "refresh" in client.get(path).headers:  # the model behind the search is loading
+def measure(
+    client: httpx.Client, name: str, paths: Sequence[str], forms: Sequence[dict[str, str]] = ()
+) -> float:
+    """Print how long a page takes, or the answer to a form; -> the 95th percentile in ms."""
+
+    def ask(number: int) -> httpx.Response:
+        if forms:
+            return client.post(paths[number], data=forms[number])
+        return client.get(paths[number])
+
+    for number in range(3):
+        while "refresh" in ask(number).headers:  # the model behind the search is loading
             time.sleep(1)
     took = []
-    for path in paths:
+    for number, path in enumerate(paths):
         began = time.perf_counter()
-        answer = client.get(path)
+        answer = ask(number)
         took.append((time.perf_counter() - began) * 1000)
         assert answer.status_code == httpx.codes.OK, f"{path}: {answer.status_code}"
     late = float(np.quantile(took, 0.95))
@@ -380,6 +396,26 @@ def pages(client: httpx.Client, w: World, items: int) -> dict[str, list[str]]:
     }
 
 
+def slides(client: httpx.Client, w: World) -> dict[str, list[dict[str, str]]]:
+    """Forms of the policy editor, each with a threshold to which somebody has moved a slider."""
+    page = client.get(f"/policies/editor/form?from={w.policy.digest}").text
+    token = re.search(r'name="csrf_token" value="([^"]*)"', page)
+    assert token is not None
+    form = PolicyForm.of(w.policy.model_dump(mode="json", exclude_none=True))
+    fields = {"base": json.dumps(form.base), "csrf_token": token[1], **form.values}
+    for c in form.classes:
+        fields |= {c.prefix + name: value for name, value in c.values.items()}
+        fields[f"{c.prefix}was"] = c.was
+    moved = [
+        fields | {"c0-threshold": f"{p:.6g}"} for p in np.linspace(0.05, 0.9995, ASKED).tolist()
+    ]
+    words = {"c0-prompts": f"{fields['c0-prompts']}\na slingshot"}
+    return {
+        "policy editor, slider": moved,
+        "slider, for other words": [each | words for each in moved],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--items", type=int, default=1_000_000)
@@ -411,6 +447,10 @@ def main() -> None:
                 client = signed_in(address, "anna", password)
                 late = {
                     k: measure(client, k, v) for k, v in pages(client, w, options.items).items()
+                }
+                slider = ["/policies/editor/effects?number=0&part=figures"] * ASKED
+                late |= {
+                    k: measure(client, k, slider, forms) for k, forms in slides(client, w).items()
                 }
             slow = [name for name, ms in late.items() if ms > LIMIT]
             print(f"over {LIMIT:.0f} ms: {', '.join(slow) or 'none'}")

@@ -1,5 +1,6 @@
 """Draws the margins of a stream, and below it those of pictures that people have judged."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,11 +8,13 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 WIDE = 600  # units, as are all that follow; the plot takes the whole width
-STREAM, LANE, GAP = 120, 34, 8  # heights: of the stream, of each lane, between them
-TOP, BELOW = 22, 34
+STREAM, LANE, GAP = 104, 28, 20  # heights: of the stream, of each lane, between them
+TOP, BELOW = 48, 38
 SIDE = 10  # left and right of the plot
 BARS = 60
 TICKS = 7
+TURN = 0.8  # of the width: from there on a line's name stands left of it
+LABELS = {"threshold": 12, "active": 26, "certain": 26}  # heights of the lines' names
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,7 +46,8 @@ class StreamMargins:
     forbidden: Floats  # of those that people said show it
     clear: Floats  # of those that they said do not
     threshold: float
-    active: float | None  # the active version's, on the same scale; None: nowhere on it
+    active: float | None = None  # the active version's, on the same scale; None: nowhere on it
+    certain: float = math.inf  # from there on a flag acts by itself
 
 
 def stream_histogram(drawn: StreamMargins, title: str) -> Markup:
@@ -65,13 +69,14 @@ def stream_histogram(drawn: StreamMargins, title: str) -> Markup:
     ]
     if drawn.active is not None:
         parts.append(_line("active", scale.x(drawn.active), foot))
+    parts.append(_line("certain", scale.x(drawn.certain), foot, math.isfinite(drawn.certain)))
     parts.append(_line("threshold", at, foot))
     names = [
-        (f"{len(drawn.stream):,} newest images", TOP + 12),
-        (f"forbidden, people said: {len(drawn.forbidden):,}", middle + 12),
-        (f"clear, people said: {len(drawn.clear):,}", middle + LANE + GAP + 12),
+        (f"{len(drawn.stream):,} newest images", TOP - 5),
+        (f"forbidden, people said: {len(drawn.forbidden):,}", middle - 4),
+        (f"clear, people said: {len(drawn.clear):,}", middle + LANE + GAP - 4),
     ]
-    parts += [_text(SIDE + 4, y, name, "start", "name") for name, y in names]
+    parts += [_text(SIDE, y, name, "start", "name") for name, y in names]
     return Markup(
         '<svg class="stream-margins" viewBox="0 0 {} {}" role="img" aria-label="{t}" '
         'data-low="{:g}" data-high="{:g}" data-side="{}" data-wide="{}"><title>{t}</title>{}</svg>'
@@ -80,7 +85,8 @@ def stream_histogram(drawn: StreamMargins, title: str) -> Markup:
 
 def scale_of(drawn: StreamMargins) -> MarginScale:
     """The scale that a slider beside the drawing has, too."""
-    return MarginScale.of(drawn.stream, drawn.forbidden, drawn.clear, np.array([drawn.threshold]))
+    lines = [v for v in (drawn.threshold, drawn.certain) if math.isfinite(v)]
+    return MarginScale.of(drawn.stream, drawn.forbidden, drawn.clear, np.array(lines))
 
 
 def _columns(kind: str, values: Floats, scale: MarginScale, foot: float, high: float) -> Markup:
@@ -104,14 +110,21 @@ def _over(at: float, foot: float) -> Markup:
     )
 
 
-def _line(kind: str, x: float, foot: float) -> Markup:
-    label = "threshold" if kind == "threshold" else "active"
-    anchor = "end" if x > WIDE / 2 else "start"
-    shift = -5 if anchor == "end" else 5
-    y = TOP - 9
+def _line(kind: str, x: float, foot: float, shown: bool = True) -> Markup:
+    """A threshold over the whole height; each kind has its name at a height of its own."""
+    y = LABELS[kind]
+    hidden = "" if shown else Markup(' visibility="hidden"')
+    left = x > WIDE * TURN
     return Markup(
-        '<g class="{}" transform="translate({:.1f} 0)"><path d="M0 {}V{}"/>{}</g>'
-    ).format(kind, x, TOP - 16, foot, _text(shift, y, label, anchor, "name"))
+        '<g class="{}" transform="translate({:.1f} 0)"{}><path d="M0 {}V{}"/>{}</g>'
+    ).format(
+        kind,
+        x,
+        hidden,
+        y - 8,
+        foot,
+        _text(-5 if left else 5, y, kind, "end" if left else "start", "name"),
+    )
 
 
 def _base(y: float) -> Markup:
@@ -120,7 +133,11 @@ def _base(y: float) -> Markup:
 
 def _axis(scale: MarginScale, foot: float) -> list[Markup]:
     values = np.linspace(scale.low, scale.high, TICKS).tolist()
-    ticks = [_text(scale.x(v), foot + 15, f"{v:.1f}".replace("-", "−"), "middle") for v in values]
+    anchors = ["start", *["middle"] * (TICKS - 2), "end"]
+    ticks = [
+        _text(scale.x(v), foot + 15, f"{v:.1f}".replace("-", "−"), anchor)
+        for v, anchor in zip(values, anchors, strict=True)
+    ]
     return [*ticks, _text(WIDE / 2, foot + 30, "margin, logits", "middle")]
 
 

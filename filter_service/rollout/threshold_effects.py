@@ -1,5 +1,6 @@
 """What a threshold would do: flags and reviews a day, how right it is, what crosses it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,8 +8,9 @@ import numpy as np
 
 from filter_service.calibration.estimates import Estimate, class_estimates
 from filter_service.calibration.intervals import wilson
-from filter_service.calibration.labelled_margins import Bools, Floats
-from filter_service.reviews.review_rules import SamplingRule, expected_looks
+from filter_service.calibration.labelled_margins import Bools, Floats, LabelledMargins
+from filter_service.reviews.expected_looks import expected_looks
+from filter_service.reviews.review_rules import SamplingRule
 from filter_service.rollout.class_margins import ClassMargins, ImageMargins
 from filter_service.verdicts import Z_90
 
@@ -51,6 +53,8 @@ class ThresholdEffects:
     flagged: int  # of the images
     flags: DailyCount | None  # None: nothing was judged lately
     reviews: DailyCount | None
+    acting: DailyCount | None  # flags that act by themselves; None as well: none would
+    acting_precision: Estimate | None
     precision: Estimate
     recall: Estimate
     lost: KnownChange  # flagged by the active version only
@@ -68,14 +72,24 @@ class Traffic:
     rules: Sequence[SamplingRule]
 
 
-def effects(
-    found: ClassMargins, margin: float, active_margin: float | None, traffic: Traffic
-) -> ThresholdEffects:
-    """Of a threshold as a margin, beside the active version's; None: it has no such class."""
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Where an edited class flags, as margins in logits, and where the active version does."""
+
+    margin: float
+    active: float | None = None  # None: it has no such class
+    certain: float = math.inf  # from there on a flag acts by itself
+
+
+def effects(found: ClassMargins, at: Thresholds, traffic: Traffic) -> ThresholdEffects:
+    """Of an edited class's thresholds, beside the active version's."""
+    margin, active_margin = at.margin, at.active
     stream, drawn = found.stream, found.labelled.drawn()
     estimates = class_estimates(drawn.margins, drawn.truths, drawn.chances, margin)
     flagged = stream.edited >= margin
-    looks = expected_looks(traffic.rules, traffic.class_name, stream.edited - margin)  # (n,)
+    looks = expected_looks(
+        traffic.rules, traffic.class_name, stream.edited - margin, at.certain - margin
+    )
     down, up = _crossing(found.known, margin, active_margin)
     truths = found.labelled.truths
     return ThresholdEffects(
@@ -85,6 +99,10 @@ def effects(
         flagged=int(flagged.sum()),
         flags=_daily(flagged.astype(np.float64), traffic.images_a_day),
         reviews=_daily(looks, traffic.images_a_day),
+        acting=_daily((stream.edited >= at.certain).astype(np.float64), traffic.images_a_day)
+        if math.isfinite(at.certain)
+        else None,
+        acting_precision=_acting_precision(drawn, at.certain),
         precision=estimates.precision,
         recall=estimates.recall,
         lost=KnownChange(int((down & truths).sum()), int((down & ~truths).sum())),
@@ -92,6 +110,13 @@ def effects(
         crossing_down=_examples(found, margin, active_margin, 0),
         crossing_up=_examples(found, margin, active_margin, 1),
     )
+
+
+def _acting_precision(drawn: LabelledMargins, certain: float) -> Estimate | None:
+    """Of what acts by itself, how much is right; None where nothing does."""
+    if not math.isfinite(certain):
+        return None
+    return class_estimates(drawn.margins, drawn.truths, drawn.chances, certain).precision
 
 
 def _daily(each: Floats, images_a_day: float) -> DailyCount | None:

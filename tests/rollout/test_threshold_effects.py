@@ -13,10 +13,17 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Embedding, Restriction
 from filter_service.errors import ModelUnavailable
 from filter_service.policy import Policy
-from filter_service.reviews.review_rules import RuleKind, SamplingRule, expected_looks
+from filter_service.reviews.expected_looks import expected_looks
+from filter_service.reviews.review_rules import CERTAIN_SHARE, RuleKind, SamplingRule
 from filter_service.rollout.class_margins import ClassMargins, EditedClass, class_margins
 from filter_service.rollout.margin_store import MarginStore, key_of
-from filter_service.rollout.threshold_effects import CROSSING, ThresholdEffects, Traffic, effects
+from filter_service.rollout.threshold_effects import (
+    CROSSING,
+    ThresholdEffects,
+    Thresholds,
+    Traffic,
+    effects,
+)
 from filter_service.storage import Storage
 from filter_service.verdicts import threshold_margin
 from tests.support.margin_house import (
@@ -67,7 +74,7 @@ def test_kept_margins_give_what_counting_gives(
 ) -> None:
     policy = with_threshold(threshold)
     at = margin_of(policy)
-    done = effects(found(sessions, policy), at, 0.0, Traffic(1_500.0, "knife", ()))
+    done = effects(found(sessions, policy), Thresholds(at, 0.0), Traffic(1_500.0, "knife", ()))
     flagged = [i for i in house.values() if i.margin >= at]
     assert (done.images, done.flagged) == (len(house), len(flagged))
     assert done.flags is not None
@@ -107,11 +114,27 @@ def test_other_words_are_computed_over_kept_vectors(sessions: Sessions, house: H
         assert edited == pytest.approx(new.margins(house[image].vectors).max(), abs=0.02)
         assert active == pytest.approx(old.margins(house[image].vectors).max(), abs=0.02)
     at = margin_of(REWORDED)
-    done = effects(got, at, 0.0, Traffic(0.0, "knife", ()))
+    done = effects(got, Thresholds(at, 0.0), Traffic(0.0, "knife", ()))
     margins = dict(zip(got.stream.images.tolist(), got.stream.edited, strict=True))
     before = dict(zip(got.stream.images.tolist(), got.stream.active, strict=True))
     check_known(house, done, {i: (before[i] >= 0, margins[i] >= at) for i in house})
     assert (done.flags, done.labels) == (None, len(got.labelled))
+
+
+def test_what_acts_by_itself_is_counted_apart(sessions: Sessions, house: House) -> None:
+    got = found(sessions, POLICY)
+    done = effects(got, Thresholds(0.0, 0.0, certain=2.0), Traffic(300.0, "knife", ()))
+    acting = sum(known.margin >= 2 for known in house.values())
+    over = sum(known.margin >= 0 for known in house.values())
+    assert done.acting is not None and done.reviews is not None
+    assert done.acting.value == pytest.approx(300 * acting / len(house))
+    looks = over - acting + CERTAIN_SHARE * acting
+    assert done.reviews.value == pytest.approx(300 * looks / len(house))
+    drawn = got.labelled
+    wanted = class_estimates(drawn.margins, drawn.truths, drawn.chances, 2.0).precision
+    assert done.acting_precision == wanted
+    none = effects(got, Thresholds(0.0, 0.0), Traffic(300.0, "knife", ()))
+    assert (none.acting, none.acting_precision) == (None, None)
 
 
 def test_the_worst_view_of_an_image_counts(sessions: Sessions, house: House) -> None:
@@ -162,7 +185,7 @@ def test_a_class_that_is_new_wins_whatever_it_flags(sessions: Sessions, house: H
     )
     new = EditedClass(policy, "dagger", POLICY, "dagger")
     got = class_margins(sessions, new, WordSeeker(encoder_of(sessions)).words)
-    done = effects(got, margin_of(policy), None, Traffic(100.0, "dagger", ()))
+    done = effects(got, Thresholds(margin_of(policy)), Traffic(100.0, "dagger", ()))
     assert got.stream.active is None and done.flagged > 0
     assert len(done.crossing_up) == min(CROSSING, done.flagged)
 
@@ -176,6 +199,10 @@ def test_reviews_are_flags_second_looks_and_what_is_drawn() -> None:
     )
     looks = expected_looks(rules, "knife", above)
     assert looks.tolist() == pytest.approx([0.1, 1 - 0.9 * 0.8, 1.5, 1.0])
+    certain = expected_looks(rules, "knife", above, certain=3.0)
+    assert certain.tolist()[3] == pytest.approx(CERTAIN_SHARE)
+    drawn = (*rules, rule(RuleKind.CERTAIN_SAMPLE, 0.3))
+    assert expected_looks(drawn, "knife", above, certain=3.0).tolist()[3] == pytest.approx(0.3)
     other = replace(rules[0], class_name="gun")
     assert expected_looks([other], "knife", above).tolist() == [0, 0, 1, 1]
 

@@ -10,7 +10,9 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 from sqlalchemy import Engine
 
 from filter_service.accounts import Role
+from filter_service.demo import POLICY
 from filter_service.local import Services
+from filter_service.policy import read_policy
 from filter_service.web.console.model_warmup import Warm
 from tests.support import console_history as life
 from tests.support.accessibility import (
@@ -63,6 +65,10 @@ PAGES: dict[str, tuple[Role | None, str]] = {
     "people": (ADMIN, "/people?changed=ada"),
     "keys": (ADMIN, "/keys"),
     "webhooks": (ADMIN, "/webhooks"),
+    "policy editor": (
+        Role.POLICY_EDITOR,
+        f"/policies/editor/form?from={read_policy(POLICY).digest}",
+    ),
     "exports": (AUDITOR, "/exports"),
     "figures": (AUDITOR, "/figures"),
     "deliveries": (ADMIN, "/webhooks/1"),

@@ -68,7 +68,7 @@ def test_the_slider_gets_what_counting_gives(house: House) -> None:
     assert over and lost
     said = house.figures(0.8)
     assert f"Flags a day {A_DAY * over / len(house.images):.0f} " in said
-    assert f"Confirmed flags that would be lost {lost} " in said
+    assert f"Confirmed flags lost {lost} " in said
     assert f"Of the {len(house.images)} newest images {over} would be flagged" in said
     assert "900 a day come in" in said
     assert "Would be flagged no longer" in said and "Would be flagged newly" not in said

@@ -1,5 +1,6 @@
 """What the editor shows of one class: margins, what its threshold would do, pictures that cross."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,10 +30,11 @@ from filter_service.rollout.margin_store import MarginStore, key_of
 from filter_service.rollout.threshold_effects import (
     CrossingImage,
     ThresholdEffects,
+    Thresholds,
     Traffic,
     effects,
 )
-from filter_service.verdicts import calibration_line, threshold_margin
+from filter_service.verdicts import calibration_line, certain_margin, threshold_margin
 from filter_service.web.console.model_warmup import warming
 from filter_service.web.http.service import Service
 
@@ -57,7 +59,7 @@ class ClassEffects:
 
     why_none: str = ""
     name: str = ""
-    threshold: float = 0.5  # probability
+    certain: float = math.inf  # margin, logits
     line: tuple[float, float] = (1.0, 0.0)  # slope and offset from margin to logit
     calibrated: bool = False
     computed: bool = False  # margins are of other words than the active version's
@@ -92,11 +94,12 @@ def effects_of(
     with here.sessions.begin() as session:
         traffic = Traffic(images_a_day, asked.name, active_rules(session))
     active_margin = None if active is None else threshold_margin(active)
-    done = effects(found, threshold_margin(forbidden), active_margin, traffic)
-    margins = _drawn_margins(asked, found, done.margin, active_margin)
+    at = Thresholds(threshold_margin(forbidden), active_margin, certain_margin(forbidden))
+    done = effects(found, at, traffic)
+    margins = _drawn_margins(asked, found, at)
     return ClassEffects(
         name=asked.name,
-        threshold=forbidden.threshold,
+        certain=at.certain,
         line=calibration_line(forbidden),
         calibrated=forbidden.calibration is not None,
         computed=found.computed,
@@ -157,16 +160,15 @@ def _active(asked: EditedClass) -> ForbiddenClass | None:
     return asked.active.forbidden(asked.active_name)
 
 
-def _drawn_margins(
-    asked: EditedClass, found: ClassMargins, margin: float, active_margin: float | None
-) -> StreamMargins:
+def _drawn_margins(asked: EditedClass, found: ClassMargins, at: Thresholds) -> StreamMargins:
     truths = found.labelled.truths
     return StreamMargins(
         found.stream.edited,
         found.known.edited[truths],
         found.known.edited[~truths],
-        margin,
-        active_margin if asked.same_words else None,  # other words have another scale
+        at.margin,
+        at.active if asked.same_words else None,  # other words have another scale
+        at.certain,
     )
 
 

@@ -13,7 +13,8 @@ from typing import Any, Self
 from filter_service.errors import InvalidRequest
 
 LISTS = ("prompts", "look_alikes", "neutral", "templates")  # a line for each entry
-OF_CLASS = ("name", "threshold", "severity", "clause", *LISTS)
+NUMBERS = ("threshold", "certain")  # with a point or a comma
+OF_CLASS = ("name", *NUMBERS, "severity", "clause", *LISTS)
 OF_POLICY = ("name", "on_failure", "coverage", "partial", "neutral", "templates")
 REST = "rest"  # of a class or of the policy: what the form does not show
 MOST_CLASSES = 100
@@ -129,7 +130,7 @@ def _values(shown: tuple[str, ...], values: Mapping[str, str]) -> Iterator[tuple
         if field in LISTS:
             if lines := [line.strip() for line in text.split("\n") if line.strip()]:
                 yield field, lines
-        elif field == "threshold":
+        elif field in NUMBERS:
             if text.strip():
                 yield field, text.strip().replace(",", ".")
         elif field == "clause":

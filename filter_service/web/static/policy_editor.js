@@ -49,9 +49,9 @@ function show({ said, note }) {
     const name = place.dataset.said;
     const sentences = said[name] ?? [];
     place.replaceChildren(...sentences.map(sentence));
-    const field = form.elements[name];
-    if (sentences.some((one) => one.fatal)) field?.setAttribute("aria-invalid", "true");
-    else field?.removeAttribute("aria-invalid");
+    const typed = form.elements[name];
+    if (sentences.some((one) => one.fatal)) typed?.setAttribute("aria-invalid", "true");
+    else typed?.removeAttribute("aria-invalid");
   }
 }
 
@@ -92,64 +92,75 @@ async function load(number, part) {
   whole.setAttribute("aria-busy", "true");
   try {
     const answer = await ask(`/policies/editor/effects?number=${number}&part=${part}`);
-    const focused = document.activeElement?.id;
-    place.innerHTML = await answer.text();
-    if (part === "all") {
-      begin(number);
-      if (focused === `c${number}-slider`) document.getElementById(focused)?.focus();
-    }
+    const text = await answer.text();
+    const focused = place.contains(document.activeElement) ? document.activeElement.id : "";
+    place.innerHTML = text;
+    if (part === "all") begin(number);
+    if (focused) document.getElementById(focused)?.focus();
   } catch (error) {
     if (part === "all" || error.status !== 422) place.textContent = error.message;
   }
   whole.removeAttribute("aria-busy");
 }
 
-// The slider lies along the margins of the chart; the field beside it holds the probability
+// Sliders lie along the margins of the chart; the fields above hold the probabilities
 
-const slider = (number) => document.querySelector(`#c${number}-slider`);
-const threshold = (number) => form.elements[`c${number}-threshold`];
-const typed = (number) => Number(threshold(number).value.replace(",", "."));
+const KINDS = ["threshold", "certain"];
+const slider = (number, kind = "threshold") => document.querySelector(`#c${number}-${kind}-slider`);
+const field = (number, kind) => form.elements[`c${number}-${kind}`];
 
 function begin(number) {
-  if (!slider(number)) return;
-  place(number);
+  for (const kind of KINDS) if (slider(number, kind)) place(number, kind);
 }
 
-function line(number) {
-  const { a, b } = slider(number).dataset;
-  return { a: Number(a), b: Number(b) };
+function line(range) {
+  return { a: Number(range.dataset.a), b: Number(range.dataset.b) };
 }
 
-function place(number) {
-  const p = typed(number);
-  const range = slider(number);
-  if (!range || !(p > 0 && p < 1)) return;
-  const { a, b } = line(number);
+function place(number, kind) {
+  const range = slider(number, kind);
+  if (!range) return;
+  const text = field(number, kind).value.trim();
+  const p = Number(text.replace(",", "."));
+  if (!text && kind === "certain") {
+    if (document.activeElement !== range) range.value = range.max;
+    range.setAttribute("aria-valuetext", "never");
+    draw(number, kind, null);
+    return;
+  }
+  if (!(p > 0 && p < 1)) return;
+  const { a, b } = line(range);
   const margin = (Math.log(p / (1 - p)) - b) / a;
   if (document.activeElement !== range) range.value = margin;
-  range.setAttribute("aria-valuetext", `probability ${threshold(number).value}, margin ${margin.toFixed(2)}`);
-  draw(number, margin);
+  range.setAttribute("aria-valuetext", `probability ${text}, margin ${margin.toFixed(2)}`);
+  draw(number, kind, margin);
 }
 
-function draw(number, margin) {
+function draw(number, kind, margin) {
   const chart = document.querySelector(`#c${number}-effects .stream-margins`);
   if (!chart) return;
-  const { low, high, side, wide } = Object.fromEntries(
-    Object.entries(chart.dataset).map(([name, value]) => [name, Number(value)]),
-  );
-  const share = Math.min(1, Math.max(0, (margin - low) / (high - low)));
+  const [low, high, side, wide] = ["low", "high", "side", "wide"].map((n) => Number(chart.dataset[n]));
+  const share = Math.min(1, Math.max(0, ((margin ?? high) - low) / (high - low)));
   const x = side + (wide - 2 * side) * share;
-  chart.querySelector(".threshold").setAttribute("transform", `translate(${x} 0)`);
+  const mark = chart.querySelector(`.${kind}`);
+  mark.setAttribute("transform", `translate(${x} 0)`);
+  const left = x > 0.8 * wide; // as the drawing has it: the name stands left of the line
+  mark.lastElementChild.setAttribute("text-anchor", left ? "end" : "start");
+  mark.lastElementChild.setAttribute("x", left ? -5 : 5);
+  mark.setAttribute("visibility", margin === null ? "hidden" : "visible");
+  if (kind !== "threshold") return;
   const over = chart.querySelector(".over");
   over.setAttribute("x", x);
   over.setAttribute("width", Math.max(0, wide - side - x));
 }
 
-function slid(number) {
-  const { a, b } = line(number);
-  const p = 1 / (1 + Math.exp(-(a * Number(slider(number).value) + b)));
-  threshold(number).value = Number(Math.min(1 - 1e-6, Math.max(1e-6, p)).toPrecision(4));
-  place(number);
+function slid(number, range) {
+  const { a, b } = line(range);
+  const { kind } = range.dataset;
+  const p = 1 / (1 + Math.exp(-(a * Number(range.value) + b)));
+  const written = Number(Math.min(1 - 1e-6, Math.max(1e-6, p)).toPrecision(6));
+  field(number, kind).value = kind === "certain" && range.value === range.max ? "" : written;
+  place(number, kind);
   effects(number, "figures");
 }
 
@@ -157,9 +168,10 @@ form.addEventListener("input", (event) => {
   clearTimeout(waiting);
   const { target } = event;
   const number = target.closest("[data-class]")?.dataset.class;
-  if (target.matches(".slider")) slid(number);
-  else if (target.name?.endsWith("-threshold")) {
-    place(number);
+  const kind = KINDS.find((one) => target.name?.endsWith(`-${one}`));
+  if (target.matches(".slider")) slid(number, target);
+  else if (kind) {
+    place(number, kind);
     effects(number, "figures");
   } else {
     waiting = setTimeout(() => retyped(number), PAUSE);
