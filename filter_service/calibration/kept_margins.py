@@ -1,14 +1,30 @@
 """Reads what is kept of one class: margins of the newest images, and images that are labelled."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from filter_service.calibration.labelled_margins import LabelledMargins
 from filter_service.policy.learnt_head import LearntHead
+
+
+@dataclass(frozen=True, slots=True)
+class ClassLabels:
+    """Labels of one class with the margins of one encoder, newest first."""
+
+    images: npt.NDArray[np.int64]  # (n,)
+    items: tuple[int | None, ...]  # that were decided; None: uploaded
+    labelled: LabelledMargins
+    newest: datetime | None  # None: there is no label
+
+    def __len__(self) -> int:
+        return len(self.images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +34,30 @@ class LabelledImage:
     image_id: int
     truth: bool
     chance: float | None
+
+
+def of_scores(
+    session: Session,
+    class_name: str,
+    classes: Sequence[int],
+    encoder_id: int,
+    head: LearntHead | None,
+    limit: int,
+) -> ClassLabels:
+    """The newest labels of a class, with the margins that are kept for any of these class ids."""
+    rows = session.execute(
+        _LABELLED,
+        {
+            "name": class_name,
+            "encoder": encoder_id,
+            "classes": list(classes),
+            "limit": limit,
+            "fit": bytes.fromhex(head.digest) if head else None,
+        },
+    ).all()
+    images, items, margins, truths, chances, times = zip(*rows, strict=True) if rows else ((),) * 6
+    labelled = LabelledMargins.of(margins, truths, [math.nan if c is None else c for c in chances])
+    return ClassLabels(np.array(images, np.int64), items, labelled, max(times, default=None))
 
 
 def truths_of(
@@ -53,6 +93,24 @@ def encoder_that_judged_last(session: Session) -> int | None:
     return found
 
 
+# The newest labels first and then their margins, one by one from the index: Postgres would else
+# rather join a million scores. The same words give the same margin in every version.
+_LABELLED = text("""
+    WITH newest AS MATERIALIZED (
+        SELECT image_id, item_id, truth, chance, at FROM labels l WHERE class_name = :name
+          AND NOT EXISTS (
+            SELECT FROM training_labels t WHERE t.fit = :fit AND t.image_id = l.image_id
+          )
+        ORDER BY at DESC, image_id DESC LIMIT :limit
+    )
+    SELECT n.image_id, n.item_id, s.margin, n.truth, n.chance, n.at
+    FROM newest n CROSS JOIN LATERAL (
+        SELECT margin FROM scores
+        WHERE encoder_id = :encoder AND class_id = ANY(:classes) AND image_id = n.image_id LIMIT 1
+    ) s
+    WHERE NOT EXISTS (SELECT FROM sealed_items r WHERE r.image_id = n.image_id)
+    ORDER BY n.at DESC, n.image_id DESC
+""")
 _TRUTHS = text("""
     SELECT image_id, truth, chance FROM labels l WHERE class_name = :name
       AND NOT EXISTS (SELECT FROM sealed_items r WHERE r.image_id = l.image_id)

@@ -1,9 +1,7 @@
 """Labels: what is true of an image and a class, and the chance with which it came to be known."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -14,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
-from filter_service.calibration.labelled_margins import LabelledMargins
+from filter_service.calibration.kept_margins import ClassLabels, of_scores
 from filter_service.canonical import canonical, text_digest
 from filter_service.db.policies import KnownPolicy, load_policy
 from filter_service.db.tables import (
@@ -27,7 +25,6 @@ from filter_service.db.tables import (
 from filter_service.errors import InvalidRequest, NotAllowed
 from filter_service.ledger import Entry, Event
 from filter_service.policy import Policy
-from filter_service.policy.learnt_head import LearntHead
 
 MOST = 20_000  # labels read at once, the newest
 
@@ -59,19 +56,6 @@ class ClassLabel:
     chance: float | None = None  # None: unknown, or chosen by anything but the margin
     item_id: int | None = None
     review_id: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ClassLabels:
-    """Labels of one class with the margins of one encoder, newest first."""
-
-    images: npt.NDArray[np.int64]  # (n,)
-    items: tuple[int | None, ...]  # that were decided; None: uploaded
-    labelled: LabelledMargins
-    newest: datetime | None  # None: there is no label
-
-    def __len__(self) -> int:
-        return len(self.images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,30 +190,6 @@ def of_class(
     return of_scores(session, class_name, classes, encoder_id, head, limit)
 
 
-def of_scores(  # noqa: PLR0913, PLR0917  (what a class is known by)
-    session: Session,
-    class_name: str,
-    classes: Sequence[int],
-    encoder_id: int,
-    head: LearntHead | None,
-    limit: int,
-) -> ClassLabels:
-    """The newest labels of a class, with the margins that are kept for any of these class ids."""
-    rows = session.execute(
-        _LABELLED,
-        {
-            "name": class_name,
-            "encoder": encoder_id,
-            "classes": list(classes),
-            "limit": limit,
-            "fit": bytes.fromhex(head.digest) if head else None,
-        },
-    ).all()
-    images, items, margins, truths, chances, times = zip(*rows, strict=True) if rows else ((),) * 6
-    labelled = LabelledMargins.of(margins, truths, [math.nan if c is None else c for c in chances])
-    return ClassLabels(np.array(images, np.int64), items, labelled, max(times, default=None))
-
-
 def margins_of(
     session: Session, policy_id: int, class_name: str, encoder_id: int, limit: int = MOST
 ) -> npt.NDArray[np.float64]:
@@ -312,9 +272,7 @@ def restricted_classes(session: Session) -> set[str]:
     return set(session.scalars(_RESTRICTED))
 
 
-def words_of(
-    policy: Policy, class_name: str, besides: Collection[str] = ()
-) -> dict[str, Any]:
+def words_of(policy: Policy, class_name: str, besides: Collection[str] = ()) -> dict[str, Any]:
     """Everything that a margin of the class depends on, beside the encoder."""
     forbidden = policy.forbidden(class_name)
     return forbidden.model_dump(mode="json", exclude=_BESIDE.union(besides)) | {
@@ -356,24 +314,6 @@ def _known(session: Session, images: set[int]) -> dict[tuple[int, str], tuple[bo
     }
 
 
-# The newest labels first and then their margins, one by one from the index: Postgres would else
-# rather join a million scores. The same words give the same margin in every version.
-_LABELLED = text("""
-    WITH newest AS MATERIALIZED (
-        SELECT image_id, item_id, truth, chance, at FROM labels l WHERE class_name = :name
-          AND NOT EXISTS (
-            SELECT FROM training_labels t WHERE t.fit = :fit AND t.image_id = l.image_id
-          )
-        ORDER BY at DESC, image_id DESC LIMIT :limit
-    )
-    SELECT n.image_id, n.item_id, s.margin, n.truth, n.chance, n.at
-    FROM newest n CROSS JOIN LATERAL (
-        SELECT margin FROM scores
-        WHERE encoder_id = :encoder AND class_id = ANY(:classes) AND image_id = n.image_id LIMIT 1
-    ) s
-    WHERE NOT EXISTS (SELECT FROM sealed_items r WHERE r.image_id = n.image_id)
-    ORDER BY n.at DESC, n.image_id DESC
-""")
 _STREAM = text("""
     SELECT margin FROM scores s WHERE encoder_id = :encoder AND class_id = ANY(:classes)
       AND NOT EXISTS (SELECT FROM sealed_items r WHERE r.image_id = s.image_id)

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from filter_service.calibration import labels
 from filter_service.calibration.estimates import ClassEstimates, class_estimates
-from filter_service.calibration.labels import ClassLabels
+from filter_service.calibration.kept_margins import ClassLabels
 from filter_service.calibration.reliability import ProbabilityAgreement, probability_agreement
 from filter_service.db.policies import KnownPolicy, load_policy
 from filter_service.db.session import Sessions

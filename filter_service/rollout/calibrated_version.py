@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from filter_service.calibration import labels
 from filter_service.calibration.calibrators import Calibrator, common_line, fit_calibrator
+from filter_service.calibration.kept_margins import ClassLabels
 from filter_service.calibration.labelled_margins import Floats
-from filter_service.calibration.labels import ClassLabels
 from filter_service.calibration.threshold_choice import (
     CertainThreshold,
     for_budget,

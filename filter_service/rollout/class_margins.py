@@ -18,6 +18,7 @@ from filter_service.calibration.kept_margins import (
     LabelledImage,
     encoder_that_judged_last,
     locked_among,
+    of_scores,
     stream_of,
     truths_of,
 )
@@ -108,7 +109,7 @@ def _kept(session: Session, asked: EditedClass) -> ClassMargins | None:
     images, margins = stream_of(session, classes, encoder, STREAM)
     if not len(images):
         return None
-    known = labels.of_scores(
+    known = of_scores(
         session, asked.label_name, classes, encoder, asked.policy.forbidden(asked.name).head, LABELS
     )
     of_labels = known.labelled.margins
@@ -130,7 +131,9 @@ def _computed(sessions: Sessions, asked: EditedClass, words: Words) -> ClassMarg
         active = _vectors_of(words(_uncalibrated(asked.active)), asked.active_name)
     sample = VectorSample.newest(sessions, worded.encoder_id)
     with sessions.begin() as session:
-        truths = truths_of(session, asked.label_name, asked.policy.forbidden(asked.name).head, LABELS)
+        truths = truths_of(
+            session, asked.label_name, asked.policy.forbidden(asked.name).head, LABELS
+        )
         sample = sample.without(locked_among(session, sample.different))
     by_image = {label.image_id: label for label in truths}
     labelled = VectorSample.of_images(sessions, worded.encoder_id, list(by_image))
