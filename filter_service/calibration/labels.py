@@ -243,13 +243,13 @@ def classes_in_words(
     ]
 
 
-def class_id_of_words(
+def class_id_ofwords_of(
     versions: Sequence[KnownPolicy], policy: Policy, class_name: str
 ) -> int | None:
     """The class as the first of these versions has it that gives a policy's margins; None: none."""
-    words = _words(policy, class_name)
+    words = words_of(policy, class_name)
     for other in versions:
-        if class_name in other.class_ids and _words(other.policy, class_name) == words:
+        if class_name in other.class_ids and words_of(other.policy, class_name) == words:
             return other.class_ids[class_name]
     return None
 
