@@ -243,7 +243,7 @@ def classes_in_words(
     ]
 
 
-def class_id_ofwords_of(
+def class_id_of_words(
     versions: Sequence[KnownPolicy], policy: Policy, class_name: str
 ) -> int | None:
     """The class as the first of these versions has it that gives a policy's margins; None: none."""
