@@ -43,9 +43,16 @@ class LabelledVectors:
 
     @cached_property
     def basis(self) -> Floats:
-        """Directions that the vectors span about their centre: (r, d) orthonormal, r <= n."""
-        _, sizes, rows = np.linalg.svd(self.vectors - self.centre, full_matrices=False)
-        return np.asarray(rows[sizes > 1e-9])
+        """Directions that hold the vectors about their centre: (r, d) orthonormal, r <= n, d."""
+        n, d = self.vectors.shape
+        if n > d:
+            return np.eye(d)
+        return np.asarray(np.linalg.qr((self.vectors - self.centre).T)[0].T)
+
+    @property
+    def differ(self) -> bool:
+        """Something tells the images apart."""
+        return len(self.vectors) > 0 and float(np.ptp(self.vectors, axis=0).max()) > 1e-9
 
     @cached_property
     def design(self) -> Floats:
@@ -80,7 +87,7 @@ def fit_head(labels: LabelledVectors, strength: float) -> LearntDirection:
     Its offset is such that it adds nothing to the labelled images' mean.
     """
     weights = np.zeros(labels.vectors.shape[1])  # (d,)
-    if strength and len(labels.basis):
+    if strength and labels.differ:
         weights = labels.basis.T @ _fitted(labels, strength).weights[:-1]
     return LearntDirection(weights.astype(np.float32), -float(weights @ labels.centre))
 
@@ -125,14 +132,18 @@ def choose_strength(labels: LabelledVectors, seed: int = 0) -> float:
     return STRENGTHS[int(losses.argmin())]
 
 
-def label_influence(labels: LabelledVectors, strength: float, z: Floats) -> Floats:
+def label_influence(
+    labels: LabelledVectors, strength: float, z: Floats, known: Floats | None = None
+) -> Floats:
     """How much each label moves what the head adds to one image vector (d,): (n,) logits.
 
     With it, less without it; the strength stays as it was chosen. A label moves the centre, too.
+    `known` (d,): the head's direction, as it was fitted, which saves most of fitting it again.
     """
-    if not strength or not len(labels.basis):
+    if not strength or not labels.differ:
         return np.zeros(len(labels.truths))
-    fitted, prior = _fitted(labels, strength), _prior(labels, strength)
+    start = None if known is None else _nearly(labels, known)
+    fitted, prior = _fitted(labels, strength, start), _prior(labels, strength)
     at = np.append((z - labels.centre) @ labels.basis.T, 0.0)  # (r + 1,)
     without = logistic.without_each(
         fitted, labels.design, labels.truths, prior, at, labels.margins
@@ -141,9 +152,18 @@ def label_influence(labels: LabelledVectors, strength: float, z: Floats) -> Floa
     return np.asarray((fitted.weights[:-1] - without) @ at[:-1] - moved)
 
 
-def _fitted(labels: LabelledVectors, strength: float) -> LogisticFit:
+def _fitted(labels: LabelledVectors, strength: float, start: Floats | None = None) -> LogisticFit:
     """Weights in the basis of the labelled vectors, and the offset: (r + 1,)."""
-    return logistic.fit(labels.design, labels.truths, _prior(labels, strength), labels.margins)
+    prior = _prior(labels, strength)
+    return logistic.fit(labels.design, labels.truths, prior, labels.margins, start)
+
+
+def _nearly(labels: LabelledVectors, known: Floats) -> Floats:
+    """Weights of a direction (d,), and the offset that goes with it: (r + 1,)."""
+    at = labels.basis @ known  # (r,)
+    ones, nothing = labels.design[:, -1:], Prior(np.zeros(1), np.zeros(1))
+    fixed = labels.margins + labels.design[:, :-1] @ at  # (n,)
+    return np.append(at, logistic.fit(ones, labels.truths, nothing, fixed).weights)
 
 
 def _prior(labels: LabelledVectors, strength: float) -> Prior:
@@ -176,7 +196,7 @@ def require_enough(truths: Bools, class_name: str) -> None:
 
 
 def _require_differences(labels: LabelledVectors, class_name: str) -> None:
-    if not len(labels.basis):
+    if not labels.differ:
         raise InvalidRequest(
             f"{class_name} learns nothing from {len(labels.truths)} labels: the images are all the "
             "same to the model, so that nothing tells them apart."

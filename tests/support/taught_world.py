@@ -2,8 +2,10 @@
 
 import hashlib
 import math
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +16,11 @@ from filter_service.calibration import labels
 from filter_service.calibration.labels import ClassLabel, LabelSource
 from filter_service.db.embeddings import keep_phrases, keep_vectors, register_encoder
 from filter_service.db.policies import load_policy, store_policy
-from filter_service.db.tables import StoredImage, StoredScore
+from filter_service.db.tables import Batch, Item, StoredImage, StoredScore
 from filter_service.images.views import View
 from filter_service.policy import ForbiddenClass, Policy, Preservation
 from filter_service.scoring import FloatArray, LogitScale, PolicyVectors, policy_vectors
-from filter_service.verdicts import KnownVectors
+from filter_service.verdicts import KnownVectors, Verdict
 
 DIM = 64
 FINGERPRINT = "ab" * 32
@@ -70,6 +72,7 @@ class TaughtWorld:
     policy_id: int
     encoder: SimpleEncoder
     images: list[int]
+    items: list[int]
     vectors: FloatArray
 
 
@@ -103,7 +106,22 @@ def reviewed_pictures(
             {"image_id": i, "margin": m, **about} for i, m in zip(images, margins, strict=True)
         ]
         session.execute(insert(StoredScore), scores)
+    items = _items(session, policy_id, encoder.id, class_id, images)
     chance = 1.0 if source is LabelSource.FLAG else None
-    found = zip(images, truths.tolist(), strict=True)
-    labels.keep(session, [ClassLabel(i, "gun", t, source, chance) for i, t in found])
-    return TaughtWorld(policy_id, encoder, images, vectors)
+    found = zip(images, truths.tolist(), items, strict=True)
+    labels.keep(session, [ClassLabel(i, "gun", t, source, chance, n) for i, t, n in found])
+    return TaughtWorld(policy_id, encoder, images, items, vectors)
+
+
+def _items(
+    session: Session, policy_id: int, encoder_id: int, class_id: int, images: Sequence[int]
+) -> list[int]:
+    """One flagged item of each image, of a new batch."""
+    batch = Batch(id=uuid.uuid4(), policy_id=policy_id, label="", priority=0)
+    session.add(batch)
+    session.flush()
+    about = {"batch_id": batch.id, "source": "", "verdict": Verdict.FLAGGED, "margin": 1.0}
+    judged = {"encoder_id": encoder_id, "class_id": class_id, "judged_at": datetime.now(UTC)}
+    rows = [{"image_id": image, **about, **judged} for image in images]
+    added = insert(Item).returning(Item.id, sort_by_parameter_order=True)
+    return list(session.scalars(added, rows)) if rows else []

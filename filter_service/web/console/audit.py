@@ -112,7 +112,9 @@ def entry(request: Request, here: Here, caller: Auditor, entry_id: Id) -> Respon
 def record(request: Request, here: Here, caller: Auditor, item_id: Id) -> Response:
     """One item's whole life on one page; reading it is written down."""
     somebody(caller)
-    life = records.read(here.sessions, item_id, caller.actor, "page", _allowed(caller, item_id))
+    life = records.read(
+        here.sessions, item_id, caller.actor, "page", _allowed(caller, item_id), visible(caller)
+    )
     return render(
         request,
         "record.html",
@@ -126,7 +128,9 @@ def record(request: Request, here: Here, caller: Auditor, item_id: Id) -> Respon
 def record_file(here: Here, caller: Auditor, item_id: Id) -> Response:
     """The same as one file that can be kept and checked where no network is."""
     somebody(caller)
-    life = records.read(here.sessions, item_id, caller.actor, "file", _allowed(caller, item_id))
+    life = records.read(
+        here.sessions, item_id, caller.actor, "file", _allowed(caller, item_id), visible(caller)
+    )
     with here.sessions.begin() as session:
         others = shown_beside(session, life, visible(caller))
     return HTMLResponse(

@@ -19,6 +19,8 @@ from filter_service.errors import InvalidRequest
 from filter_service.images.perceptual_hash import NEAR
 from filter_service.reviews import case_claims, decisions, similar_images
 from filter_service.reviews.case_file import CaseFile, casefile
+from filter_service.reviews.influential_labels import InfluentialLabels, influential_labels
+from filter_service.reviews.row_access import visible
 from filter_service.reviews.settlement import Decision
 from filter_service.reviews.undoable import undoable
 from filter_service.reviews.visible_decisions import visible_decisions
@@ -88,6 +90,7 @@ def item(
         ahead=ahead(sessions, person, queue) if mine and not soon else [],
         colleagues=accounts.colleagues(sessions, person) if mine else [],
         precedents=_precedents(service, file),
+        influences=_influences(service, caller, file),
         told=visible_decisions(sessions, person, item_id),
         history=_history(service, caller, file),
         reasons=REASONS,
@@ -258,6 +261,17 @@ def _precedents(service: Service, file: CaseFile) -> list[similar_images.Precede
         return []
     item_id, name = file.item.id, file.shown.name
     return similar_images.precedents(service.sessions, item_id, name, PRECEDENTS)
+
+
+def _influences(service: Service, caller: Caller, file: CaseFile) -> InfluentialLabels | None:
+    """Which reviews made the probability of the class that is shown."""
+    shown = file.shown
+    if shown is None:
+        return None
+    with service.sessions.begin() as session:
+        return influential_labels(
+            session, file.item, shown.forbidden, shown.margin, visible(caller)
+        )
 
 
 def _history(service: Service, caller: Caller, file: CaseFile) -> list[LedgerEntry]:
