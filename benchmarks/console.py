@@ -2,6 +2,7 @@
 
     python -m benchmarks.console                     # 1,000,000 items: some 20 minutes, 6 GB
     python -m benchmarks.console --items 100000
+    python -m benchmarks.console --only slider       # no search, and so no index to be built
 
 One item in ten is flagged, four fifths of these wait for review, the others were decided. The
 sample images and their explanations are real; the other images are vectors near the samples', so
@@ -420,6 +421,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--samples", type=int, default=240, help="sample images that are judged")
+    parser.add_argument("--only", default="", help="pages whose names hold this")
     parser.add_argument("--port", type=int, default=8765)
     options = parser.parse_args()
     with temporary_folder() as folder:
@@ -434,8 +436,9 @@ def main() -> None:
                 )
             with timed(f"{options.items:,} items stored"):
                 fill(owner, w)
-            with timed("indexed"), sessions.begin() as session:
-                index_grown(session)
+            if options.only in "search":  # nothing else walks through vectors
+                with timed("indexed"), sessions.begin() as session:
+                    index_grown(session)
             with owner.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.exec_driver_sql("VACUUM ANALYZE")
             password = secrets.token_urlsafe(16)
@@ -446,11 +449,15 @@ def main() -> None:
             with server(located, folder / "web.log") as address:
                 client = signed_in(address, "anna", password)
                 late = {
-                    k: measure(client, k, v) for k, v in pages(client, w, options.items).items()
+                    k: measure(client, k, v)
+                    for k, v in pages(client, w, options.items).items()
+                    if options.only in k
                 }
                 slider = ["/policies/editor/effects?number=0&part=figures"] * ASKED
                 late |= {
-                    k: measure(client, k, slider, forms) for k, forms in slides(client, w).items()
+                    k: measure(client, k, slider, forms)
+                    for k, forms in slides(client, w).items()
+                    if options.only in k
                 }
             slow = [name for name, ms in late.items() if ms > LIMIT]
             print(f"over {LIMIT:.0f} ms: {', '.join(slow) or 'none'}")
