@@ -78,9 +78,15 @@ PAGES: dict[str, tuple[Role | None, str]] = {
     "interface": (None, "/docs"),
 }
 
-# A case of one's own says how many look-alikes it has once they were asked for.
-SETTLED = """() => !document.querySelector("#case[data-mine]")
-  || /: [0-9]|No/.test(document.querySelector("#alike").textContent)"""
+# A case of one's own says how many look-alikes it has once they were asked for, and the policy
+# editor asks about each class when somebody comes to it.
+SETTLED = """() => {
+  const unasked = [...document.querySelectorAll("[data-effects]")].find(
+    one => !one.querySelector(".slider, [data-none]"));
+  (unasked ?? document.body).scrollIntoView();
+  const alike = document.querySelector("#case[data-mine]") && document.querySelector("#alike");
+  return !unasked && (!alike || /: [0-9]|No/.test(alike.textContent));
+}"""
 REFUSALS = """document.addEventListener("securitypolicyviolation", event =>
   console.error("refused by the policy:", event.violatedDirective, event.blockedURI));"""
 
