@@ -22,6 +22,7 @@ from filter_service.calibration.estimates import Estimate
 from filter_service.calibration.standing_estimates import StandingEstimates
 from filter_service.cli.context import workplace
 from filter_service.cli.plain_cells import cells
+from filter_service.cli.slices import SliceQuestion, print_slices
 from filter_service.storage import durable
 
 ACTOR = "service"  # whoever can run commands on the machine is the service itself
@@ -121,11 +122,23 @@ def figures(
     *,
     since: Since = "",
     until: Until = "",
+    by: Annotated[
+        str, typer.Option(help="Flags and reversals by an attribute of a manifest's metadata.")
+    ] = "",
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="The same by what the model sees: two prompts or more, each an option."),
+    ] = None,
+    policy: Annotated[str, typer.Option(help="With --by or --prompt: of this policy only.")] = "",
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Print the transparency figures of a period, the last 30 days unless told otherwise."""
     start = moment(since) if since else None
     end = moment(until, end=True) if until else None
+    if by or prompt or policy:
+        asked = SliceQuestion(by, tuple(prompt or ()), policy or None)
+        print_slices(context, transparency.Period.of(start, end), asked, json_)
+        return
     with workplace(context.obj) as place:
         report = transparency.report(place.sessions, transparency.Period.of(start, end))
     if json_:

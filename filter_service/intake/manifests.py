@@ -1,20 +1,22 @@
 """Reads and writes manifests in the format of AWS's bulk image analysis (JSON Lines).
 
-What comes in is `{"source-ref": ADDRESS}`, with a `report` where somebody reported the image. What
-goes out has the same `source-ref`, the labels under `detect-moderation-labels`, and what AWS has no
-place for under its `…-metadata`. A line that cannot be used, or an image that could not be judged,
-is a line with an `error`.
+What comes in is `{"source-ref": ADDRESS}`, with a `report` where somebody reported the image, and
+perhaps with `metadata`, a flat map of what the platform knows of it, by which figures can be
+sliced. What goes out has the same `source-ref`, the labels under `detect-moderation-labels`, and
+what AWS has no place for under its `…-metadata`. A line that cannot be used, or an image that could
+not be judged, is a line with an `error`.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
 
 from filter_service.db.unjudged import SENTENCES, UnjudgedReason
+from filter_service.intake.item_metadata import fault_of
 from filter_service.policy.spelling import unknown
 from filter_service.policy.strict import each_once
 from filter_service.reviews.report_input import ReportInput
@@ -28,6 +30,7 @@ METADATA = f"{LABELS}-metadata"
 KNOWN = (
     "source-ref",
     "report",
+    "metadata",
     LABELS,
     METADATA,
     "error",
@@ -41,6 +44,7 @@ class ManifestLine:
     source: str  # the address, or the line's number
     error: str | None = None
     report: ReportInput | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +106,22 @@ def _line(number: int, raw: bytes, too_long: bool) -> ManifestLine:
         return ManifestLine(
             where, f"The source-ref {source[:SHOWN]!r} holds a letter that no address has."
         )
-    return _reported(source, fields.get("report"))
+    return _told(source, fields.get("report"), fields.get("metadata", {}))
 
 
-def _reported(source: str, said: object) -> ManifestLine:
-    """An address, with what was reported of its image, if anything was."""
+def _told(source: str, said: object, metadata: Any) -> ManifestLine:  # noqa: ANN401  (any JSON)
+    """An address, with what was reported of its image, if anything was, and its metadata."""
+    if (fault := fault_of(metadata)) is not None:
+        return ManifestLine(source, fault)
     if said is None:
-        return ManifestLine(source)
+        return ManifestLine(source, attributes=metadata)
     try:
-        return ManifestLine(source, report=ReportInput.model_validate(said))
+        report = ReportInput.model_validate(said)
+        return ManifestLine(source, report=report, attributes=metadata)
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        place = ".".join(map(str, ("report", *fault["loc"])))
-        return ManifestLine(source, f"{place}: {fault['msg']}. Mend it and submit it again.")
+        wrong = error.errors(include_url=False)[0]
+        place = ".".join(map(str, ("report", *wrong["loc"])))
+        return ManifestLine(source, f"{place}: {wrong['msg']}. Mend it and submit it again.")
 
 
 _EXPECTED = 'write {"source-ref": "https://host/image.jpg"} on one line.'

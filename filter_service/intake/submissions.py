@@ -1,9 +1,9 @@
 """Receives batches: keeps bytes, adds items to the queue, with the effect of once."""
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -19,6 +19,7 @@ from filter_service.db.tables import (
     Batch,
     Fetch,
     Item,
+    ItemAttribute,
 )
 from filter_service.errors import FilterServiceError, InvalidRequest
 from filter_service.images import digest
@@ -49,6 +50,7 @@ class Submission:
     error: str | None = None
     uri: str | None = None
     report: ReportInput | None = None  # somebody says that it is forbidden
+    attributes: Mapping[str, str] = field(default_factory=dict)  # what is known of it beside
 
 
 def accept(  # noqa: PLR0913  (what may be left out is a parameter, too)
@@ -127,6 +129,7 @@ class _Kept:
     uri: str | None = None  # the bytes are still there
     expected: int | None = None  # by which the bytes are held until there is an item
     report: ReportInput | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def here(self) -> bool:
@@ -163,10 +166,16 @@ def _unreportable(policy: Policy, report: ReportInput) -> str | None:
 
 def _named(file: Submission) -> _Kept:
     if file.uri is not None and file.error is None:
-        return _Kept(file.source, uri=file.uri, report=file.report)
+        return _Kept(file.source, uri=file.uri, report=file.report, attributes=file.attributes)
     if file.data is None or file.error is not None:
         return _Kept(file.source, error=file.error or "the file could not be read")
-    return _Kept(file.source, digest(file.data), len(file.data), report=file.report)
+    return _Kept(
+        file.source,
+        digest(file.data),
+        len(file.data),
+        report=file.report,
+        attributes=file.attributes,
+    )
 
 
 def _expected(sessions: Sessions, named: Sequence[_Kept]) -> list[_Kept]:
@@ -191,6 +200,7 @@ def _add(session: Session, batch_id: uuid.UUID, chunk: list[_Kept], actor: str) 
     rows = [_row(batch, kept, images.get(kept.digest)) for kept in chunk]
     added = insert(Item).returning(Item.id, sort_by_parameter_order=True)
     ids = list(session.scalars(added, rows))
+    _keep_attributes(session, ids, chunk)
     if batch.cancelled_at is None:
         readable = [i for i, kept in zip(ids, chunk, strict=True) if kept.here]
         enqueue(session, readable, batch.priority)
@@ -226,6 +236,17 @@ def _entries(batch: uuid.UUID, ids: list[int], chunk: list[_Kept], actor: str) -
         yield Entry(Event.SUBMITTED, actor, item, batch, details)
         if kept.error is not None:
             yield Entry(Event.FAILED, actor, item, batch, {"reason": kept.error})
+
+
+def _keep_attributes(session: Session, ids: list[int], chunk: list[_Kept]) -> None:
+    """What the platform said of each item."""
+    rows = [
+        {"item_id": item, "name": name, "value": value}
+        for item, kept in zip(ids, chunk, strict=True)
+        for name, value in kept.attributes.items()
+    ]
+    if rows:
+        session.execute(insert(ItemAttribute), rows)
 
 
 def _fetch_later(session: Session, uris: dict[int, str]) -> None:

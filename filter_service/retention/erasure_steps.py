@@ -10,6 +10,7 @@ from filter_service import ledger
 from filter_service.calibration import labels
 from filter_service.db.tables import (
     Fetch,
+    ItemAttribute,
     QueueEntry,
     ReviewCase,
     StatementDue,
@@ -126,6 +127,7 @@ STEPS: Mapping[str, Step] = {
     "embeddings": _part("embeddings"),
     "scores": _part("scores"),
     "labels": _labels,
+    "attributes": _rows(ItemAttribute),
     "file names": _names,
     "digests and perceptual hashes": _image,
 }

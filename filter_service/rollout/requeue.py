@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
@@ -28,6 +28,15 @@ class Sides:
     encoder_id: int
     old: PolicyVectors
     new: PolicyVectors
+
+
+# What was said of an item holds for what it is judged anew as.
+_ATTRIBUTES = text("""
+    INSERT INTO item_attributes (item_id, name, value)
+    SELECT anew.new, a.name, a.value
+    FROM unnest(CAST(:old AS bigint[]), CAST(:new AS bigint[])) AS anew (old, new)
+    JOIN item_attributes a ON a.item_id = anew.old
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +123,7 @@ def _judge_anew(
     ]
     added = insert(Item).returning(Item.id, sort_by_parameter_order=True)
     ids = list(session.scalars(added, rows))
+    session.execute(_ATTRIBUTES, {"old": [i.item_id for i in items], "new": ids})
     enqueue(session, ids, PRIORITY)
     ledger.append(session, _entries(work, batch.id, items, ids, policy))
 

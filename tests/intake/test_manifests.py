@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from filter_service import moderation
 from filter_service.db.session import Sessions
+from filter_service.db.tables import Item, ItemAttribute
 from filter_service.intake import item_lists, manifests, submissions
 from filter_service.intake.manifests import LONGEST_LINE, Label, ManifestLine, ManifestResult
 from filter_service.intake.submissions import Submission
@@ -93,6 +95,49 @@ def test_a_broken_line_says_so_and_spoils_no_other(raw: bytes) -> None:
     assert first == last == ManifestLine("s3://b/1.jpg")
     assert broken.source == "line 2"
     assert broken.error is not None and broken.error.isprintable()
+
+
+def test_metadata_comes_with_a_line() -> None:
+    said = b'{"source-ref": "s3://b/1.jpg", "metadata": {"region": "north", "age_group": "18-25"}}'
+    (line,) = manifests.read([said])
+    assert line == ManifestLine(
+        "s3://b/1.jpg", attributes={"region": "north", "age_group": "18-25"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("metadata", "sentence"),
+    [
+        ([], "no flat map of at most 16 names"),
+        ({f"n{i}": "x" for i in range(17)}, "no flat map of at most 16 names"),
+        ({"Region": "north"}, "the name 'Region': use lower case"),
+        ({"region": 5}, "gives region 5: give a text in quotes"),
+        ({"region": {"of": "north"}}, "give a text in quotes"),
+        ({"region": " "}, "give a text in quotes"),
+        ({"region": "a\u0000b"}, "give a text in quotes"),
+        ({"region": "x" * 101}, "101 letters: give 100 at most"),
+    ],
+)
+def test_metadata_that_cannot_be_kept_says_why(metadata: object, sentence: str) -> None:
+    raw = json.dumps({"source-ref": "s3://b/1.jpg", "metadata": metadata}).encode()
+    (line,) = manifests.read([raw])
+    assert line.source == "s3://b/1.jpg"
+    assert line.error is not None and sentence in line.error
+
+
+def test_metadata_is_kept_with_its_item(sessions: Sessions, storage: Storage) -> None:
+    files = [
+        Submission("a", uri="https://a.example/1.jpg", attributes={"region": "north"}),
+        Submission("b", b"3 x"),
+    ]
+    submissions.accept(sessions, storage, lambda: None, files, POLICY)
+    with sessions.begin() as session:
+        kept = session.execute(
+            select(Item.source, ItemAttribute.name, ItemAttribute.value).join(
+                ItemAttribute, ItemAttribute.item_id == Item.id
+            )
+        ).all()
+    assert [tuple(row) for row in kept] == [("a", "region", "north")]
 
 
 def test_a_result_has_the_labels_where_aws_has_them() -> None:

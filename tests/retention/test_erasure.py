@@ -27,6 +27,7 @@ from filter_service.db.tables import (
     Embedding,
     Erasure,
     Item,
+    ItemAttribute,
     OutboxEvent,
     QueueEntry,
     Restriction,
@@ -68,6 +69,7 @@ pytest_plugins = ["tests.support.console_fixtures"]
 SAMPLE = "063.jpg"  # flagged for two classes
 AGAIN = "portrait-of-jane.jpg"  # the same bytes, under another name
 NOTE = "The man on the left is my neighbour."
+REGION = "the Doe estate"
 HOLD = "Doe against Roe, 3 C 114/26"
 APPEAL = "I am Jane Doe and this is my kitchen."
 REPORT = "This was taken in Jane's kitchen."
@@ -216,12 +218,15 @@ def copied(admin: Engine, servers: Services, judged: Path, folder: Path) -> Iter
         )
         with world.sessions.begin() as session:
             second = session.scalars(select(Item.id).where(Item.batch_id == batch)).one()
+            for item in (first, second):
+                session.add(ItemAttribute(item_id=item, name="region", value=REGION))
         words = {
             "name": (SAMPLE.encode(), AGAIN.encode()),
             "note": (NOTE.encode(),),
             "appeal": (APPEAL.encode(),),
             "report": (REPORT.encode(),),
             "hold": (HOLD.encode(),),
+            "attribute": (REGION.encode(),),
         }
         try:
             found = Case(world, folder, owner, (first, second), image.digest, needles | words)
@@ -320,6 +325,7 @@ FORGOTTEN = {
     "explanations": {"explanation"},
     "embeddings": {"embedding"},
     "scores": {"scores"},
+    "attributes": {"attribute"},
     "file names": {"name"},
     "digests and perceptual hashes": {"digest", "perceptual hash"},
 }

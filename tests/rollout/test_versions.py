@@ -16,6 +16,7 @@ from filter_service.db.tables import (
     Batch,
     Embedding,
     Item,
+    ItemAttribute,
     LedgerEntry,
     ListEntry,
     QueueEntry,
@@ -227,6 +228,9 @@ def test_what_would_change_is_judged_anew_once(
 ) -> None:
     monkeypatch.setattr(reevaluation, "STEP", 5)
     submitted(sessions, storage, ONE, HOUSE)
+    with sessions.begin() as session:
+        for item in session.scalars(select(Item.id)).all():
+            session.add(ItemAttribute(item_id=item, name="number", value=f"n{item}"))
     work()
     proposed(sessions, ONE_STRICT, Flags.REEVALUATE)
     knocks: list[int] = []
@@ -246,8 +250,10 @@ def test_what_would_change_is_judged_anew_once(
     assert batches.status(sessions, done.batch_id).finished  # type: ignore[arg-type]
     with sessions.begin() as session:
         pairs = session.execute(select(Item.id, Item.supersedes).where(Item.supersedes > 0)).all()
+        said = dict(session.execute(select(ItemAttribute.item_id, ItemAttribute.value)).all())
     for item, before in pairs:
         assert before is not None
+        assert said[item] == f"n{before}"  # what was said of it holds
         (entry,) = [e for e in of_item(sessions, before) if e.event == Event.REEVALUATED]
         assert entry.details["item"] == item
         assert "explained" in events_of(sessions, item)

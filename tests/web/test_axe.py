@@ -55,6 +55,8 @@ PAGES: dict[str, tuple[Role | None, str]] = {
     "more like this": (MODERATOR, f"/search?like={{{life.COPIED}}}"),
     "overview": (ADMIN, "/overview"),
     "accuracy": (SENIOR, "/accuracy"),
+    "labels": (AUDITOR, "/accuracy/labels"),
+    "slices": (AUDITOR, "/accuracy/slices?prompts=a+drawing%0Aa+photograph"),
     "undetermined": (SENIOR, "/undetermined"),
     "lists": (SENIOR, "/lists"),
     "preview of an entry": (

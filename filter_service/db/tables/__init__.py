@@ -4,7 +4,14 @@ All are declared as soon as this package is imported, since they refer to each o
 """
 
 from filter_service.db.tables.accounts import ApiKey, Client, Login, LoginFailure, Person, Reveals
-from filter_service.db.tables.batches import Batch, Fetch, IdempotencyKey, Item, QueueEntry
+from filter_service.db.tables.batches import (
+    Batch,
+    Fetch,
+    IdempotencyKey,
+    Item,
+    ItemAttribute,
+    QueueEntry,
+)
 from filter_service.db.tables.calibration import (
     StoredEstimate,
     StoredLabel,
@@ -68,6 +75,7 @@ __all__ = [
     "Float32s",
     "IdempotencyKey",
     "Item",
+    "ItemAttribute",
     "LedgerEntry",
     "LedgerPayload",
     "LedgerRow",

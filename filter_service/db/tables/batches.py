@@ -101,6 +101,16 @@ class Item(Table):
     )
 
 
+class ItemAttribute(Table):
+    """What a platform said of an item beside its image, such as where it comes from."""
+
+    __tablename__ = "item_attributes"
+    __table_args__ = (Index("attributes_by_name", "name", "item_id"),)
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
 class QueueEntry(Table):
     """An item that waits or is being judged; the row goes when the verdict is recorded."""
 

@@ -270,7 +270,7 @@ def _named(line: manifests.ManifestLine, allowed: AllowList) -> Submission:
     except UnsafeAddress as error:
         plain = line.source.isprintable() and "@" not in line.source  # no credentials are kept
         return Submission(line.source if plain else shown(line.source), error=str(error))
-    return Submission(line.source, uri=line.source)
+    return Submission(line.source, uri=line.source, attributes=line.attributes)
 
 
 def _uploaded(part: FormPart, limits: images.Limits) -> Submission:

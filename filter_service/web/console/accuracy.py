@@ -51,6 +51,7 @@ def accuracy(request: Request, here: Here, caller: Reader) -> Response:
         reviewers=reviewers,
         watched=watches(here.sessions, person.classes),
         edits=Ability.POLICIES in ABILITIES[caller.role],
+        shows_labels=bool({Ability.POLICIES, Ability.AUDIT} & ABILITIES[caller.role]),
         charts=charts,
     )
 

@@ -81,6 +81,20 @@ def able(ability: Ability) -> Callable[..., Caller]:
     return allowed
 
 
+def able_any(*abilities: Ability) -> Callable[..., Caller]:
+    """The same for a role that has one of several abilities."""
+
+    def allowed(found: Annotated[Caller, Depends(caller)]) -> Caller:
+        if not set(abilities) & ABILITIES[found.role]:
+            raise NotAllowed(
+                f"{found.actor} has the role {found.role.value!r}, which may neither "
+                f"{' nor '.join(_DOING[a] for a in abilities)}: an admin can give another role."
+            )
+        return found
+
+    return allowed
+
+
 _DOING = {
     Ability.SUBMIT: "submit batches",
     Ability.READ: "read items",
