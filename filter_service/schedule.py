@@ -23,6 +23,7 @@ from filter_service.reviews.settlement import settle
 from filter_service.reviews.tallies import compact
 from filter_service.rollout.drift_watch import watch
 from filter_service.rollout.reevaluation import reconsider
+from filter_service.rollout.shadow_run import PolicyTexts, run_shadows
 from filter_service.settings import Settings
 from filter_service.statements.issuance import issue_due
 from filter_service.storage import Storage
@@ -36,13 +37,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ScheduleContext:
-    """What background jobs need: settings, database, image store."""
+    """What background jobs need: settings, database, image store, policies' texts."""
 
     settings: Settings
     sessions: Sessions
     storage: Storage
     notify_workers: Callable[[], object]
     stop: Callable[[], bool]
+    texts: PolicyTexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,11 @@ CHORES = {
         lambda p: reconsider(p.sessions, p.settings, p.notify_workers, p.stop),
         "%d items are judged anew or reopened.",
     ),
+    "shadow": Chore(
+        30,
+        lambda p: run_shadows(p.sessions, p.texts, p.stop),
+        "%d items were looked at by versions in the shadow.",
+    ),
     "forget": Chore(3600, lambda p: forget(p.sessions), "%d expired log-ins and keys are gone."),
 }
 
@@ -120,8 +127,9 @@ class Chores:
             self.close()
             raise
         storage = Storage(settings.images_at)
+        sessions = sessions_of(self._engine)
         self._place = ScheduleContext(
-            settings, sessions_of(self._engine), storage, notify_workers, stop
+            settings, sessions, storage, notify_workers, stop, PolicyTexts(settings, sessions)
         )
         self._busy = {name: threading.Lock() for name in CHORES}
 

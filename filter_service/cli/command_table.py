@@ -44,6 +44,7 @@ COMMANDS = {
     "policy activate": "policy_versions.activate",
     "policy withdraw": "policy_versions.withdraw",
     "policy history": "policy_versions.history",
+    "policy shadow": "policy_versions.shadow",
     "policy compare": "policy_versions.compare",
     "head fit": "head_commands.fit",
     "db upgrade": "run_commands.upgrade",

@@ -28,8 +28,11 @@ from filter_service.rollout.calibrated_version import (
 from filter_service.rollout.calibrated_version import calibrate as calibrated
 from filter_service.rollout.named_policies import policy_for
 from filter_service.rollout.policy_comparison import FlagCounts
+from filter_service.rollout.shadow_report import shadow_of, shadow_report
+from filter_service.rollout.shadows import end_shadow, start_shadow
 from filter_service.rollout.stored_vectors import ComparisonScope
 from filter_service.rollout.stored_vectors import compare as compared
+from filter_service.rollout.versions import version_beginning
 
 ACTOR = "service"  # whoever can run commands on the machine is the service itself
 SHORT = 12  # digits of a digest that people read
@@ -140,6 +143,42 @@ def _echo_counts(rows: Sequence[tuple[str, FlagCounts]]) -> None:
         typer.echo(
             f"{name:<{wide}}  by both {count.both}, no longer {count.only_old}, "
             f"newly {count.only_new}"
+        )
+
+
+def shadow(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(help="Its digest, or how that begins.")],
+    *,
+    stop: Annotated[bool, typer.Option("--stop", help="End it.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print what it would have flagged.")] = False,
+) -> None:
+    """Let a version look at what is judged from now on, without effect: what would it flag?"""
+    if stop and show:
+        raise typer.BadParameter("--stop ends it and --show prints it: say one of them.")
+    with workplace(context.obj) as place:
+        found = version_beginning(place.sessions, version)
+        name = f"{found.policy.name} {found.digest[:SHORT]}"
+        if show:
+            _print_shadow(place, found.digest, name)
+        elif stop:
+            end_shadow(place.sessions, found.digest, ACTOR)
+            typer.echo(f"{name} runs in the shadow no more")
+        else:
+            start_shadow(place.sessions, found.digest, ACTOR)
+            typer.echo(f"{name} runs in the shadow; see: policy shadow {version} --show")
+
+
+def _print_shadow(place: Workplace, digest: str, name: str) -> None:
+    ran = shadow_of(place.sessions, digest)
+    if ran is None:
+        raise UnknownEntry(f"{name} has never run in the shadow: start it without --show.")
+    typer.echo(f"{name}: {ran.seen} items compared, {ran.left_alone} left alone")
+    for c in shadow_report(place.sessions, ran).classes:
+        typer.echo(
+            f"{c.name}  by both {c.both.count}, no longer {c.lost.count} (of these people "
+            f"confirmed {c.lost.right}, overturned {c.lost.wrong}), newly {c.won.count} "
+            f"(confirmed {c.won.right}, overturned {c.won.wrong})"
         )
 
 

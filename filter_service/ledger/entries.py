@@ -49,6 +49,8 @@ class Event(StrEnum):
     POLICY_PROPOSED = "policy proposed"  # to be activated
     POLICY_WITHDRAWN = "policy withdrawn"
     POLICY_ACTIVATED = "policy activated"
+    SHADOW_STARTED = "shadow started"  # a version looks on from now on, without effect
+    SHADOW_ENDED = "shadow ended"
     DRIFT_ACCEPTED = "drift accepted"  # what comes now is what margins are compared with
     REEVALUATED = "re-evaluated"  # judged again, as another item, under another policy
     REOPENED = "reopened"  # put before a person again, for another policy

@@ -13,6 +13,7 @@ from filter_service.db.tables import (
     ItemAttribute,
     QueueEntry,
     ReviewCase,
+    ShadowFlag,
     StatementDue,
     StoredImage,
     StoredStatement,
@@ -128,6 +129,7 @@ STEPS: Mapping[str, Step] = {
     "scores": _part("scores"),
     "labels": _labels,
     "attributes": _rows(ItemAttribute),
+    "flags of shadows": _rows(ShadowFlag),
     "file names": _names,
     "digests and perceptual hashes": _image,
 }

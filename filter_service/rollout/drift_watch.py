@@ -115,7 +115,7 @@ def _begun(session: Session, watched: WatchedClass, month: int) -> bool:
         StoredWatch(
             encoder_id=watched.encoder_id,
             class_id=watched.class_id,
-            reference=test.margins.reference.tolist(),
+            reference=test.margins.reference.round(2).tolist(),  # none names its image
             flagged=test.shares.flagged,
             flagged_of=test.shares.of,
             month=month,

@@ -47,12 +47,17 @@ def reconsider(
 
     The model is loaded only if there is something to compare with its texts, and forgotten after.
     """
+    encoder = policy_encoder(settings, sessions)
+    return reconsider_with(sessions, encoder, notify_workers, stop)
+
+
+def policy_encoder(settings: Settings, sessions: Sessions) -> "Loading":
+    """The served encoder for texts alone, loaded by the first question."""
     # Texts are few: they are not worth the memory of an accelerator, nor waiting for one.
     # The band of bfloat16 is the widest, whatever precision the workers screen in.
     precision = "bfloat16" if settings.precision == "auto" else settings.precision
     texts = settings.model_copy(update={"device": "cpu", "precision": precision})
-    encoder = Loading(texts, sessions)
-    return reconsider_with(sessions, encoder, notify_workers, stop)
+    return Loading(texts, sessions)
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, exists, func, or_, select
+from sqlalchemy import Select, String, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from filter_service.db.policies import owned
 from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Activation, PolicyVersion, StoredPolicy
-from filter_service.errors import UnknownPolicy
+from filter_service.errors import InvalidRequest, UnknownPolicy
 from filter_service.policy import Policy
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_BEGINNING = re.compile(r"[0-9a-f]{12,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,21 @@ def version_of(sessions: Sessions, digest: str, scope: Scope = OPERATOR) -> Stor
             f"There is no stored policy {digest[:80]!r}: send the policy itself, which stores it."
         )
     return stored[0]
+
+
+def version_beginning(sessions: Sessions, digits: str) -> StoredVersion:
+    """The stored version whose digest begins so; raises UnknownPolicy and InvalidRequest."""
+    if not _BEGINNING.fullmatch(digits):
+        raise InvalidRequest(
+            f"{digits[:80]!r} is no version: give the first 12 digits of its digest or more, as "
+            "`policy history` shows them."
+        )
+    query = select(StoredPolicy.digest).where(
+        func.encode(StoredPolicy.digest, "hex", type_=String).startswith(digits)
+    )
+    with sessions.begin() as session:
+        found = session.scalars(query.limit(2)).all()
+    return version_of(sessions, found[0] if len(found) == 1 else digits)
 
 
 def waiting_of(sessions: Sessions, name: str) -> tuple[Activation, StoredVersion] | None:

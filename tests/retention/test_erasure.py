@@ -15,7 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Connection, Engine, func, select, text, update
 
-from filter_service import accounts, ledger, retention, webhooks
+from filter_service import accounts, ledger, retention, rollout, webhooks
 from filter_service.accounts import Role
 from filter_service.accounts.clients import client_named
 from filter_service.cli.retention import _show
@@ -32,6 +32,7 @@ from filter_service.db.tables import (
     QueueEntry,
     Restriction,
     Review,
+    ShadowFlag,
     StoredExplanation,
     StoredImage,
     StoredScore,
@@ -58,6 +59,7 @@ from filter_service.reviews.hash_matching import ListKind, Match
 from filter_service.reviews.report_input import ReportInput, ReportSource
 from filter_service.reviews.reports import report
 from filter_service.reviews.settlement import Decision, settle
+from filter_service.rollout.shadows import start_shadow
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
 from tests.support.console_world import World, world_over
@@ -261,6 +263,20 @@ def live(world: World, item: int) -> None:
             open_appeal(world.sessions, item, APPEAL, "key shop")
     said = ReportInput(source=ReportSource.USER, reason=REPORT, reference="Jane's ticket")
     report(world.sessions, item, said, "key shop", cap=1)
+    shadowed(world, item)
+
+
+def shadowed(world: World, item: int) -> None:
+    """A version in the shadow has looked at it, too."""
+    other = read_policy(POLICY).model_copy(update={"partial": "clear"})
+    rollout.propose(
+        world.sessions, other, rollout.Flags.KEEP, "to try it", "person admin", four_eyes=True
+    )
+    shadow = start_shadow(world.sessions, other.digest, "person admin")
+    flag = ShadowFlag(shadow_id=shadow.id, item_id=item, class_name="gambling", by_shadow=True)
+    flag.by_judge = False
+    with world.sessions.begin() as session:
+        session.add(flag)
 
 
 def look(case: Case) -> dict[str, TestClient]:

@@ -1,10 +1,8 @@
 """Which version a name means, and what becomes of what was judged under the one before."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
 import pytest
 from sqlalchemy import delete, func, select, update
 
@@ -38,12 +36,12 @@ from filter_service.reviews.settlement import Decision, settle
 from filter_service.rollout import Flags, reevaluation, requeue
 from filter_service.rollout.named_policies import policy_for
 from filter_service.rollout.reevaluation import reconsider_with
-from filter_service.scoring import ClassVectors, LogitScale, PolicyVectors
 from filter_service.storage import Storage
-from filter_service.verdicts import Outcome, Verdict, judge, score, threshold_margin
+from filter_service.verdicts import Verdict, judge, score, threshold_margin
+from tests.support.placed_judge import Placed, Seeker, placed
 from tests.support.policy_versions import MILD, STRICT, with_threshold
 from tests.support.review_cases import colleague, events_of, stage_of
-from tests.support.simple_classifier import DIM, POLICY, SimpleJudge, Subject, desk_of, vector
+from tests.support.simple_classifier import POLICY, desk_of, vector
 
 ANNA, BERT = "person anna", "person bert"
 HOUSE = [f"{n} picture" for n in range(24)]  # files; their margins follow from their vectors
@@ -148,34 +146,6 @@ def test_a_name_means_its_newest_version_until_one_is_activated(
     assert [v.stored.number for v in history] == [4, 3, 2, 1]
     assert (found.meant.number, found.meant.note) == (3, made.reason)
     assert [v.stored.policy for v in history if v.active] == [STRICT]
-
-
-class Placed(SimpleJudge):
-    """A judge whose margins are those of the vectors of its images."""
-
-    def _outcome(self, subject: Subject, policy: Policy) -> Outcome:
-        z = vector(subject.digest)[None]
-        margin = placed(policy).classes[0].margins(z)[0]
-        return super()._outcome(
-            Subject(subject.digest, [str(margin), *subject.words], subject.known), policy
-        )
-
-
-@dataclass
-class Seeker:
-    """Puts policies into the space of the simple judge's encoder."""
-
-    band: float = 0.0
-
-    def policy(self, policy: Policy) -> tuple[int, PolicyVectors]:
-        return 1, replace(placed(policy), bands=self.band)
-
-
-def placed(policy: Policy) -> PolicyVectors:
-    axis = np.eye(DIM, dtype=np.float32)[:1]
-    logit_scale = LogitScale(2.0)  # margins of -4 to 4
-    classes = tuple(ClassVectors(c.name, axis, -axis, logit_scale) for c in policy.classes)
-    return PolicyVectors(policy, classes)
 
 
 @pytest.fixture

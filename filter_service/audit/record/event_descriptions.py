@@ -80,6 +80,8 @@ SENTENCES: dict[Event, str] = {
     Event.RULE_REMOVED: "{who} removed review rule {rule}.",
     Event.POLICY_PROPOSED: "{who} proposed a version of the policy {name}[: {policy}]"
     "[; reason: {reason}].",
+    Event.SHADOW_STARTED: "{who} let a version of the policy {name} run in the shadow[: {policy}].",
+    Event.SHADOW_ENDED: "{who} ended the shadow of a version of the policy {name}[: {policy}].",
     Event.DRIFT_ACCEPTED: "{who} accepted what comes now for the class {class} as its reference"
     "[: {alarm}].",
     Event.POLICY_WITHDRAWN: "{who} withdrew the proposed version of the policy {name}[: {policy}].",

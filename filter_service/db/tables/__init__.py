@@ -38,7 +38,14 @@ from filter_service.db.tables.ledger import (
     Tile,
     UnsealedEntry,
 )
-from filter_service.db.tables.policies import Activation, PolicyClass, PolicyVersion, StoredPolicy
+from filter_service.db.tables.policies import (
+    Activation,
+    PolicyClass,
+    PolicyShadow,
+    PolicyVersion,
+    ShadowFlag,
+    StoredPolicy,
+)
 from filter_service.db.tables.retention import Erasure, LegalHold, RetentionRule
 from filter_service.db.tables.reviews import (
     Appeal,
@@ -87,6 +94,7 @@ __all__ = [
     "OutboxEvent",
     "Person",
     "PolicyClass",
+    "PolicyShadow",
     "PolicyVersion",
     "QueueEntry",
     "Report",
@@ -98,6 +106,7 @@ __all__ = [
     "ReviewOutcome",
     "ReviewRule",
     "SealedEntry",
+    "ShadowFlag",
     "StatementDue",
     "StoredCheck",
     "StoredCheckpoint",

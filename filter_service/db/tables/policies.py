@@ -100,3 +100,40 @@ class Activation(Table):
         server_default="0", comment="Items whose vectors or bytes are gone."
     )
     done_at: Mapped[datetime | None]
+
+
+class PolicyShadow(Table):
+    """A version that runs beside the one that judges, on live traffic and without effect."""
+
+    __tablename__ = "policy_shadows"
+    __table_args__ = (
+        Index("one_shadow_of_name", "name", unique=True, postgresql_where=text("ended_at IS NULL")),
+        Index("shadows_of_version", "policy_id", "id"),
+    )
+    id: Mapped[small_id]
+    policy_id: Mapped[int] = mapped_column(ForeignKey("policies.id"))
+    name: Mapped[str] = mapped_column(comment="Of the policy.")
+    started_by: Mapped[str]
+    started_at: Mapped[now]
+    ended_by: Mapped[str | None]
+    ended_at: Mapped[datetime | None]
+    reached: Mapped[int] = mapped_column(BigInteger, comment="The last item that was seen to.")
+    seen: Mapped[int] = mapped_column(BigInteger, server_default="0", comment="Items compared.")
+    left_alone: Mapped[int] = mapped_column(
+        BigInteger, server_default="0", comment="Items of another encoder, or without vectors."
+    )
+    unsure: Mapped[int] = mapped_column(
+        BigInteger, server_default="0", comment="Compared so near that judging encodes them again."
+    )
+
+
+class ShadowFlag(Table):
+    """An item that a shadow, or the version that judged, flags for a class."""
+
+    __tablename__ = "shadow_flags"
+    __table_args__ = (Index("shadow_flags_of_item", "item_id"),)
+    shadow_id: Mapped[int] = mapped_column(ForeignKey("policy_shadows.id"), primary_key=True)
+    class_name: Mapped[str] = mapped_column(primary_key=True)
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), primary_key=True)
+    by_shadow: Mapped[bool]
+    by_judge: Mapped[bool] = mapped_column(comment="By the version that judged the item.")

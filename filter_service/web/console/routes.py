@@ -23,6 +23,7 @@ from filter_service.web.console import (
     slices,
     statements,
     transparency,
+    version_shadow,
     webhooks,
 )
 
@@ -46,6 +47,7 @@ PAGES = (
     statements,
     policies,
     policy_editor,
+    version_shadow,
     exports,
     export_files,
     transparency,
