@@ -15,6 +15,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from filter_service.egress.private_networks import private_networks
 from filter_service.egress.uri_rules import AllowList
 from filter_service.errors import InvalidSettings
 from filter_service.policy.coverage import Coverage
@@ -132,6 +133,11 @@ class Settings(BaseSettings):
     fetch_hosts: tuple[str, ...] = Field(
         (), description='JSON list of the hosts from which URIs are fetched; "*.example.org" too.'
     )
+    fetch_private: tuple[str, ...] = Field(
+        (),
+        description="JSON list of private networks that hosts of FETCH_HOSTS may lie in; "
+        '"10.1.0.0/16".',
+    )
     fetch_seconds: float = Field(30.0, gt=0, le=YEAR, description="Time for one fetch, all told.")
     upload_files: int = Field(1_000, ge=1, le=MOST, description="Files of one request.")
     upload_bytes: int = Field(512 * 2**20, ge=1, le=2**40, description="Bytes of one request.")
@@ -164,11 +170,11 @@ class Settings(BaseSettings):
         False, description="A policy becomes active only when somebody else agrees."
     )
 
-    @field_validator("fetch_hosts")
+    @field_validator("fetch_private")
     @classmethod
-    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
-        AllowList.of(hosts)
-        return hosts
+    def _are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        private_networks(networks)
+        return networks
 
     @field_validator("public_url", "oidc_issuer")
     @classmethod
@@ -176,6 +182,11 @@ class Settings(BaseSettings):
         if url is not None and (not _WEB.match(url) or not urlsplit(url).netloc):
             raise ValueError("an address that begins with https:// or http:// was expected")
         return url
+
+    @model_validator(mode="after")
+    def _fetches_from_hosts(self) -> Self:
+        AllowList.of(self.fetch_hosts, inside=bool(self.fetch_private))
+        return self
 
     @model_validator(mode="after")
     def _names_the_whole_provider(self) -> Self:

@@ -51,6 +51,7 @@ GOOD = {
     "seal_seconds": "5",
     "four_eyes": "True",
     "reports_per_hour": "50",
+    "fetch_private": '["10.1.0.0/16"]',
 }
 
 

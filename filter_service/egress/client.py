@@ -101,7 +101,8 @@ class Internet:
         if refused:
             raise UnsafeAddress(
                 f"Nothing is fetched from the host {host}: its address {refused[0]} is not one of "
-                "the public Internet; give a host that has none but public addresses."
+                "the public Internet; give a host that has none but public addresses, or have the "
+                "operator allow its network."
             )
         if not resolved:
             raise AddressUnavailable(f"The host {host} has no address just now; check its name.")

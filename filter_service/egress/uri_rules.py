@@ -22,6 +22,7 @@ _PARTS = re.compile(r"(?:([^:/?#]+):)?(?://([^/?#]*))?([^?#]*)(\?[^#]*)?(?:#.*)?
 _AUTHORITY = re.compile(r"([^:\[\]@]*)(?::([0-9]{1,5}))?")
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{4,253}}$){_LABEL}(?:\.{_LABEL})+")
+_INSIDE_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")  # such as minio
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")  # as the last label it makes the name an IPv4 address
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
@@ -46,10 +47,11 @@ class Reference:
         port = "" if self.port == PORTS.get(self.scheme, 0) else f":{self.port}"
         return shown(f"{self.scheme}://{self.host}{port}{self.target}")
 
-    def redirected(self, location: str) -> "Reference":
+    def redirected(self, location: str, *, inside: bool = False) -> "Reference":
         """Where a redirect leads. Raises UnsafeAddress."""
         _require_characters(location)  # before it is joined, which would remove some
-        redirect = parse(urljoin(f"{self.scheme}://{self.host}:{self.port}{self.target}", location))
+        here = f"{self.scheme}://{self.host}:{self.port}{self.target}"
+        redirect = parse(urljoin(here, location), inside=inside)
         if redirect.scheme not in ("https", self.scheme):
             raise UnsafeAddress(
                 f"{self} redirects to {redirect}, and only from http to https may the scheme "
@@ -63,15 +65,16 @@ class AllowList:
     """The hosts from which an operator lets URIs be fetched."""
 
     entries: tuple["_Entry", ...]
+    inside: bool = False  # names inside the operator's own networks are names, too
 
     @classmethod
-    def of(cls, hosts: Sequence[str]) -> Self:
+    def of(cls, hosts: Sequence[str], *, inside: bool = False) -> Self:
         """Raises InvalidSettings for an entry that is no host."""
-        return cls(tuple(_entry(host) for host in hosts))
+        return cls(tuple(_entry(host, inside) for host in hosts), inside)
 
     def check(self, uri: str) -> Reference:
         """Raises UnsafeAddress unless this URI may be fetched; its host's address is not asked."""
-        reference = parse(uri)
+        reference = parse(uri, inside=self.inside)
         self.require(reference)
         return reference
 
@@ -97,8 +100,11 @@ def check(uri: str, hosts: Sequence[str]) -> None:
     AllowList.of(hosts).check(uri)
 
 
-def parse(uri: str) -> Reference:
-    """Read a URI strictly. Raises UnsafeAddress for what is never fetched, whoever allows it."""
+def parse(uri: str, *, inside: bool = False) -> Reference:
+    """Read a URI strictly. Raises UnsafeAddress for what is never fetched, whoever allows it.
+
+    `inside` takes names that only a network of the operator's own knows.
+    """
     if len(uri) > LONGEST:
         raise UnsafeAddress(
             f"The URI {shown(uri)!r} has {len(uri):,} characters, the limit is {LONGEST:,}; submit "
@@ -114,7 +120,7 @@ def parse(uri: str) -> Reference:
         raise UnsafeAddress(
             f"{shown(uri)!r} is not fetched: a URI begins with https://, http:// or s3://."
         )
-    host, port = _authority(uri, authority)
+    host, port = _authority(uri, authority, inside)
     return Reference(scheme, host, port or PORTS[scheme], f"{path or '/'}{query or ''}")
 
 
@@ -148,12 +154,12 @@ class _Entry:
 
 
 @cache
-def _entry(text: str) -> _Entry:
+def _entry(text: str, inside: bool) -> _Entry:
     if text.startswith("s3://") and _BUCKET.fullmatch(bucket := text.removeprefix("s3://")):
         return _Entry(text, "s3", bucket, None, under=False)
     name = text.lower().removeprefix("*.")
     match = _AUTHORITY.fullmatch(name)
-    if match is None or _problem_of_host(match[1]) or not _is_port(match[2]):
+    if match is None or _problem_of_host(match[1], inside) or not _is_port(match[2]):
         raise InvalidSettings(
             f"FILTER_SERVICE_FETCH_HOSTS holds {text!r}, which is no host: write a name such as "
             '"images.example.org", "*.example.org" for all names under one, with ":8443" for a '
@@ -163,7 +169,7 @@ def _entry(text: str) -> _Entry:
     return _Entry(text, "", match[1], port, under=text.startswith("*."))
 
 
-def _authority(uri: str, authority: str) -> tuple[str, int | None]:
+def _authority(uri: str, authority: str, inside: bool) -> tuple[str, int | None]:
     """Host and port. Raises UnsafeAddress."""
     if "@" in authority:
         raise UnsafeAddress(
@@ -180,15 +186,17 @@ def _authority(uri: str, authority: str) -> tuple[str, int | None]:
             "from 1 to 65535."
         )
     host = match[1].lower()
-    if problem := _problem_of_host(host):
+    if problem := _problem_of_host(host, inside):
         raise UnsafeAddress(f"{shown(uri)!r} is not fetched: its host {host!r} {problem}.")
     return host, int(match[2]) if match[2] else None
 
 
-def _problem_of_host(host: str) -> str | None:
+def _problem_of_host(host: str, inside: bool) -> str | None:
     """What keeps a host from being a name of the public Internet, as the end of a sentence."""
     if _NUMBER.fullmatch(host.rpartition(".")[2]):
         return "is an IP address; give the host's name"
+    if inside and _INSIDE_NAME.fullmatch(host):
+        return None
     if _INSIDE.fullmatch(host):
         return "is a name inside some network; give one of the public Internet"
     if not _NAME.fullmatch(host):

@@ -38,13 +38,15 @@ def get(
     seconds: float,
     max_bytes: int,
     internet: Internet = Internet(),  # noqa: B008  (frozen)
+    *,
+    inside: bool = False,
 ) -> bytes:
-    """The bytes that a URI refers to.
+    """The bytes that a URI refers to; `inside` takes names of the operator's own networks.
 
     Raises UnsafeAddress, ImageTooLarge or UnreadableImage for what will fail again, and
     AddressUnavailable for what may not.
     """
-    allowed = AllowList.of(hosts)
+    allowed = AllowList.of(hosts, inside=inside)
     deadline = Deadline(seconds)
     found = reference = allowed.check(uri)
     if reference.scheme == "s3":
@@ -53,7 +55,7 @@ def get(
         answer = _ask(found, internet, deadline, max_bytes)
         if isinstance(answer, bytes):
             return answer
-        found = found.redirected(answer)
+        found = found.redirected(answer, inside=inside)
         allowed.require(found)
     raise UnsafeAddress(
         f"{reference} is redirected more than {REDIRECTS} times; give the URI to which it leads."

@@ -14,6 +14,7 @@ from filter_service.db.lease_queue import FETCHES
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Fetch, Item
 from filter_service.egress.client import Internet
+from filter_service.egress.private_networks import private_networks
 from filter_service.egress.uri_rules import shown
 from filter_service.errors import FilterServiceError, ImageError, UnsafeAddress, for_clients
 from filter_service.images import digest
@@ -61,14 +62,17 @@ def fetch_due(
     notify_workers: Callable[[], object] = lambda: None,
     *,
     seconds: float = 20.0,
-    internet: Internet = Internet(),  # noqa: B008  (frozen)
+    internet: Internet | None = None,
 ) -> int:
     """Fetch what is due, some at once, and queue it; how many attempts were made.
+
+    From public addresses and the operator's own networks, unless told another Internet.
 
     None is begun after so many seconds: call it again while it finds something to do. Whoever is
     killed meanwhile leaves fetches that are due again some time later.
     """
-    this = _Round(sessions, storage, settings, notify_workers, internet, time.monotonic() + seconds)
+    reached = internet or Internet(also=private_networks(settings.fetch_private))
+    this = _Round(sessions, storage, settings, notify_workers, reached, time.monotonic() + seconds)
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetch") as threads:
         return sum(threads.map(_work, [this] * AT_ONCE))
 
@@ -110,6 +114,7 @@ def _attempt(this: _Round, claimed: _Claimed) -> None:
             settings.fetch_seconds,
             settings.max_bytes,
             this.internet,
+            inside=bool(settings.fetch_private),
         )
         name = digest(data)
         with this.sessions.begin() as session:

@@ -26,8 +26,9 @@ from filter_service.reviews.review_rules import (
 )
 from filter_service.reviews.settlement import Decision
 from filter_service.statements import issue_queue as statements
+from filter_service.statements.issuance import stated
 from filter_service.verdicts import Outcome, Score, Verdict, threshold_margin
-from filter_service.webhooks import EventType, announce
+from filter_service.webhooks import EventType, announce, is_wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def follow(
         at_once = policy.notices.acts_on == "flag"
         shown = [r for r in rulings if r.verdict is Verdict.FLAGGED and not r.hidden]
         statements.note(session, (r.judged.item_id for r in shown if at_once or r.acts))
-    _tell(session, rulings)
+    _tell(session, rulings, policy)
     report_cases.follow(session, [r.judged.item_id for r in rulings if not r.hidden], actor)
 
 
@@ -224,8 +225,9 @@ def _counted(rulings: Sequence[Disposition]) -> Iterable[tuple[str, str]]:
             yield tallies.FLAGGED, r.class_name or ""
 
 
-def _tell(session: Session, rulings: Sequence[Disposition]) -> None:
+def _tell(session: Session, rulings: Sequence[Disposition], policy: Policy) -> None:
     """Announce what is not clear; what a list allows is not flagged for the platform."""
+    _tell_clear(session, rulings)
     loud = [
         r
         for r in rulings
@@ -249,8 +251,37 @@ def _tell(session: Session, rulings: Sequence[Disposition]) -> None:
                 "probability": r.score and r.score.probability,
                 "list_entry": r.entry and r.entry.entry_id,
                 "fully_automated": r.acts,
+                "statement": stated(session, item) if _acts_now(r, policy) else None,
             }
             _announce(session, EventType.ITEM_FLAGGED, told, item, batch)
+
+
+def _tell_clear(session: Session, rulings: Sequence[Disposition]) -> None:
+    """Announce what is clear, or allowed by a list, where somebody asks to be told."""
+    clear = [
+        r
+        for r in rulings
+        if not r.hidden and (r.verdict is Verdict.CLEAR or r.decision is Decision.OVERTURNED)
+    ]
+    if not clear or not is_wanted(session, EventType.ITEM_CLEAR):
+        return
+    ids = [r.judged.item_id for r in clear]
+    sources = dict(session.execute(select(Item.id, Item.source).where(Item.id.in_(ids))).all())
+    for r in clear:
+        item, batch = r.judged.item_id, r.judged.batch_id
+        told = _told(item, batch, sources[item], r.verdict) | {
+            "final": Verdict.CLEAR,
+            "list_entry": r.entry and r.entry.entry_id,
+        }
+        _announce(session, EventType.ITEM_CLEAR, told, item, batch)
+
+
+def _acts_now(ruling: Disposition, policy: Policy) -> bool:
+    """The platform restricts it before any person has looked, and has to say why."""
+    if policy.notices is None:
+        return False
+    listed = ruling.decision is Decision.CONFIRMED
+    return ruling.acts or listed or policy.notices.acts_on == "flag"
 
 
 def _told(item: int, batch: uuid.UUID, source: str, verdict: Verdict) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from filter_service.reviews.hash_matching import ROUNDING, ListKind
 from filter_service.reviews.queue import is_free
 from filter_service.reviews.settlement import Decision
 from filter_service.statements import issue_queue as statements
+from filter_service.statements.issuance import stated
 from filter_service.verdicts import Verdict
 from filter_service.webhooks import EventType, announce
 
@@ -105,6 +106,7 @@ def decide_matches(
             "decision": decision,
             "final": Verdict.FLAGGED if decision is Decision.CONFIRMED else Verdict.CLEAR,
             "list_entry": entry.id,
+            "statement": stated(session, case.item_id),
         }
         subject = f"item {case.item_id}"
         announce(session, EventType.REVIEW_DECIDED, subject, message, case.item_id, case.batch_id)

@@ -13,6 +13,7 @@ from filter_service.reviews import report_cases
 from filter_service.reviews.queue import QueuedCase
 from filter_service.reviews.report_answers import answer
 from filter_service.statements import issue_queue as statements
+from filter_service.statements.issuance import stated
 from filter_service.verdicts import Verdict
 from filter_service.webhooks import EventType, announce
 
@@ -116,5 +117,6 @@ def _tell(
         "verdict": Verdict.CLEAR,
         "decision": said["decision"],
         "final": final,
+        "statement": stated(session, item.id),
     }
     announce(session, EventType.REVIEW_DECIDED, f"item {item.id}", message, *about)

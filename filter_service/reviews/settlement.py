@@ -23,6 +23,7 @@ from filter_service.reviews.decided_labels import draw_of, label
 from filter_service.reviews.queue import QueuedCase
 from filter_service.reviews.review_rules import SamplingRule, active_rules, asks_second_look
 from filter_service.statements import issue_queue as statements
+from filter_service.statements.issuance import stated
 from filter_service.verdicts import Verdict
 from filter_service.webhooks import EventType, announce
 
@@ -201,7 +202,8 @@ def _finish(session: Session, due: _Due) -> None:
     session.execute(delete(ReviewCase).where(ReviewCase.item_id == case.item_id))
     statements.note(session, [case.item_id])
     message = _decision_message(due)
-    _announce(session, EventType.REVIEW_DECIDED, case, message)
+    statement = stated(session, case.item_id)
+    _announce(session, EventType.REVIEW_DECIDED, case, {**message, "statement": statement})
     if due.appeal is not None:
         _close(session, due, due.appeal, message)
     report_decisions.decided(session, case, due.review, Verdict(message["final"]), ACTOR)

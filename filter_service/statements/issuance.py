@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Select, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
@@ -95,6 +95,35 @@ def statements_of(sessions: Sessions, item_id: int) -> Sequence[StoredStatement]
         return sorted(rows, key=lambda s: s.withdrawn_at is not None)
 
 
+def stated(session: Session, item_id: int) -> dict[str, Any] | None:
+    """What the platform has to send about an item as it stands, in a decision's own transaction.
+
+    It is what is issued a moment later, if it is not yet. None: nothing is restricted, no statement
+    is sent for it, or it breaks a rule and waits.
+    """
+    reasons = reasons_of(session, item_id)
+    if reasons is None:
+        return None
+    standing = session.scalar(_standing(item_id))
+    if standing is not None:
+        return _told(str(standing.puid), standing.language, standing.document, standing.notice)
+    try:
+        filed, notice = _checked(session, reasons)
+    except InvalidStatement:
+        return None  # who issues it says what is wrong
+    return _told(str(reasons.puid), ",".join(reasons.notices.languages), filed, notice)
+
+
+def _told(puid: str, language: str, filed: dict[str, Any], notice: str) -> dict[str, Any]:
+    return {"puid": puid, "language": language, "document": filed, "notice": notice}
+
+
+def _standing(item_id: int) -> Select[StoredStatement]:
+    return select(StoredStatement).where(
+        StoredStatement.item_id == item_id, StoredStatement.withdrawn_at.is_(None)
+    )
+
+
 def _due(sessions: Sessions, after: int, limit: int) -> list[int]:
     query = (
         select(StatementDue.item_id)
@@ -140,11 +169,7 @@ def _lock(session: Session, item_id: int) -> None:
 
 def _issue(session: Session, item_id: int) -> IssuanceResult:
     reasons = reasons_of(session, item_id)
-    standing = session.scalar(
-        select(StoredStatement).where(
-            StoredStatement.item_id == item_id, StoredStatement.withdrawn_at.is_(None)
-        )
-    )
+    standing = session.scalar(_standing(item_id))
     if reasons is None and standing is not None:
         return _withdraw(session, standing)
     if reasons is None or standing is not None:

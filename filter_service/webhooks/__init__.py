@@ -14,7 +14,7 @@ from filter_service.webhooks.endpoints import (
     remove,
     retry,
 )
-from filter_service.webhooks.outbox import announce, announce_finished, ping
+from filter_service.webhooks.outbox import announce, announce_finished, is_wanted, ping
 
 __all__ = [
     "DeliveryEntry",
@@ -27,6 +27,7 @@ __all__ = [
     "deliveries",
     "endpoint",
     "endpoints",
+    "is_wanted",
     "ping",
     "redeliver",
     "remove",

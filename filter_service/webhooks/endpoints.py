@@ -31,6 +31,7 @@ class EventType(StrEnum):
 
     BATCH_FINISHED = "batch.finished"
     ITEM_FLAGGED = "item.flagged"
+    ITEM_CLEAR = "item.clear"  # to those alone who ask for it
     ITEM_UNDETERMINED = "item.undetermined"
     REVIEW_DECIDED = "review.decided"
     APPEAL_OPENED = "appeal.opened"
@@ -40,13 +41,16 @@ class EventType(StrEnum):
     REPORT_CLOSED = "report.closed"
 
 
+ON_REQUEST = frozenset({EventType.ITEM_CLEAR})  # not among all that is told unless asked
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A webhook endpoint in its present state."""
 
     id: int
     url: str
-    events: tuple[EventType, ...] | None  # None: all
+    events: tuple[EventType, ...] | None  # None: all but those on request
     created_by: str
     created_at: datetime
     failing_since: datetime | None  # no delivery has succeeded since then

@@ -14,7 +14,7 @@ from filter_service.db.tables import Batch, Delivery, Item, OutboxEvent, Webhook
 from filter_service.db.unjudged import UnjudgedReason, unjudged, waits
 from filter_service.errors import Conflict
 from filter_service.verdicts import Verdict
-from filter_service.webhooks.endpoints import EventType, endpoint_row
+from filter_service.webhooks.endpoints import ON_REQUEST, EventType, endpoint_row
 
 PING = "webhook.ping"  # a test, which is sent to one endpoint because somebody asked for it
 AT_ONCE = 100  # batches announced in one go
@@ -24,7 +24,8 @@ AT_ONCE = 100  # batches announced in one go
 _ANNOUNCE = text("""
     WITH wanting AS (
         SELECT id FROM webhook_endpoints
-        WHERE disabled_at IS NULL AND removed_at IS NULL AND (events IS NULL OR :type = ANY(events))
+        WHERE disabled_at IS NULL AND removed_at IS NULL
+            AND (:type = ANY(events) OR events IS NULL AND NOT :on_request)
             AND (client_id IS NULL
                  OR client_id = (SELECT client_id FROM batches WHERE id = :batch_id))
     ), event AS (
@@ -68,6 +69,7 @@ def announce(
         _ANNOUNCE,
         {
             "type": type.value,
+            "on_request": type in ON_REQUEST,
             "subject": subject,
             "message_id": uuid.uuid4(),
             "item_id": item_id,
@@ -75,6 +77,16 @@ def announce(
             "payload": dict(payload),
         },
     )
+
+
+def is_wanted(session: Session, type: EventType) -> bool:
+    """Whether anybody asks for events of a type, by its name."""
+    asks = select(WebhookEndpoint.id).where(
+        WebhookEndpoint.removed_at.is_(None),
+        WebhookEndpoint.disabled_at.is_(None),
+        WebhookEndpoint.events.any_() == type.value,
+    )
+    return session.scalar(asks.limit(1)) is not None
 
 
 def announce_finished(sessions: Sessions, limit: int = AT_ONCE) -> int:

@@ -1,6 +1,7 @@
 """Calls every operation of the API, with two clients and fitting parameters."""
 
 import string
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from filter_service.db.session import Sessions
+from filter_service.db.tables import StoredStatement
 from filter_service.images import digest
 from filter_service.storage import Storage
 from tests.support.explained_items import noisy
@@ -59,6 +61,10 @@ def two_clients(sessions: Sessions, storage: Storage) -> Two:
     appeal = a.post("/v1/items/1/appeals", json={"statement": "no"}).json()["id"]
     said = {"source": "user", "reason": "It is a gun.", "reference": "a-4711"}
     report = a.post("/v1/items/1/reports", json=said).json()["id"]
+    puid = uuid.uuid4()
+    with sessions.begin() as session:
+        stated = {"document": {"puid": str(puid)}, "notice": "About your picture"}
+        session.add(StoredStatement(puid=puid, item_id=1, language="en", **stated))
     erasure = a.delete("/v1/items/2").json()["erasure"]
     known = {
         "batch": str(batch),
@@ -71,7 +77,7 @@ def two_clients(sessions: Sessions, storage: Storage) -> Two:
         "erasure": erasure,
     }
     ids = {known[name] for name in ("batch", "message_id", "appeal", "report", "erasure")}
-    return Two(app, a, b, known, ids | {URL, "a-4711", digest(noisy(2))})
+    return Two(app, a, b, known, ids | {str(puid), URL, "a-4711", digest(noisy(2))})
 
 
 def named_in(path: str) -> set[str]:

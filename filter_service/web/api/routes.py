@@ -7,7 +7,8 @@ from filter_service.web.api import (
     explanations,
     reports,
     search,
+    statements,
     webhooks,
 )
 
-RESOURCES = (batches, explanations, search, webhooks, reports, appeals, erasures)
+RESOURCES = (batches, explanations, search, webhooks, reports, appeals, statements, erasures)

@@ -117,7 +117,8 @@ class Order:
 
     def submissions(self, settings: Settings) -> Iterator[Submission]:
         """The files or addresses; one that cannot be taken says why and spoils no other."""
-        limits, allowed = images.Limits.of(settings), AllowList.of(settings.fetch_hosts)
+        limits = images.Limits.of(settings)
+        allowed = AllowList.of(settings.fetch_hosts, inside=bool(settings.fetch_private))
         for part in self.files:
             yield replace(_uploaded(part, limits), report=self.terms.reports.get(_name(part)))
         for line in self._lines():

@@ -38,7 +38,7 @@ class WebhookOrder(StrictModel):
 
     url: str = Field(min_length=1, max_length=2000, examples=["https://example.org/moderation"])
     events: list[EventType] | None = Field(
-        None, min_length=1, max_length=20, description="All, if left out."
+        None, min_length=1, max_length=20, description="All but `item.clear`, if left out."
     )
 
 
@@ -47,7 +47,7 @@ class WebhookAnswer(BaseModel):
 
     id: int
     url: str
-    events: list[EventType] | None = Field(description="Null: all.")
+    events: list[EventType] | None = Field(description="Null: all but `item.clear`.")
     created_by: str
     created_at: datetime
     failing_since: datetime | None = Field(description="No delivery has succeeded since then.")

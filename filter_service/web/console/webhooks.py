@@ -16,6 +16,7 @@ from filter_service.web.http.access import able
 from filter_service.web.http.pages import render
 from filter_service.web.http.service import Service, service
 from filter_service.webhooks import DeliveryState, EventType
+from filter_service.webhooks.endpoints import ON_REQUEST
 
 PAGE = 50
 
@@ -41,7 +42,7 @@ def add(
 ) -> Response:
     """The page with the new secret, which no other page shows."""
     try:
-        wanted = events if len(events) < len(EventType) else None
+        wanted = None if set(events) == set(EventType) - ON_REQUEST else events
         added, secret = webhooks.add_endpoint(
             here.sessions, here.settings, url.strip(), wanted, by.actor
         )
@@ -111,6 +112,7 @@ def _page(
         whose=clients.named_by_id(here.sessions, (e.client_id or 0 for e in page.rows)),
         next=page.next,
         events=list(EventType),
+        on_request=ON_REQUEST,
         **shown,
     )
 
