@@ -27,7 +27,16 @@ class ReportSource(StrEnum):
 class ReportInput(StrictModel):
     """A picture is said to be forbidden."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        json_schema_extra={
+            "example": {
+                **{"source": "user", "reason": "It offers a gun for sale."},
+                **{"class_name": "weapons", "reference": "ticket-4711"},
+            }
+        },
+    )
 
     source: ReportSource = Field(description="Who points at the picture.")
     reason: str = Field(

@@ -99,18 +99,28 @@ def stated(session: Session, item_id: int) -> dict[str, Any] | None:
     """What the platform has to send about an item as it stands, in a decision's own transaction.
 
     It is what is issued a moment later, if it is not yet. None: nothing is restricted, no statement
-    is sent for it, or it breaks a rule and waits.
+    is sent for it, or something is wrong, which whoever issues it says: no decision waits for that.
     """
+    try:
+        with session.begin_nested():
+            return _stated(session, item_id)
+    except DatabaseUnavailable:
+        raise
+    except InvalidStatement:
+        return None
+    except Exception:
+        logger.exception("What is to be stated about item %d could not be told.", item_id)
+        return None
+
+
+def _stated(session: Session, item_id: int) -> dict[str, Any] | None:
     reasons = reasons_of(session, item_id)
     if reasons is None:
         return None
     standing = session.scalar(_standing(item_id))
     if standing is not None:
         return _told(str(standing.puid), standing.language, standing.document, standing.notice)
-    try:
-        filed, notice = _checked(session, reasons)
-    except InvalidStatement:
-        return None  # who issues it says what is wrong
+    filed, notice = _checked(session, reasons)
     return _told(str(reasons.puid), ",".join(reasons.notices.languages), filed, notice)
 
 

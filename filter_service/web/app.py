@@ -4,7 +4,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from filter_service.settings import VERSION
-from filter_service.web.api import documentation
+from filter_service.web.api import documentation, webhook_messages
 from filter_service.web.api.routes import RESOURCES
 from filter_service.web.console.routes import PAGES
 from filter_service.web.http import metrics, problems, security_headers
@@ -23,6 +23,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     problems.add_to(app)
     documentation.add_to(app)
+    webhook_messages.describe(app.webhooks)
     metrics.add_to(app)
     security_headers.add_to(app)  # last, and so outside of the others
     for resource in RESOURCES:

@@ -1,6 +1,8 @@
 """The description of the interface against what it does: no answer breaks it, none is a 5xx."""
 
+import json
 import os
+import re
 from collections import Counter
 from typing import Any
 
@@ -96,3 +98,46 @@ def test_a_share_is_named_so(sessions: Sessions, storage: Storage) -> None:
     told = key_client(app, sessions).get("/v1/items/1").json()
     assert told["seen_pixels_share"] == told["seen_pixels"]
     assert told["seen_time_share"] == told["seen_time"]
+
+
+def described(sessions: Sessions, storage: Storage) -> dict[str, Any]:
+    return create_app(web_service(sessions, storage)).openapi()
+
+
+def operations(description: dict[str, Any]) -> list[dict[str, Any]]:
+    kinds = (description["paths"], description["webhooks"])
+    return [told for paths in kinds for methods in paths.values() for told in methods.values()]
+
+
+def test_every_operation_is_called_as_a_client_would_call_it(
+    sessions: Sessions, storage: Storage
+) -> None:
+    names = [told["operationId"] for told in operations(described(sessions, storage))]
+    assert len(set(names)) == len(names)
+    assert not [name for name in names if not re.fullmatch(r"[a-z]+(_[a-z]+)+", name)]
+    assert not [
+        told["operationId"]
+        for told in operations(described(sessions, storage))
+        if not told.get("tags")
+    ]
+
+
+def test_every_body_has_an_example(sessions: Sessions, storage: Storage) -> None:
+    description = described(sessions, storage)
+    schemas = description["components"]["schemas"]
+    missing = []
+    for told in operations(description):
+        for kind, body in told.get("requestBody", {"content": {}})["content"].items():
+            name = body["schema"].get("$ref", "").rpartition("/")[2]
+            shown = body.keys() | schemas.get(name, {}).keys() | body["schema"].keys()
+            if not shown & {"example", "examples"}:
+                missing.append(f"{told['operationId']}: {kind}")
+    assert not missing
+
+
+def test_every_reference_of_the_description_leads_somewhere(
+    sessions: Sessions, storage: Storage
+) -> None:
+    description = described(sessions, storage)
+    named = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(description)))
+    assert named <= description["components"]["schemas"].keys()

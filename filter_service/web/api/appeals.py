@@ -4,7 +4,7 @@ import uuid
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Response
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from filter_service.accounts import Ability
 from filter_service.accounts.callers import Caller
@@ -22,6 +22,7 @@ from filter_service.web.http.service import Service, service
 router = APIRouter(
     prefix="/v1",
     route_class=StrictRoute,
+    tags=["appeals"],
     dependencies=[Depends(only_described)],
     responses=answers(401, 403, 404, 422, 503),
 )
@@ -32,6 +33,11 @@ ItemId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 
 class AppealStatement(StrictModel):
     """Why somebody disagrees."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"statement": "This is a kitchen knife in a shop."}},
+    )
 
     statement: str = Field(
         min_length=1,
@@ -46,6 +52,7 @@ class AppealStatement(StrictModel):
     "/items/{item}/appeals",
     status_code=201,
     summary="Open an appeal",
+    operation_id="open_appeal",
     responses=answers(400, 409) | {201: {"headers": {"Location": {"schema": {"type": "string"}}}}},
 )
 def open_appeal(
@@ -63,7 +70,7 @@ def open_appeal(
     return _answer(appeals.appeal(here.sessions, opened, by.scope))
 
 
-@router.get("/items/{item}/appeals", summary="Appeals about an item")
+@router.get("/items/{item}/appeals", summary="Appeals about an item", operation_id="list_appeals")
 def appeals_of(item: ItemId, by: Reader, here: Here) -> AppealList:
     """Open and closed ones, oldest first."""
     with here.sessions.begin() as session:
@@ -71,7 +78,7 @@ def appeals_of(item: ItemId, by: Reader, here: Here) -> AppealList:
     return AppealList(appeals=[_answer(a) for a in appeals.appeals_of(here.sessions, item)])
 
 
-@router.get("/appeals/{appeal}", summary="One appeal")
+@router.get("/appeals/{appeal}", summary="One appeal", operation_id="get_appeal")
 def appeal(appeal: uuid.UUID, by: Reader, here: Here) -> AppealAnswer:
     """Whether it is closed, and how it was decided."""
     found = appeals.appeal(here.sessions, appeal, by.scope)

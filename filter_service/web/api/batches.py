@@ -53,6 +53,7 @@ def no_forms_of_strangers(request: Request) -> None:
 router = APIRouter(
     prefix="/v1",
     route_class=StrictRoute,
+    tags=["batches"],
     dependencies=[Depends(no_forms_of_strangers), Depends(only_described)],
     responses=answers(401, 403, 422, 503),
 )
@@ -104,7 +105,8 @@ BODY = {
                         "maximum": submission_requests.URGENT,
                     },
                 },
-            }
+            },
+            "example": {"policy": "shop", "label": "Tuesday", "files": ["the bytes of 1.jpg"]},
         },
         submission_requests.JSON: {
             "schema": _ADDRESSES,
@@ -122,6 +124,7 @@ BODY = {
     "/batches",
     status_code=202,
     summary="Submit images",
+    operation_id="submit_batch",
     responses=answers(400, 404, 409, 413, 415, 429)
     | {202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
     openapi_extra={"requestBody": BODY},
@@ -162,7 +165,7 @@ def submit(
     return AcceptedBatch(batch=batch, policy=_policy_of(here, batch))
 
 
-@router.get("/batches", summary="List batches")
+@router.get("/batches", summary="List batches", operation_id="list_batches")
 def batches(by: Reader, here: Here, after: After = None, limit: Limit = 100) -> BatchPage:
     """The newest first."""
     rows = newest(here.sessions, by.scope, moment_of(after), limit)
@@ -173,7 +176,12 @@ def batches(by: Reader, here: Here, after: After = None, limit: Limit = 100) -> 
     )
 
 
-@router.get("/batches/{batch}", summary="How far a batch has come", responses=answers(404))
+@router.get(
+    "/batches/{batch}",
+    summary="How far a batch has come",
+    operation_id="get_batch",
+    responses=answers(404),
+)
 def batch(batch: uuid.UUID, by: Reader, here: Here) -> BatchWithProgress:
     """Its items are counted by verdict."""
     found = status(here.sessions, batch, by.scope)
@@ -182,7 +190,12 @@ def batch(batch: uuid.UUID, by: Reader, here: Here) -> BatchWithProgress:
     return BatchWithProgress(**dict(told), progress=Progress.of(found), finished=found.finished)
 
 
-@router.post("/batches/{batch}/cancel", summary="Cancel a batch", responses=answers(404))
+@router.post(
+    "/batches/{batch}/cancel",
+    summary="Cancel a batch",
+    operation_id="cancel_batch",
+    responses=answers(404),
+)
 def cancel(batch: uuid.UUID, by: Submitter, here: Here) -> CancellationResult:
     """Take back its items that have no verdict yet; again changes nothing."""
     return CancellationResult(cancelled=cancel_batch(here.sessions, batch, by.actor, by.scope))
@@ -195,14 +208,24 @@ def retrier(by: Annotated[Caller, Depends(caller)]) -> Caller:
     return by
 
 
-@router.post("/batches/{batch}/retry", summary="Retry a batch", responses=answers(404))
+@router.post(
+    "/batches/{batch}/retry",
+    summary="Retry a batch",
+    operation_id="retry_batch",
+    responses=answers(404),
+)
 def retry(batch: uuid.UUID, by: Annotated[Caller, Depends(retrier)], here: Here) -> RetryResult:
     """Queue its undetermined items again; those whose bytes never came stay as they are."""
     again = retries.retry(here.sessions, here.notify_workers, batch, by.actor, by.scope)
     return RetryResult(retried=again)
 
 
-@router.get("/batches/{batch}/items", summary="List items", responses=answers(404))
+@router.get(
+    "/batches/{batch}/items",
+    summary="List items",
+    operation_id="list_items",
+    responses=answers(404),
+)
 def items(
     batch: uuid.UUID,
     by: Reader,
@@ -222,6 +245,7 @@ def items(
 @router.get(
     "/batches/{batch}/manifest",
     summary="The result manifest",
+    operation_id="get_manifest",
     response_class=StreamingResponse,
     responses=answers(404)
     | {
@@ -243,7 +267,7 @@ def manifest(batch: uuid.UUID, by: Reader, here: Here) -> StreamingResponse:
     )
 
 
-@router.get("/items/{item}", summary="One item", responses=answers(404))
+@router.get("/items/{item}", summary="One item", operation_id="get_item", responses=answers(404))
 def item(item: ItemId, by: Reader, here: Here) -> ItemAnswer:
     """Its verdict, and how moderators decided."""
     with here.sessions.begin() as session:

@@ -79,7 +79,11 @@ def add_to(app: FastAPI) -> None:
 def _described(app: FastAPI) -> dict[str, Any]:
     """FastAPI's description, with our problems and ways of signing in."""
     found = get_openapi(
-        title=app.title, version=app.version, description=INTRODUCTION, routes=app.routes
+        title=app.title,
+        version=app.version,
+        description=INTRODUCTION,
+        routes=app.routes,
+        webhooks=app.webhooks.routes,
     )
     here: Service = app.state.service
     components = found.setdefault("components", {})
@@ -87,6 +91,8 @@ def _described(app: FastAPI) -> dict[str, Any]:
     template = "#/components/schemas/{model}"
     problem = Problem.model_json_schema(ref_template=template)
     schemas |= problem.pop("$defs", {}) | {"Problem": problem}
+    for told in (o for path in found.get("webhooks", {}).values() for o in path.values()):
+        told["responses"].pop("422", None)  # FastAPI's own; nobody tells us what was wrong
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     schemes = components.setdefault("securitySchemes", {})

@@ -22,6 +22,7 @@ from filter_service.web.http.service import Service, service
 router = APIRouter(
     prefix="/v1",
     route_class=StrictRoute,
+    tags=["erasures"],
     dependencies=[Depends(only_described)],
     responses=answers(401, 403, 404, 422, 503),
 )
@@ -80,6 +81,7 @@ class ReceiptAnswer(BaseModel):
     "/items/{item}",
     status_code=202,
     summary="Erase an image",
+    operation_id="erase_item",
     responses=answers(409) | {202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
 )
 def erase(
@@ -101,7 +103,7 @@ def erase(
     return ErasureAccepted(erasure=erasure)
 
 
-@router.get("/erasures/{erasure}", summary="The receipt of an erasure")
+@router.get("/erasures/{erasure}", summary="The receipt of an erasure", operation_id="get_erasure")
 def receipt(erasure: uuid.UUID, by: By, here: Here) -> ReceiptAnswer:
     """Platforms read those of their own items."""
     return _answer(retention.receipt(here.sessions, erasure, by.scope))

@@ -38,6 +38,7 @@ from filter_service.web.http.service import Service, service
 router = APIRouter(
     prefix="/v1",
     route_class=StrictRoute,
+    tags=["explanations"],
     dependencies=[Depends(only_described)],
     responses=answers(401, 403, 404, 410, 422, 503),
 )
@@ -53,7 +54,11 @@ PICTURE: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/items/{item}/explanations", summary="Why an item was flagged")
+@router.get(
+    "/items/{item}/explanations",
+    summary="Why an item was flagged",
+    operation_id="list_explanations",
+)
 def explanations(item: ItemId, by: Reader, here: Here) -> list[ExplanationAnswer]:
     """One record for each class that it was flagged for, as written when it was judged."""
     with here.sessions.begin() as session:
@@ -104,6 +109,7 @@ def _images(record: dict[str, Any]) -> list[dict[str, Any]]:
 @router.get(
     "/items/{item}/explanations/{class_name}/overlay",
     summary="The map over its picture",
+    operation_id="get_overlay",
     response_class=Response,
     responses=PICTURE,
 )
@@ -127,6 +133,7 @@ def drawn_overlay(item: ItemId, class_name: ClassName, by: Reader, here: Here) -
 @router.get(
     "/items/{item}/explanations/{class_name}/card",
     summary="Everything about a flag on one sheet",
+    operation_id="get_card",
     response_class=Response,
     responses=PICTURE,
 )

@@ -24,6 +24,7 @@ from filter_service.web.http.service import Service, service
 router = APIRouter(
     prefix="/v1",
     route_class=StrictRoute,
+    tags=["reports"],
     dependencies=[Depends(only_described)],
     responses=answers(401, 403, 404, 422, 503),
 )
@@ -65,6 +66,7 @@ class ReportList(BaseModel):
     "/items/{item}/reports",
     status_code=201,
     summary="Report a picture",
+    operation_id="report_item",
     responses=answers(400, 409, 410, 429)
     | {201: {"headers": {"Location": {"schema": {"type": "string"}}}}},
 )
@@ -89,7 +91,7 @@ def report(
     return ReportAnswer.of(reports.report_of(here.sessions, made, by.scope))
 
 
-@router.get("/items/{item}/reports", summary="Reports about an item")
+@router.get("/items/{item}/reports", summary="Reports about an item", operation_id="list_reports")
 def reports_of(item: ItemId, by: Reader, here: Here) -> ReportList:
     """Open and answered ones, oldest first."""
     with here.sessions.begin() as session:
@@ -98,7 +100,7 @@ def reports_of(item: ItemId, by: Reader, here: Here) -> ReportList:
     return ReportList(reports=[ReportAnswer.of(each) for each in found])
 
 
-@router.get("/reports/{report}", summary="One report")
+@router.get("/reports/{report}", summary="One report", operation_id="get_report")
 def one_report(report: uuid.UUID, by: Reader, here: Here) -> ReportAnswer:
     """Whether it was answered, and how."""
     found = reports.report_of(here.sessions, report, by.scope)

@@ -194,7 +194,14 @@ class ExplanationAnswer(BaseModel):
         "to compare with, or the record is of a version that did not ask."
     )
     created_at: datetime
-    record: dict[str, Any]
+    record: dict[str, Any] = Field(
+        description="As it was written then. `map.grid` says how strongly each place of the "
+        "picture speaks for the class, in logits: `shape` is rows and columns, `float16` base64 of "
+        "IEEE 754 half-precision numbers, little-endian, row by row from the upper left; each "
+        "covers an equal part of what the model saw: all that it takes of frame `frame`, "
+        "or the window that `view` names. Their sum and `map.remainder` are the margin. A word's "
+        "`grid` is encoded likewise."
+    )
 
 
 class FoundItem(BaseModel):

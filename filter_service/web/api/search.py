@@ -28,6 +28,7 @@ from filter_service.web.http.uploads import FormPart, RequestLimits, spooled
 router = APIRouter(
     prefix="/v1",
     route_class=StrictRoute,
+    tags=["search"],
     dependencies=[Depends(no_forms_of_strangers), Depends(only_described)],
     responses=answers(401, 403, 422, 503),
 )
@@ -47,14 +48,15 @@ BODY = {
                 "type": "object",
                 "required": ["image"],
                 "properties": {"image": BINARY},
-            }
+            },
+            "example": {"image": "the bytes of photo.jpg"},
         },
-        **{kind: {"schema": BINARY} for kind in IMAGES},
+        **{kind: {"schema": BINARY, "example": "the bytes of the file"} for kind in IMAGES},
     },
 }
 
 
-@router.get("/search", summary="Search by words")
+@router.get("/search", summary="Search by words", operation_id="search_by_text")
 def by_text(
     by: Searcher,
     here: Here,
@@ -93,6 +95,7 @@ def _image_of(parts: Iterable[FormPart]) -> FormPart:
 @router.post(
     "/search",
     summary="Search by an image",
+    operation_id="search_by_image",
     responses=answers(400, 413, 415),
     openapi_extra={"requestBody": BODY},
 )

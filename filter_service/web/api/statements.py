@@ -22,6 +22,7 @@ from filter_service.web.http.service import Service, service
 router = APIRouter(
     prefix="/v1",
     route_class=StrictRoute,
+    tags=["statements"],
     dependencies=[Depends(only_described)],
     responses=answers(401, 403, 404, 422, 503),
 )
@@ -64,7 +65,9 @@ class StatementAnswer(BaseModel):
         )
 
 
-@router.get("/items/{item}/statement", summary="The statement of reasons")
+@router.get(
+    "/items/{item}/statement", summary="The statement of reasons", operation_id="get_statement"
+)
 def statement(
     item: Annotated[int, Path(ge=1, le=LARGEST_ID)],
     by: Annotated[Caller, Depends(recipient)],

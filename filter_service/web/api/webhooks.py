@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from filter_service import webhooks
 from filter_service.accounts import Ability
@@ -35,6 +35,16 @@ WebhookId = Annotated[int, Path(ge=1, le=LARGEST)]
 
 class WebhookOrder(StrictModel):
     """Where somebody wants to be told, and of what."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {
+                "url": "https://example.org/moderation",
+                "events": ["item.flagged", "review.decided"],
+            }
+        },
+    )
 
     url: str = Field(min_length=1, max_length=2000, examples=["https://example.org/moderation"])
     events: list[EventType] | None = Field(
@@ -125,6 +135,7 @@ class PendingMessage(BaseModel):
     "/webhooks",
     status_code=201,
     summary="Add a webhook",
+    operation_id="add_webhook",
     responses=answers(400) | {201: {"headers": {"Location": {"schema": {"type": "string"}}}}},
 )
 def add(order: WebhookOrder, by: By, here: Here, response: Response) -> NewWebhook:
@@ -136,7 +147,7 @@ def add(order: WebhookOrder, by: By, here: Here, response: Response) -> NewWebho
     return NewWebhook(**WebhookAnswer.of(endpoint).model_dump(), secret=secret)
 
 
-@router.get("/webhooks", summary="List webhooks")
+@router.get("/webhooks", summary="List webhooks", operation_id="list_webhooks")
 def list_all(by: By, here: Here, after: After = None, limit: Limit = 100) -> WebhookPage:
     """Those in use."""
     found = webhooks.endpoints(here.sessions, id_of(after) or 0, limit + 1, by.scope)
@@ -144,19 +155,28 @@ def list_all(by: By, here: Here, after: After = None, limit: Limit = 100) -> Web
     return WebhookPage(webhooks=[WebhookAnswer.of(e) for e in page.rows], next=page.next)
 
 
-@router.get("/webhooks/{webhook}", summary="One webhook")
+@router.get("/webhooks/{webhook}", summary="One webhook", operation_id="get_webhook")
 def one(webhook: WebhookId, by: By, here: Here) -> WebhookAnswer:
     """How it fares."""
     return WebhookAnswer.of(webhooks.endpoint(here.sessions, webhook, by.scope))
 
 
-@router.delete("/webhooks/{webhook}", status_code=204, summary="Remove a webhook")
+@router.delete(
+    "/webhooks/{webhook}",
+    status_code=204,
+    summary="Remove a webhook",
+    operation_id="remove_webhook",
+)
 def remove(webhook: WebhookId, by: By, here: Here) -> None:
     """Nothing more is sent there."""
     webhooks.remove(here.sessions, webhook, by.actor, by.scope)
 
 
-@router.get("/webhooks/{webhook}/deliveries", summary="What was sent, and what waits")
+@router.get(
+    "/webhooks/{webhook}/deliveries",
+    summary="What was sent, and what waits",
+    operation_id="list_deliveries",
+)
 def log(
     webhook: WebhookId,
     by: By,
@@ -177,6 +197,7 @@ def log(
     "/webhooks/{webhook}/deliveries/{message_id}/redeliver",
     status_code=202,
     summary="Send an event again",
+    operation_id="redeliver_event",
 )
 def redeliver(webhook: WebhookId, message_id: uuid.UUID, by: By, here: Here) -> PendingMessage:
     """Whatever became of it, under its old id."""
@@ -188,6 +209,7 @@ def redeliver(webhook: WebhookId, message_id: uuid.UUID, by: By, here: Here) -> 
     "/webhooks/{webhook}/ping",
     status_code=202,
     summary="Send a test event",
+    operation_id="ping_webhook",
     responses=answers(409),
 )
 def ping(webhook: WebhookId, by: By, here: Here) -> PendingMessage:
@@ -195,7 +217,12 @@ def ping(webhook: WebhookId, by: By, here: Here) -> PendingMessage:
     return PendingMessage(message_id=webhooks.ping(here.sessions, webhook, by.actor, by.scope))
 
 
-@router.post("/webhooks/{webhook}/retry", status_code=202, summary="Send what waits, now")
+@router.post(
+    "/webhooks/{webhook}/retry",
+    status_code=202,
+    summary="Send what waits, now",
+    operation_id="retry_webhook",
+)
 def retry(webhook: WebhookId, by: By, here: Here) -> WebhookAnswer:
     """Also to an endpoint that was disabled because it answered 410 Gone."""
     webhooks.retry(here.sessions, webhook, by.actor, by.scope)
