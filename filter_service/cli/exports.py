@@ -22,7 +22,7 @@ from filter_service.calibration.estimates import Estimate
 from filter_service.calibration.standing_estimates import StandingEstimates
 from filter_service.cli.context import workplace
 from filter_service.cli.plain_cells import cells
-from filter_service.cli.slices import SliceQuestion, print_slices
+from filter_service.cli.slice_output import SliceQuestion, print_slices
 from filter_service.storage import durable
 
 ACTOR = "service"  # whoever can run commands on the machine is the service itself

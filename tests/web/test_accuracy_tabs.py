@@ -12,7 +12,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import Client, Item, ItemAttribute
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
-from filter_service.web.console import labels as labels_page
+from filter_service.web.console import label_pages
 from tests.support.review_cases import Wanted, cases_of
 from tests.support.web_clients import client_of, web_service
 
@@ -47,9 +47,14 @@ def test_labels_are_listed_with_how_they_came_to_be_known(
     browser: TestClient, sessions: Sessions
 ) -> None:
     items = labelled(sessions)
+    with sessions.begin() as session:
+        image = session.get_one(Item, items[1]).image_id or 0
+        for source in LabelSource:
+            stored.keep(session, [ClassLabel(image, f"by-{source}", True, source)])
     page = browser.get("/accuracy/labels").text
     assert all(f"/items/{item}" in page for item in items)
-    for said in ("a reviewed flag", "an upload", "an appeal", "0.05", "does not show it"):
+    by = ("a reviewed flag", "an upload", "an appeal", "a report", "a drawn clear item")
+    for said in (*by, "0.05", "does not show it"):
         assert said in page
 
 
@@ -74,7 +79,7 @@ def test_every_label_stands_on_one_page(
     browser: TestClient, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Labels of one upload have one time, and an image may have several."""
-    monkeypatch.setattr(labels_page, "ROWS", 2)
+    monkeypatch.setattr(label_pages, "ROWS", 2)
     items = labelled(sessions)
     with sessions.begin() as session:
         image = session.get_one(Item, items[0]).image_id or 0
