@@ -93,23 +93,26 @@ def encoder_that_judged_last(session: Session) -> int | None:
     return found
 
 
-# The newest labels first and then their margins, one by one from the index: Postgres would else
-# rather join a million scores. The same words give the same margin in every version.
+# The newest labels first, and then their margins by the key: Postgres would else rather join a
+# million scores, or look through all of a class's once for each label while it knows nothing of a
+# new table. The same words give the same margin in every version.
 _LABELLED = text("""
     WITH newest AS MATERIALIZED (
-        SELECT image_id, item_id, truth, chance, at FROM labels l WHERE class_name = :name
+        SELECT image_id FROM labels l WHERE class_name = :name
           AND NOT EXISTS (
             SELECT FROM training_labels t WHERE t.fit = :fit AND t.image_id = l.image_id
           )
         ORDER BY at DESC, image_id DESC LIMIT :limit
+    ), scored AS MATERIALIZED (
+        SELECT DISTINCT ON (image_id) image_id, margin FROM scores
+        WHERE encoder_id = :encoder AND class_id = ANY(:classes)
+          AND image_id = ANY(ARRAY(SELECT image_id FROM newest))
+        ORDER BY image_id
     )
-    SELECT n.image_id, n.item_id, s.margin, n.truth, n.chance, n.at
-    FROM newest n CROSS JOIN LATERAL (
-        SELECT margin FROM scores
-        WHERE encoder_id = :encoder AND class_id = ANY(:classes) AND image_id = n.image_id LIMIT 1
-    ) s
-    WHERE NOT EXISTS (SELECT FROM sealed_items r WHERE r.image_id = n.image_id)
-    ORDER BY n.at DESC, n.image_id DESC
+    SELECT l.image_id, l.item_id, s.margin, l.truth, l.chance, l.at
+    FROM scored s JOIN labels l ON l.image_id = s.image_id AND l.class_name = :name
+    WHERE NOT EXISTS (SELECT FROM sealed_items r WHERE r.image_id = l.image_id)
+    ORDER BY l.at DESC, l.image_id DESC
 """)
 _TRUTHS = text("""
     SELECT image_id, truth, chance FROM labels l WHERE class_name = :name
