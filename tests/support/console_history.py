@@ -6,11 +6,24 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, insert, select, update
 
-from filter_service import accounts, webhooks
+from filter_service import accounts, rollout, webhooks
 from filter_service.accounts import Role
-from filter_service.calibration.standing_estimates import refresh
-from filter_service.db.tables import Batch, Item, Person, ReviewCase, ReviewOutcome, Tally
-from filter_service.policy import Severity
+from filter_service.calibration.drift import FALSE_ALARMS, MONTH
+from filter_service.calibration.standing_estimates import judging_versions, refresh
+from filter_service.db.policies import load_policy
+from filter_service.db.tables import (
+    Batch,
+    Item,
+    Person,
+    PolicyShadow,
+    ReviewCase,
+    ReviewOutcome,
+    StoredEncoder,
+    StoredWatch,
+    Tally,
+)
+from filter_service.demo import POLICY
+from filter_service.policy import Severity, read_policy
 from filter_service.reviews import case_claims, hash_lists, review_rules
 from filter_service.reviews.appeals import open_appeal
 from filter_service.reviews.case_opening import Opening, open_case
@@ -19,11 +32,18 @@ from filter_service.reviews.hash_lists import NewListEntry
 from filter_service.reviews.hash_matching import ListKind, Match
 from filter_service.reviews.settlement import Decision, settle
 from filter_service.reviews.tallies import DAYS
+from filter_service.rollout.drift_alarms import DriftAlarm
+from filter_service.rollout.shadow_run import run_shadows
+from filter_service.rollout.shadows import start_shadow
 from filter_service.webhooks.delivery import deliver_due
 from tests.support.console_world import World
 from tests.support.web_clients import somebody
 
 LEASE = 3600.0
+HOUSE = read_policy(POLICY)
+STRICTER = HOUSE.model_copy(
+    update={"classes": tuple(c.model_copy(update={"threshold": 0.3}) for c in HOUSE.classes)}
+)
 STATEMENT = "This is a poster for a museum of the history of brewing, and nobody drinks in it."
 
 # Samples by what the bundled model made of them, or by what `furnish` lets people do with them.
@@ -117,6 +137,41 @@ def _draw(world: World, name: str) -> None:
             sampled=True,
         )
         open_case(session, opening, "worker 1")
+
+
+def look_on(world: World) -> None:
+    """A stricter version runs in the shadow over all that was judged; its class has drifted."""
+    rollout.propose(
+        world.sessions, STRICTER, rollout.Flags.KEEP, "to try it", "person boss", four_eyes=True
+    )
+    start_shadow(world.sessions, STRICTER.digest, "person boss")
+    with world.sessions.begin() as session:
+        session.execute(update(PolicyShadow).values(reached=0))
+    run_shadows(world.sessions, world.service.seeker)
+    with world.sessions.begin() as session:
+        (version,) = judging_versions(session)
+        known = load_policy(session, version.policy_id)
+        encoder = session.get_one(StoredEncoder, version.encoder_id)
+        alarm = DriftAlarm(
+            policy=known.policy.name,
+            version=known.policy.digest,
+            class_name="gambling",
+            encoder=encoder.fingerprint,
+            moved=["margins", "flagged share"],
+            since=datetime.now(UTC),
+            images=450,
+            margin_before=-1.7,
+            margin_now=-0.7,
+            spread=1.9,
+            share_before=0.02,
+            share_now=0.05,
+            false_alarms=FALSE_ALARMS,
+        )
+        watched = {"reference": [0.0], "flagged": 20, "flagged_of": 1000, "month": MONTH}
+        begun = {"margin_evidence": [0.0], "share_evidence": [0.0], "reached": 0, "calm": 0}
+        where = {"encoder_id": encoder.id, "class_id": known.class_ids["gambling"]}
+        given = {"alarmed_at": datetime.now(UTC), "alarm": alarm.document()}
+        session.execute(insert(StoredWatch).values(**where, **watched, **begun, **given))
 
 
 def listen(world: World) -> None:

@@ -57,6 +57,8 @@ PAGES: dict[str, tuple[Role | None, str]] = {
     "accuracy": (SENIOR, "/accuracy"),
     "labels": (AUDITOR, "/accuracy/labels"),
     "slices": (AUDITOR, "/accuracy/slices?prompts=a+drawing%0Aa+photograph"),
+    "accuracy of an editor": (Role.POLICY_EDITOR, "/accuracy"),
+    "shadow": (Role.POLICY_EDITOR, f"/policies/version/{life.STRICTER.digest}/shadow"),
     "undetermined": (SENIOR, "/undetermined"),
     "lists": (SENIOR, "/lists"),
     "preview of an entry": (
@@ -162,6 +164,7 @@ def house(admin: Engine, servers: Services, judged: Path, browser: Browser) -> I
         life.listen(world)
         world.app.state.warm = Warm(world.service.seeker)
         world.app.state.warm.ready(60)
+        life.look_on(world)
         yield House(world, address, browser)
 
 
