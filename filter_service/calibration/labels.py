@@ -7,9 +7,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import case, delete, func, select, text, tuple_
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    any_,
+    case,
+    cast,
+    delete,
+    func,
+    select,
+    text,
+    tuple_,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from filter_service import ledger
 from filter_service.calibration.kept_margins import ClassLabels, of_scores
@@ -109,23 +121,18 @@ def upload(
     """
     _require_classes(session, policy, {name for _, name in truths})
     _require_images(session, {image for image, _ in truths})
-    rows = [
-        asdict(ClassLabel(image, name, truth, LabelSource.UPLOAD))
-        for (image, name), truth in sorted(truths.items())
-    ]
     known = _known(session, {image for image, _ in truths})
     before = {key: known[key] for key in truths if key in known}
     same = sum(before[key][0] == truths[key] for key in before)
     against = {k for k in before if before[k] == (not truths[k], False)}
-    if rows:
-        new = upsert(StoredLabel).values(rows)
-        session.execute(
-            new.on_conflict_do_update(
-                index_elements=["image_id", "class_name"],
-                set_={"truth": new.excluded.truth, "at": func.now()},
-                where=StoredLabel.source == LabelSource.UPLOAD,
-            )
-        )
+    if truths:
+        told = sorted(truths.items())
+        rows = {
+            "images": [image for (image, _), _ in told],
+            "names": [name for (_, name), _ in told],
+            "truths": [truth for _, truth in told],
+        }
+        session.execute(_UPLOAD, rows)
         ledger.append(session, [_labelled(policy, truths, len(truths) - len(before), same, actor)])
     return UploadReceipt(
         len(truths) - len(before), same, tuple(sorted({image for image, _ in against}))
@@ -297,7 +304,7 @@ def _require_classes(session: Session, policy: Policy, names: set[str]) -> None:
 def _require_images(session: Session, images: set[int]) -> None:
     locked = select(Restriction.image_id).where(Restriction.image_id == StoredImage.id)
     here = select(StoredImage.id).where(
-        StoredImage.id.in_(images), StoredImage.digest.is_not(None), ~locked.exists()
+        _among(StoredImage.id, images), StoredImage.digest.is_not(None), ~locked.exists()
     )
     if gone := images - set(session.scalars(here)):
         raise InvalidRequest(
@@ -307,11 +314,25 @@ def _require_images(session: Session, images: set[int]) -> None:
 
 def _known(session: Session, images: set[int]) -> dict[tuple[int, str], tuple[bool, bool]]:
     """The truth that stands, and whether it was uploaded."""
-    query = select(StoredLabel).where(StoredLabel.image_id.in_(images))
-    return {
-        (row.image_id, row.class_name): (row.truth, row.source == LabelSource.UPLOAD)
-        for row in session.scalars(query)
-    }
+    columns = (StoredLabel.image_id, StoredLabel.class_name, StoredLabel.truth, StoredLabel.source)
+    rows = session.execute(select(*columns).where(_among(StoredLabel.image_id, images)))
+    return {(image, name): (truth, by == LabelSource.UPLOAD) for image, name, truth, by in rows}
+
+
+def _among(column: InstrumentedAttribute[int], images: set[int]) -> ColumnElement[bool]:
+    """As one array: Postgres takes no more than 65,535 parameters."""
+    return column == any_(cast(sorted(images), ARRAY(BigInteger)))
+
+
+# Columns as arrays, for there are as many rows as images times classes.
+_UPLOAD = text("""
+    INSERT INTO labels (image_id, class_name, truth, source)
+    SELECT image_id, class_name, truth, 'upload'
+    FROM unnest(CAST(:images AS bigint[]), CAST(:names AS varchar[]), CAST(:truths AS boolean[]))
+        AS said (image_id, class_name, truth)
+    ON CONFLICT (image_id, class_name) DO UPDATE SET truth = excluded.truth, at = now()
+    WHERE labels.source = 'upload' AND labels.truth <> excluded.truth
+""")
 
 
 _STREAM = text("""

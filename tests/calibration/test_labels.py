@@ -306,6 +306,16 @@ def test_an_upload_does_not_overrule_a_decision(sessions: Sessions) -> None:
     assert [row.source for row in rows] == ["flag", "upload", "upload", "flag"]
 
 
+def test_as_many_labels_are_uploaded_as_there_are(sessions: Sessions) -> None:
+    """More than a statement of one parameter for each value could hold."""
+    _, _, images = scored(sessions, POLICY, 6_000)
+    truths = {(image, name): image % 2 == 0 for image in images for name in ("gun", "knife")}
+    for new, same in ((12_000, 0), (0, 12_000)):
+        with sessions.begin() as session:
+            kept = labels.upload(session, POLICY, truths, "person ada")
+        assert (kept.new, kept.unchanged) == (new, same)
+
+
 def test_labels_are_counted_by_class_and_source(sessions: Sessions) -> None:
     _, _, images = scored(sessions, POLICY, 3)
     with sessions.begin() as session:
