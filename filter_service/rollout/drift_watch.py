@@ -138,7 +138,7 @@ def _fitted_until(session: Session, watched: WatchedClass) -> int | None:
     if not origin or origin.encoder != watched.encoder:
         return None
     end = datetime.combine(origin.until, time.min, UTC) + timedelta(days=1)
-    asked = {"encoder": watched.encoder_id, "classes": list(watched.same), "end": end}
+    asked = {"encoder": watched.encoder_id, "classes": list(watched.same), "end": end, "limit": 1}
     start = session.scalar(_LAST_BEFORE, asked)
     return start if start and len(_margins(session, watched, start)) >= LEAST else None
 
@@ -221,18 +221,26 @@ def _alarm(session: Session, row: StoredWatch, watched: WatchedClass, moved: lis
     tell(session, alarm)
 
 
-_OPEN = "NOT EXISTS (SELECT FROM sealed_items r WHERE r.image_id = s.image_id)"
-# Several versions with the same words give an image the same margin: it counts once.
+# Several versions with the same words give an image the same margin: it counts once. Each class is
+# read from the index by itself, as far as is wanted: together they would be sorted whole.
+_SCORES = """
+    unnest(CAST(:classes AS integer[])) AS class (id) CROSS JOIN LATERAL (
+        SELECT image_id, margin FROM scores s {joined}
+        WHERE encoder_id = :encoder AND class_id = class.id AND {among}
+          AND NOT EXISTS (SELECT FROM sealed_items r WHERE r.image_id = s.image_id)
+        ORDER BY image_id {order} LIMIT :limit
+    ) found
+"""
+_NEWEST = _SCORES.format(joined="", among="image_id <= :until", order="DESC")
+_OLDER = _SCORES.format(
+    joined="JOIN images i ON i.id = s.image_id", among="i.created_at < :end", order="DESC"
+)
+_NEXT = _SCORES.format(joined="", among="image_id > :after", order="ASC")
 _BEFORE = text(f"""
-    SELECT DISTINCT ON (image_id) image_id, margin FROM scores s
-    WHERE encoder_id = :encoder AND class_id = ANY(:classes) AND image_id <= :until AND {_OPEN}
+    SELECT DISTINCT ON (image_id) image_id, margin FROM {_NEWEST}
     ORDER BY image_id DESC LIMIT :limit
 """)
-_LAST_BEFORE = text("""
-    SELECT s.image_id FROM scores s JOIN images i ON i.id = s.image_id
-    WHERE s.encoder_id = :encoder AND s.class_id = ANY(:classes) AND i.created_at < :end
-    ORDER BY s.image_id DESC LIMIT 1
-""")
+_LAST_BEFORE = text(f"SELECT max(image_id) FROM {_OLDER}")
 # What waits and was never scored will get its margin soon, and is waited for.
 _STREAM = text(f"""
     WITH waiting AS (
@@ -242,9 +250,8 @@ _STREAM = text(f"""
             SELECT FROM scores s WHERE s.encoder_id = :encoder AND s.class_id = ANY(:classes)
                 AND s.image_id = i.image_id)
     )
-    SELECT DISTINCT ON (image_id) image_id, margin FROM scores s
-    WHERE encoder_id = :encoder AND class_id = ANY(:classes) AND image_id > :after
-      AND image_id < coalesce((SELECT first FROM waiting), 9223372036854775807) AND {_OPEN}
+    SELECT DISTINCT ON (image_id) image_id, margin FROM {_NEXT}
+    WHERE image_id < coalesce((SELECT first FROM waiting), 9223372036854775807)
     ORDER BY image_id LIMIT :limit
 """)
 # When the next image after this one was judged.

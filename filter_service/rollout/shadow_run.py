@@ -4,12 +4,12 @@ One transaction sees to the items of some ids and says how far it came, so that 
 anywhere, and no item counts twice. Nothing but the shadow's own rows is written.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import numpy as np
-from sqlalchemy import exists, select, text, tuple_
+from sqlalchemy import exists, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -20,7 +20,6 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Batch,
     Item,
-    PolicyClass,
     PolicyShadow,
     PolicyVersion,
     Restriction,
@@ -206,26 +205,33 @@ def _judged(
     session: Session, items: Sequence[ShadowedItem], encoder_id: int
 ) -> dict[int, set[str]]:
     """Classes that each item was flagged for by its own version, by its margins; lists aside."""
-    thresholds = {
-        (policy_id, c.name): threshold_margin(c)
-        for policy_id in {i.policy_id for i in items}
-        for c in load_policy(session, policy_id).policy.classes
-        if c.sealed is None
-    }
-    pairs = {(i.policy_id, i.image_id) for i in items}
+    flagged: dict[int, set[str]] = {}
+    for policy_id in {i.policy_id for i in items}:
+        own = [i for i in items if i.policy_id == policy_id]
+        by_image = _flags_of(session, policy_id, encoder_id, {i.image_id for i in own})
+        flagged |= {i.id: by_image.get(i.image_id, set()) for i in own}
+    return flagged
+
+
+def _flags_of(
+    session: Session, policy_id: int, encoder_id: int, images: Collection[int]
+) -> dict[int, set[str]]:
+    """Classes by image, of one version; but for restricted ones."""
+    known = load_policy(session, policy_id)
+    classes = {known.class_ids[c.name]: c for c in known.policy.classes if c.sealed is None}
+    thresholds = {class_id: threshold_margin(c) for class_id, c in classes.items()}
     rows = session.execute(
-        select(PolicyClass.policy_id, StoredScore.image_id, PolicyClass.name, StoredScore.margin)
-        .join(PolicyClass, PolicyClass.id == StoredScore.class_id)
-        .where(
+        select(StoredScore.image_id, StoredScore.class_id, StoredScore.margin).where(
             StoredScore.encoder_id == encoder_id,
-            tuple_(PolicyClass.policy_id, StoredScore.image_id).in_(pairs),
+            StoredScore.class_id.in_(classes),
+            StoredScore.image_id.in_(images),
         )
     )
-    flagged: dict[tuple[int, int], set[str]] = {}
-    for policy_id, image_id, name, margin in rows:
-        if margin >= thresholds.get((policy_id, name), np.inf):
-            flagged.setdefault((policy_id, image_id), set()).add(name)
-    return {i.id: flagged.get((i.policy_id, i.image_id), set()) for i in items}
+    flagged: dict[int, set[str]] = {}
+    for image_id, class_id, margin in rows:
+        if margin >= thresholds[class_id]:
+            flagged.setdefault(image_id, set()).add(classes[class_id].name)
+    return flagged
 
 
 # The newest item, and the first one after some id that will soon have a verdict.
