@@ -1,4 +1,4 @@
-"""Benchmarks calibrators, thresholds, heads and drift where the truth is known.
+"""Benchmarks calibrators, thresholds and drift where the truth is known.
 
     python -m benchmarks.calibration                 # 200 repeats of the worlds, some minutes
     python -m benchmarks.calibration --repeats 50 --parts calibrators,bounds
@@ -22,7 +22,6 @@ from sklearn.isotonic import IsotonicRegression
 
 from filter_service.calibration.calibrators import common_line, fit_calibrator
 from filter_service.calibration.drift import MONTH, ClassDriftTest, class_drift_test
-from filter_service.calibration.heads import LabelledVectors, propose_head
 from filter_service.calibration.labelled_margins import Bools, Floats, LabelledMargins
 from filter_service.calibration.threshold_choice import for_miss_rate
 from filter_service.demo import POLICY, bundled
@@ -295,34 +294,6 @@ def _kept(name: str, found: list[LabelledMargins]) -> str:
     return f"    {name}: broken {broken:.1%}, missed on average {mean:.3f}, refused {refused}"
 
 
-def heads(repeats: int) -> Iterator[str]:
-    """How often a head is proposed, and what it gains, for classes named well and badly."""
-    yield f"## Heads, {repeats} repeats, 64 dimensions"
-    for named, tilt in (("well", 0.0), ("badly", 0.94), ("badly, another kind", 0.8)):
-        for count in (50, 200):
-            found = [
-                propose_head(_vectors(np.random.default_rng([i, count]), count, tilt), "class")
-                for i in range(repeats)
-            ]
-            proposed = sum(p.proven for p in found)
-            gain = np.mean([p.gain.value for p in found])
-            before = np.mean([p.before for p in found])
-            yield (
-                f"    named {named}, {count} labels: proposed {proposed} of {repeats}, "
-                f"average precision {before:.3f}, mean gain {gain:+.3f}"
-            )
-
-
-def _vectors(rng: np.random.Generator, count: int, tilt: float) -> LabelledVectors:
-    """Image vectors whose class lies off the prompts' direction by the arc sine of `tilt`."""
-    prompt, other = np.linalg.qr(rng.normal(size=(64, 2)))[0].T  # (64,) each
-    towards = math.sqrt(1 - tilt**2) * prompt + tilt * other
-    truths = np.arange(count) % 5 < 2  # of reviewed images, two in five show it
-    z = rng.normal(size=(count, 64)) / 8 + 0.5 * truths[:, None] * towards
-    z /= np.linalg.norm(z, axis=1, keepdims=True)
-    return LabelledVectors(z, 10 * (z @ prompt) - 2, truths)
-
-
 def drift(repeats: int) -> Iterator[str]:
     """False alarms of quiet months, and after how many items a shift is found, as it is wired.
 
@@ -355,13 +326,12 @@ def _drift_test(world: World, rng: np.random.Generator, size: int) -> ClassDrift
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--parts", default="calibrators,demo,bounds,heads,drift")
+    parser.add_argument("--parts", default="calibrators,demo,bounds,drift")
     options = parser.parse_args()
     parts: dict[str, Callable[[], Iterator[str]]] = {
         "calibrators": lambda: calibrators(gaussian(), options.repeats),
         "demo": lambda: calibrators(demo_world(), options.repeats),
         "bounds": lambda: bounds(options.repeats),
-        "heads": lambda: heads(min(100, options.repeats)),
         "drift": lambda: drift(min(100, options.repeats)),
     }
     for name in options.parts.split(","):
