@@ -13,10 +13,14 @@ from tests.support.policy_forms import sent_fields
 from tests.support.statements import policy as stated
 
 STARTER = Path(policy.__file__).parent / "starter" / "photographs.yaml"
-FOUND = (read_policy(POLICY), read_policy(STARTER), stated())
+DEMO = read_policy(POLICY)
+TWO_LINES = DEMO.model_copy(
+    update={"classes": (DEMO.classes[0].model_copy(update={"clause": "No guns.\nNo knives."}),)}
+)
+FOUND = (DEMO, read_policy(STARTER), stated(), TWO_LINES)
 
 
-@pytest.mark.parametrize("version", FOUND, ids=lambda p: p.name)
+@pytest.mark.parametrize("version", FOUND, ids=["demo", "starter", "stated", "two lines"])
 def test_what_a_form_was_filled_from_comes_back_as_the_same_version(version: Policy) -> None:
     document = PolicyForm.sent(sent_fields(version)).document()
     assert Policy.model_validate(document).digest == version.digest
