@@ -4,6 +4,7 @@ One transaction sees to the items of some ids and says how far it came, so that 
 anywhere, and no item counts twice. Nothing but the shadow's own rows is written.
 """
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -28,12 +29,15 @@ from filter_service.db.tables import (
     StoredPolicy,
     StoredScore,
 )
+from filter_service.errors import FilterServiceError
 from filter_service.policy import Policy
 from filter_service.rollout.reevaluation import PolicyEncoder, policy_encoder
 from filter_service.rollout.shadows import end_of_activated
 from filter_service.scoring import PolicyVectors
 from filter_service.settings import Settings
 from filter_service.verdicts import KnownVectors, Verdict, threshold_margin
+
+logger = logging.getLogger(__name__)
 
 STEP = 1_000  # ids of items looked at in one transaction
 WAIT = timedelta(hours=1)  # that an item may be judged late
@@ -78,13 +82,22 @@ class _Step:
 def run_shadows(
     sessions: Sessions, encoder: PolicyEncoder, stop: Callable[[], bool] = lambda: False
 ) -> int:
-    """Look at what was judged since the last time; how many items were compared."""
+    """Look at what was judged since the last time; how many items were compared.
+
+    A version that cannot be asked just now is put off, and keeps no other from looking.
+    """
     end_of_activated(sessions)
     with sessions.begin() as session:
         running = session.scalars(
             select(PolicyShadow.id).where(PolicyShadow.ended_at.is_(None)).order_by(PolicyShadow.id)
         ).all()
-    return sum(_run(sessions, encoder, shadow, stop) for shadow in running)
+    seen = 0
+    for shadow in running:
+        try:
+            seen += _run(sessions, encoder, shadow, stop)
+        except FilterServiceError as error:
+            logger.warning("Shadow %d is put off. %s", shadow, error)
+    return seen
 
 
 def _run(

@@ -25,7 +25,7 @@ from filter_service.db.tables import (
     ShadowFlag,
     StoredImage,
 )
-from filter_service.errors import Conflict, UnknownEntry, UnknownPolicy
+from filter_service.errors import Conflict, InvalidPolicy, UnknownEntry, UnknownPolicy
 from filter_service.images import digest
 from filter_service.intake import submissions
 from filter_service.intake.submissions import Submission
@@ -35,6 +35,7 @@ from filter_service.rollout import Flags, shadow_run
 from filter_service.rollout.shadow_report import ShadowReport, shadow_of, shadow_report
 from filter_service.rollout.shadow_run import PolicyTexts, run_shadows
 from filter_service.rollout.shadows import end_shadow, start_shadow
+from filter_service.scoring import PolicyVectors
 from filter_service.settings import Settings
 from filter_service.storage import Storage
 from filter_service.verdicts import threshold_margin
@@ -259,11 +260,29 @@ def test_of_restricted_classes_nothing_is_kept(
     assert found(sessions) == {}
 
 
+def test_one_that_cannot_be_asked_keeps_no_other_from_looking(
+    sessions: Sessions, judge: Callable[..., None], running: PolicyShadow
+) -> None:
+    class Refusing(Seeker):
+        def policy(self, policy: Policy) -> tuple[int, PolicyVectors]:
+            if policy.name == "shop":
+                raise InvalidPolicy("The head of knife has 3 numbers.")
+            return super().policy(policy)
+
+    other, stricter = (p.model_copy(update={"name": "other"}) for p in (ONE, STRICT))
+    judge(["0 before"], other)
+    rollout.propose(sessions, stricter, Flags.KEEP, "to try it", ANNA, four_eyes=True)
+    start_shadow(sessions, stricter.digest, ANNA)
+    judge(HOUSE[:2], ONE)
+    judge(HOUSE[:3], other)
+    assert run_shadows(sessions, Refusing()) == 3
+
+
 def test_texts_are_asked_for_once(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     class Asked(Seeker):
-        def policy(self, policy: Policy):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        def policy(self, policy: Policy) -> tuple[int, PolicyVectors]:
             asked.append(policy.digest)
             return super().policy(policy)
 
