@@ -84,7 +84,9 @@ class Settings(BaseSettings):
         "auto", description="Of the screening pass; flagged and near items are always float32."
     )
 
-    batch_size: int = Field(64, ge=1, le=4096, description="Items claimed and encoded together.")
+    batch_size: int = Field(
+        64, ge=1, le=4096, description="Items claimed together; four times as many at most."
+    )
     decode_threads: int = Field(2, ge=1, le=64, description="Threads that decode ahead.")
     lease_seconds: float = Field(
         60.0, ge=1.0, le=YEAR, description="A claim lapses this long after a beat."

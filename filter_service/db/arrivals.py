@@ -5,22 +5,42 @@ again. So whoever is about to keep some says so first (`expect`), and takes that
 transaction in which an item refers to them (`arrived`); what nobody took back in time is nobody's.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 
 from sqlalchemy import delete, func, insert, select, text, update
-from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from filter_service.db.tables import Item, LooseBytes, QueueEntry, StoredImage
+from filter_service.db.arrays import column, columns, one_of
+from filter_service.db.tables import Item, LooseBytes, StoredImage
 from filter_service.errors import StorageUnavailable
 
 ARRIVES = timedelta(days=1)  # bytes without an item are deleted after that
+
+_FADED = StoredImage.bytes_gone_at.is_not(None) | (func.cardinality(StoredImage.parts_gone) > 0)
 
 # Shared by those who keep the same bytes, exclusive for `retention.orphaned_bytes`, which deletes.
 _TURN = text("""
     SELECT pg_advisory_xact_lock_shared(hashtext('filter_service bytes'), turn)
     FROM unnest(:turns ::integer[]) AS turn
+""")
+
+# Numbers are given out in the order of the rows, so that the smallest is the first one's.
+_EXPECT = text("""
+    INSERT INTO loose_bytes (digest, due_at)
+    SELECT digest, now() + :arrives
+    FROM unnest(:digests ::bytea[]) WITH ORDINALITY AS new (digest, place)
+    ORDER BY place RETURNING id
+""")
+
+_IMAGES = text("""
+    INSERT INTO images (digest, bytes)
+    SELECT * FROM unnest(:digests ::bytea[], :sizes ::bigint[])
+    ON CONFLICT (digest) DO NOTHING
+""")
+
+_WAITING = text("""
+    INSERT INTO queue (item_id, priority) SELECT unnest(:items ::bigint[]), :priority
 """)
 
 
@@ -32,16 +52,15 @@ def turn(digest: str) -> int:
 def expect(session: Session, digests: Sequence[str]) -> list[int]:
     """Say that these bytes are about to be kept; to be committed before they are."""
     session.execute(_TURN, {"turns": sorted({turn(d) for d in digests})})
-    added = insert(LooseBytes).values(due_at=func.now() + ARRIVES)
-    ids = added.returning(LooseBytes.id, sort_by_parameter_order=True)
-    return list(session.scalars(ids, [{"digest": d} for d in digests])) if digests else []
+    rows = {"digests": [bytes.fromhex(d) for d in digests], "arrives": ARRIVES}
+    return sorted(session.scalars(_EXPECT, rows).all()) if digests else []
 
 
 def arrived(session: Session, expected: Collection[int]) -> None:
     """Items refer to these bytes from now on; raises StorageUnavailable if they came too late."""
     if not expected:
         return
-    gone = delete(LooseBytes).where(LooseBytes.id.in_(expected)).returning(LooseBytes.id)
+    gone = delete(LooseBytes).where(one_of(LooseBytes.id, expected)).returning(LooseBytes.id)
     if len(session.scalars(gone).all()) < len(expected):
         raise StorageUnavailable(
             f"Some of {len(expected)} files took longer than {ARRIVES.days} day from being kept to "
@@ -62,21 +81,22 @@ def keep_images(session: Session, sizes: Mapping[str, int]) -> dict[str, int]:
     Nobody deletes them until the caller's transaction has ended; by then an item is in the way.
     """
     ids: dict[str, int] = {}
+    faded: list[int] = []
     while missing := sorted(sizes.keys() - ids.keys()):  # again if one was erased just now
-        rows = [{"digest": digest, "bytes": sizes[digest]} for digest in missing]
-        session.execute(upsert(StoredImage).on_conflict_do_nothing(index_elements=["digest"]), rows)
+        rows = [(bytes.fromhex(digest), sizes[digest]) for digest in missing]
+        session.execute(_IMAGES, columns("digests sizes", rows))
         here = (
-            select(StoredImage.digest, StoredImage.id)
-            .where(StoredImage.digest.in_(missing))
+            select(StoredImage.digest, StoredImage.id, _FADED)
+            .where(one_of(StoredImage.digest, missing))
             .order_by(StoredImage.id)  # as everybody who locks several
             .with_for_update(read=True, key_share=True)
         )
-        ids |= {digest: image for digest, image in session.execute(here) if digest is not None}
-    if ids:
-        back = update(StoredImage).where(
-            StoredImage.id.in_(ids.values()),
-            StoredImage.bytes_gone_at.is_not(None) | (func.cardinality(StoredImage.parts_gone) > 0),
-        )
+        for digest, image, is_faded in session.execute(here).all():
+            if digest is not None:
+                ids[digest] = image
+                faded += [image] if is_faded else []
+    if faded:
+        back = update(StoredImage).where(one_of(StoredImage.id, faded))
         session.execute(back.values(bytes_gone_at=None, parts_gone=[]))
     return ids
 
@@ -87,16 +107,22 @@ def hold_images(session: Session, images: Collection[int]) -> None:
     session.execute(rows.with_for_update(read=True, key_share=True)).all()
 
 
-def enqueue(session: Session, items: Iterable[int], priority: int) -> None:
+def enqueue(session: Session, items: Sequence[int], priority: int) -> None:
     """Let items with an image wait for a worker."""
-    if rows := [{"item_id": item, "priority": priority} for item in items]:
-        session.execute(insert(QueueEntry), rows)
-        _compute_again(session, [row["item_id"] for row in rows])
+    enqueue_kept(session, items, priority)
+    if items:
+        _compute_again(session, items)
+
+
+def enqueue_kept(session: Session, items: Sequence[int], priority: int) -> None:
+    """The same for items of images that were kept in this transaction."""
+    if items:
+        session.execute(_WAITING, {"items": column(items), "priority": priority})
 
 
 def _compute_again(session: Session, items: Sequence[int]) -> None:
     """What is judged may have vectors and explanations again, which have their own time."""
-    images = select(Item.image_id).where(Item.id.in_(items))
+    images = select(Item.image_id).where(one_of(Item.id, items))
     anew = update(StoredImage).where(
         StoredImage.id.in_(images), func.cardinality(StoredImage.parts_gone) > 0
     )

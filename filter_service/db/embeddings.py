@@ -5,16 +5,29 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Integer, bindparam, exists, func, select
+from pgvector import HalfVector, Vector
+from sqlalchemy import Integer, bindparam, exists, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
+from filter_service.db.arrays import columns, one_of
 from filter_service.db.tables import Digest, Embedding, StoredEncoder, StoredImage, StoredPhrase
 from filter_service.images.views import Extent, View
 from filter_service.scoring import FloatArray
 from filter_service.verdicts import KnownVectors
 
 TOGETHER = 1_000  # images of one query
+_VECTORS = text("""
+    INSERT INTO embeddings (encoder_id, image_id, frame, view, vector, exact_vector)
+    SELECT :encoder, new.* FROM unnest(
+        :images ::bigint[], :frames ::int[], :views ::varchar[],
+        :vectors ::halfvec[], :exacts ::vector[]
+    ) AS new
+    ON CONFLICT (encoder_id, image_id, frame, view) DO UPDATE SET
+        vector = excluded.vector, exact_vector = excluded.exact_vector
+    WHERE embeddings.exact_vector IS NULL AND excluded.exact_vector IS NOT NULL
+""")
+
 INDEXED_FROM = 20_000  # vectors; fewer are read one by one, which takes a few milliseconds
 
 
@@ -55,7 +68,7 @@ def known_vectors(
     rows = session.execute(
         select(*place, Embedding.vector, Embedding.exact_vector, *extent)
         .join(StoredImage)
-        .where(Embedding.encoder_id == encoder_id, Embedding.image_id.in_(image_ids))
+        .where(Embedding.encoder_id == encoder_id, one_of(Embedding.image_id, image_ids))
         .order_by(*place)
     )
     return {digest: _known(list(views)) for digest, views in groupby(rows, key=lambda row: row[0])}
@@ -98,25 +111,13 @@ def unit(vector: FloatArray) -> FloatArray:
 def keep_vectors(session: Session, encoder_id: int, vectors: Mapping[int, KnownVectors]) -> None:
     """Keep vectors by image id; one in float32 replaces one from less, never the other way."""
     rows = [
-        {
-            "encoder_id": encoder_id,
-            "image_id": image_id,
-            "frame": view.frame,
-            "view": view.name,
-            "vector": vector,
-            "exact_vector": vector if exact else None,
-        }
+        (image_id, view.frame, view.name, HalfVector(z), Vector(z) if exact else None)
         for image_id, known in sorted(vectors.items())  # two workers lock in the same order
-        for vector, view, exact in zip(known.vectors, known.views, known.exact, strict=True)
+        for z, view, exact in zip(known.vectors, known.views, known.exact, strict=True)
     ]
-    new = insert(Embedding)
-    replace = new.on_conflict_do_update(
-        index_elements=["encoder_id", "image_id", "frame", "view"],
-        set_={"vector": new.excluded.vector, "exact_vector": new.excluded.exact_vector},
-        where=Embedding.exact_vector.is_(None) & new.excluded.exact_vector.is_not(None),
-    )
     if rows:
-        session.execute(replace, rows)
+        given = columns("images frames views vectors exacts", rows)
+        session.execute(_VECTORS, {"encoder": encoder_id, **given})
 
 
 def has_phrases(session: Session, encoder_id: int) -> bool:

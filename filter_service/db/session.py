@@ -10,6 +10,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from filter_service.canonical import canonical
+from filter_service.db.arrays import register
 from filter_service.errors import DatabaseOutdated, DatabaseUnavailable
 
 ROLE = "filter_service_app"
@@ -47,6 +48,7 @@ def sessions_of(engine: Engine) -> Sessions:
 
 def _prepare(role: str | None) -> Callable[[Any, object], None]:
     def prepare(connection: Any, _: object) -> None:  # noqa: ANN401  (psycopg's, behind SQLAlchemy)
+        register(connection)
         connection.autocommit = True
         known = connection.execute(
             "SELECT to_regtype('vector') IS NOT NULL, to_regrole(%s::text) IS NOT NULL", [role]

@@ -46,7 +46,9 @@ class View:
     def name(self) -> str:
         """What tells this view from others of its frame: empty for the plain frame."""
         box = self.box
-        sides = () if box is None else (box.left, box.top, box.right, box.bottom)
+        if box is None:
+            return self.reading
+        sides = (box.left, box.top, box.right, box.bottom)
         return " ".join(filter(None, (self.reading, ",".join(str(round(s)) for s in sides))))
 
     @classmethod

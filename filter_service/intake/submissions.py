@@ -4,23 +4,18 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 
-from sqlalchemy import insert, update
+from sqlalchemy import insert, text, update
 from sqlalchemy.orm import Session
 
 from filter_service import ledger
-from filter_service.db.arrivals import arrived, enqueue, expect, keep_images
+from filter_service.db.arrays import columns
+from filter_service.db.arrivals import arrived, enqueue_kept, expect, keep_images
 from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.session import Sessions
-from filter_service.db.tables import (
-    Batch,
-    Fetch,
-    Item,
-    ItemAttribute,
-)
+from filter_service.db.tables import Batch, Fetch, ItemAttribute
 from filter_service.errors import FilterServiceError, InvalidRequest
 from filter_service.images import digest
 from filter_service.intake.abandoned_batches import close
@@ -34,9 +29,21 @@ from filter_service.rendering.plain_names import plain
 from filter_service.reviews.report_input import ReportInput
 from filter_service.reviews.reports import add_submitted, require_class
 from filter_service.storage import Storage
-from filter_service.verdicts import Verdict
 
-AT_ONCE = 8  # files in memory while they are being kept
+AT_ONCE = 8  # files that are being kept, each in a thread: a write waits for the disk
+TOGETHER = 50  # files in memory meanwhile,
+MUCH = 16 * 2**20  # or as many as make so many bytes; at least as many as threads
+
+# Numbers are given out in the order of the rows.
+_ITEMS = text("""
+    INSERT INTO items (batch_id, client_id, image_id, source, verdict, reason, judged_at)
+    SELECT :batch, :client, image_id, source,
+           CASE WHEN reason IS NOT NULL THEN 'undetermined'::verdict END, reason,
+           CASE WHEN reason IS NOT NULL THEN now() END
+    FROM unnest(:images ::bigint[], :sources ::varchar[], :reasons ::varchar[])
+        WITH ORDINALITY AS new (image_id, source, reason, place)
+    ORDER BY place RETURNING id
+""")
 
 Notify = Callable[[], object]  # tells some worker that there is work
 
@@ -120,7 +127,7 @@ def _close_short(sessions: Sessions, batch: uuid.UUID) -> str:
     return f"Batch {batch} was cut short: it holds the first {total} files, and these are judged."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Kept:
     source: str
     digest: str = ""
@@ -138,13 +145,28 @@ class _Kept:
 
 
 def _keep_all(sessions: Sessions, storage: Storage, files: Iterable[Submission]) -> Iterator[_Kept]:
-    """Keep a few files at once: each write waits for the disk, and memory holds no more of them."""
-    waiting = iter(files)
+    """Keep some files at once; memory holds no more of them."""
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        while few := list(islice(waiting, AT_ONCE)):
-            named = _expected(sessions, list(threads.map(_named, few)))
-            data = [file.data for file in few]
-            yield from threads.map(partial(_keep, storage), named, data)
+        for few in _some(files):
+            named = _expected(sessions, [_named(file) for file in few])
+            pairs = list(zip(named, few, strict=True))
+            shares = [pairs[i::AT_ONCE] for i in range(AT_ONCE)]
+            list(threads.map(partial(_keep, storage), shares))
+            yield from named
+
+
+def _some(files: Iterable[Submission]) -> Iterator[list[Submission]]:
+    """As many as are held in memory."""
+    few: list[Submission] = []
+    size = 0
+    for file in files:
+        few.append(file)
+        size += len(file.data or b"")
+        if len(few) >= TOGETHER or (len(few) >= AT_ONCE and size >= MUCH):
+            yield few
+            few, size = [], 0
+    if few:
+        yield few
 
 
 def _plain(file: Submission, policy: Policy) -> Submission:
@@ -182,14 +204,16 @@ def _expected(sessions: Sessions, named: Sequence[_Kept]) -> list[_Kept]:
     """Nobody deletes the bytes that are about to be kept."""
     with sessions.begin() as session:
         held = iter(expect(session, [k.digest for k in named if k.here]))
-    return [replace(k, expected=next(held)) if k.here else k for k in named]
+    for kept in named:
+        kept.expected = next(held) if kept.here else None
+    return list(named)
 
 
-def _keep(storage: Storage, kept: _Kept, data: bytes | None) -> _Kept:
-    if kept.here:
-        assert data is not None
-        storage.put(kept.digest, data)
-    return kept
+def _keep(storage: Storage, share: Sequence[tuple[_Kept, Submission]]) -> None:
+    for kept, file in share:
+        if kept.here:
+            assert file.data is not None
+            storage.put(kept.digest, file.data)
 
 
 def _add(session: Session, batch_id: uuid.UUID, chunk: list[_Kept], actor: str) -> None:
@@ -197,13 +221,13 @@ def _add(session: Session, batch_id: uuid.UUID, chunk: list[_Kept], actor: str) 
     batch = batch_in(session, batch_id, lock=True)
     images = keep_images(session, {k.digest: k.size for k in chunk if k.here})
     arrived(session, [k.expected for k in chunk if k.expected is not None])
-    rows = [_row(batch, kept, images.get(kept.digest)) for kept in chunk]
-    added = insert(Item).returning(Item.id, sort_by_parameter_order=True)
-    ids = list(session.scalars(added, rows))
+    rows = [(images.get(kept.digest), kept.source, kept.error) for kept in chunk]
+    about = {"batch": batch.id, "client": batch.client_id}
+    ids = sorted(session.scalars(_ITEMS, about | columns("images sources reasons", rows)).all())
     _keep_attributes(session, ids, chunk)
     if batch.cancelled_at is None:
         readable = [i for i, kept in zip(ids, chunk, strict=True) if kept.here]
-        enqueue(session, readable, batch.priority)
+        enqueue_kept(session, readable, batch.priority)
         _fetch_later(session, {i: k.uri for i, k in zip(ids, chunk, strict=True) if k.uri})
     ledger.append(session, _entries(batch_id, ids, chunk, actor))
     reported = {i: k.report for i, k in zip(ids, chunk, strict=True) if k.report is not None}
@@ -215,19 +239,6 @@ def _add(session: Session, batch_id: uuid.UUID, chunk: list[_Kept], actor: str) 
     ]
     if failed:
         tell_undetermined(session, failed)
-
-
-def _row(batch: Batch, kept: _Kept, image: int | None) -> dict[str, object]:
-    failed = kept.error is not None
-    return {
-        "batch_id": batch.id,
-        "client_id": batch.client_id,
-        "image_id": image,
-        "source": kept.source,
-        "verdict": Verdict.UNDETERMINED if failed else None,
-        "reason": kept.error,
-        "judged_at": datetime.now(UTC) if failed else None,
-    }
 
 
 def _entries(batch: uuid.UUID, ids: list[int], chunk: list[_Kept], actor: str) -> Iterator[Entry]:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from filter_service.db.arrays import column
 from filter_service.db.tables import LedgerEntry
 from filter_service.ledger.codec import SALT, Payload
 
@@ -116,7 +117,7 @@ def append(session: Session, entries: Iterable[Entry]) -> None:
         _APPEND,
         {
             "events": [e.event.value for e in given],
-            "items": [e.item_id for e in given],
+            "items": column([e.item_id for e in given]),
             "batches": [e.batch_id for e in given],
             "commitments": [p.commitment for p in payloads],
             "salts": [p.salt for p in payloads],

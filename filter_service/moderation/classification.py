@@ -10,9 +10,13 @@ from typing import Generic, Protocol, TypeVar
 
 from filter_service.db.policies import KnownPolicy, load_policy
 from filter_service.db.session import Sessions
+from filter_service.db.tables import StoredEncoder
 from filter_service.errors import ImageError, Transient, for_clients
+from filter_service.moderation.batch_size import BatchSize
 from filter_service.moderation.disposition import JudgedItem
 from filter_service.moderation.leases import ClaimedItem, Leases
+from filter_service.moderation.queue_place import QueuePlace
+from filter_service.moderation.recorder import Recorder
 from filter_service.moderation.results import ClassifierIdentity, record
 from filter_service.policy import Policy
 from filter_service.policy.coverage import Coverage
@@ -57,11 +61,23 @@ class WorkerContext(Generic[S]):
     decode_threads: int = 2
     lease_seconds: float = 60.0
     policies: dict[int, KnownPolicy] = field(default_factory=dict)
+    place: QueuePlace = field(default_factory=QueuePlace)
+
+    @cached_property
+    def size(self) -> BatchSize:
+        """How many items are claimed together."""
+        return BatchSize(self.batch_size)
 
     @cached_property
     def matcher(self) -> Matcher:
         """The lists, read once and again when they change."""
         return Matcher(self.encoder_id)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The encoder's, as the ledger names it."""
+        with self.sessions.begin() as session:
+            return session.get_one(StoredEncoder, self.encoder_id).fingerprint
 
     def prepare(
         self, digest: str, known: KnownVectors | None, coverage: Coverage | None = None
@@ -81,21 +97,41 @@ class Ready(Generic[S]):
     """A claimed item, and its image on the way from storage; items of one image share it."""
 
     item: ClaimedItem
-    subject: Future[S]
+    subjects: "Future[list[S | Answer]]"  # of some images; this one's is at the place
+    place: int
+
+    @property
+    def subject(self) -> "S | Answer":
+        return self.subjects.result()[self.place]
 
 
-def judge(desk: WorkerContext[S], leases: Leases, batch: Sequence[Ready[S]]) -> int:
-    """Judge and record a batch; how many of its items were still ours."""
-    recorded = 0
+Look = tuple[str, Coverage | None]  # an image by its digest, and which parts of it are looked at
+
+
+def prepare_all(
+    desk: WorkerContext[S], looks: Sequence[Look], known: Mapping[str, KnownVectors]
+) -> "list[S | Answer]":
+    """Some images, in whatever thread, or what the failure of each means."""
+    return [
+        _attempt(digest, partial(desk.prepare, digest, known.get(digest), coverage))
+        for digest, coverage in looks
+    ]
+
+
+def judge(
+    desk: WorkerContext[S], leases: Leases, batch: Sequence[Ready[S]], records: Recorder
+) -> None:
+    """Judge a batch, and let it be recorded."""
     known: dict[str, KnownVectors] = {}  # computed for one policy, spared the next
     for policy_id, group in groupby(sorted(batch, key=_policy), key=_policy):
         items = list(group)
         policy = desk.policy(policy_id)
         answers = _answers(desk, policy.policy, items, known)
         known |= _vectors(answers.values())
-        source = ClassifierIdentity(leases.worker, leases.actor, desk.matcher, policy_id, policy)
-        recorded += _record(desk, leases, source, [r.item for r in items], answers)
-    return recorded
+        source = ClassifierIdentity(
+            leases.worker, leases.actor, desk.matcher, desk.fingerprint, policy_id, policy
+        )
+        records.add(partial(_record, desk, leases, source, [r.item for r in items], answers))
 
 
 def _policy(ready: Ready[S]) -> int:
@@ -114,9 +150,12 @@ def _answers(
     """An answer for every image, by digest."""
     subjects: dict[str, S] = {}
     answers: dict[str, Answer] = {}
-    for digest, future in {r.item.digest: r.subject for r in items}.items():
-        again = partial(desk.prepare, digest, known.get(digest), policy.coverage)
-        prepared = _attempt(digest, again if digest in known else future.result)
+    for digest, ready in {r.item.digest: r for r in items}.items():
+        if digest in known:
+            again = partial(desk.prepare, digest, known[digest], policy.coverage)
+            prepared = _attempt(digest, again)
+        else:
+            prepared = ready.subject
         if isinstance(prepared, Outcome | Transient):
             answers[digest] = prepared
         else:
@@ -177,7 +216,7 @@ def _record(
     items: Sequence[ClaimedItem],
     answers: Mapping[str, Answer],
 ) -> int:
-    """Record what was answered, and put off what was not."""
+    """Record what was answered, and put off what was not; how many items were still ours."""
     judged = []
     for item in items:
         answer = answers[item.digest]

@@ -206,7 +206,7 @@ def _chance_of_flag(ruling: Disposition, rules: Sequence[SamplingRule]) -> Revie
 
 def _drawn(ruling: Disposition, rules: Sequence[SamplingRule], policy: Policy) -> ClearDraw | None:
     """Whether a clear item is to be reviewed all the same, and for which classes."""
-    if ruling.verdict is not Verdict.CLEAR:
+    if ruling.verdict is not Verdict.CLEAR or not rules:
         return None
     scores = _by_nearness(ruling.judged.outcome.scores)
     below = {

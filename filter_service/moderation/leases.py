@@ -9,9 +9,11 @@ from datetime import timedelta
 from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
+from filter_service.db.arrays import one_of
 from filter_service.db.lease_queue import ITEMS, heartbeat
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Batch, Item, QueueEntry, StoredImage
+from filter_service.moderation.queue_place import FreeItem, QueuePlace
 from filter_service.moderation.results import FailedItem, fail
 
 SUSPECT = 3  # claims that came to nothing; from then on an item is claimed alone
@@ -38,8 +40,9 @@ def has_work(session: Session) -> bool:
 class Leases:
     """What one worker holds. A lease that is not extended in time lapses, and others may claim."""
 
-    def __init__(self, sessions: Sessions, seconds: float) -> None:
+    def __init__(self, sessions: Sessions, seconds: float, place: QueuePlace | None = None) -> None:
         self.worker = uuid.uuid4()
+        self._place = place or QueuePlace()
         self._sessions = sessions
         self._length = timedelta(seconds=seconds)
         self._held: set[int] = set()
@@ -57,7 +60,7 @@ class Leases:
         """
         while True:
             with self._sessions.begin() as session:
-                free = _lock_free(session, limit)
+                free = self._place.most_urgent(session, limit)
                 hopeless = [c for c in free if c.attempts >= HOPELESS]
                 fail(session, [_given_up(c) for c in hopeless], self.actor)
                 chosen = _together([c for c in free if c.attempts < HOPELESS])
@@ -98,21 +101,22 @@ class Leases:
         """Extend the leases from another thread while a model computes in this one."""
         return heartbeat(self.extend, self._length)
 
-    def _take(self, session: Session, chosen: Sequence["_Free"]) -> list[ClaimedItem]:
+    def _take(self, session: Session, chosen: Sequence[FreeItem]) -> list[ClaimedItem]:
+        self._place.passed(chosen)
         ids = [c.item_id for c in chosen]
-        claim = ITEMS.claim(self._length, QueueEntry.item_id.in_(ids))
+        claim = ITEMS.claim(self._length, one_of(QueueEntry.item_id, ids))
         session.execute(claim.values(worker=self.worker, problem=None))
         rows = session.execute(
             select(Item.id, Item.batch_id, StoredImage.id, StoredImage.digest, Batch.policy_id)
             .join(StoredImage)
             .join(Batch)
-            .where(Item.id.in_(ids))
+            .where(one_of(Item.id, ids))
             .order_by(Item.id)
         )
         self._held.update(ids)
         return [
             ClaimedItem(item, batch, image, digest, policy)
-            for item, batch, image, digest, policy in rows
+            for item, batch, image, digest, policy in rows.all()
             if digest is not None  # erasing an image takes its items off the queue
         ]
 
@@ -120,32 +124,19 @@ class Leases:
         """Rows are always locked in the order of their items, so that nobody waits in a circle."""
         return (
             select(QueueEntry.item_id)
-            .where(QueueEntry.item_id.in_(list(items)), QueueEntry.worker == self.worker)
+            .where(one_of(QueueEntry.item_id, items), QueueEntry.worker == self.worker)
             .order_by(QueueEntry.item_id)
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Free:
-    item_id: int
-    attempts: int
-    problem: str | None
-
-
-def _lock_free(session: Session, limit: int) -> list[_Free]:
-    free = ITEMS.select_free(QueueEntry.item_id, QueueEntry.attempts, QueueEntry.problem)
-    urgent = free.order_by(QueueEntry.priority.desc(), QueueEntry.item_id).limit(limit)
-    return [_Free(*row) for row in session.execute(urgent)]
-
-
-def _together(free: list[_Free]) -> list[_Free]:
+def _together(free: list[FreeItem]) -> list[FreeItem]:
     """Those that may be claimed in one go; the most urgent decides."""
     if free and free[0].attempts >= SUSPECT:
         return free[:1]
     return [c for c in free if c.attempts < SUSPECT]
 
 
-def _given_up(hopeless: _Free) -> FailedItem:
+def _given_up(hopeless: FreeItem) -> FailedItem:
     reason = f"the worker died {hopeless.attempts} times while judging this image"
     if hopeless.problem:
         reason = f"given up after {hopeless.attempts} attempts: {hopeless.problem}"

@@ -6,23 +6,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, cast, delete, func, insert, select, text, update
-from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
 
 from filter_service import ledger
 from filter_service.calibration import labels
 from filter_service.canonical import canonical, text_digest
+from filter_service.db.arrays import one_of
 from filter_service.db.embeddings import keep_vectors, known_vectors
 from filter_service.db.policies import KnownPolicy
-from filter_service.db.tables import (
-    Item,
-    QueueEntry,
-    StoredEncoder,
-    StoredExplanation,
-    StoredImage,
-    StoredScore,
-)
+from filter_service.db.tables import Item, QueueEntry, StoredImage
 from filter_service.ledger import Entry, Event
 from filter_service.moderation.disposition import (
     Disposition,
@@ -31,35 +24,16 @@ from filter_service.moderation.disposition import (
     rule,
     tell_undetermined,
 )
+from filter_service.moderation.result_rows import (
+    keep_explanations,
+    keep_scores,
+    keep_seen,
+    write_verdicts,
+)
 from filter_service.reviews import restricted
 from filter_service.reviews.hash_matching import ImageHashes, Matcher
 from filter_service.reviews.restricted import RestrictedFlag
 from filter_service.verdicts import KnownVectors, Verdict
-
-# Two workers may have judged the same images: both lock them in the same order.
-_HASHES = text("""
-    WITH new AS (
-        SELECT images.id, hashed.pdq
-        FROM images JOIN unnest(:ids ::bigint[], :hashes ::text[]) AS hashed (id, pdq) USING (id)
-        WHERE images.pdq IS NULL ORDER BY images.id FOR NO KEY UPDATE OF images
-    )
-    UPDATE images SET pdq = new.pdq::bit(256) FROM new WHERE images.id = new.id
-""")
-
-
-_EXTENTS = text("""
-    WITH new AS (
-        SELECT images.id, seen.width, seen.height, seen.time
-        FROM images JOIN unnest(
-            :ids ::bigint[], :widths ::int[], :heights ::int[], :times ::double precision[]
-        ) AS seen (id, width, height, time) USING (id)
-        WHERE (images.width, images.height, images.shown_time)
-              IS DISTINCT FROM (seen.width, seen.height, seen.time)
-        ORDER BY images.id FOR NO KEY UPDATE OF images
-    )
-    UPDATE images SET width = new.width, height = new.height, shown_time = new.time
-    FROM new WHERE images.id = new.id
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +51,7 @@ class ClassifierIdentity:
     worker: uuid.UUID
     actor: str
     matcher: Matcher
+    fingerprint: str  # of the encoder
     policy_id: int
     policy: KnownPolicy
 
@@ -97,14 +72,12 @@ def record(session: Session, judged: Sequence[JudgedItem], source: ClassifierIde
         rulings = _hidden(session, _rulings(session, kept, source))
         rulings = _held_back(session, rulings)
         shown = [r.judged for r in rulings if not r.hidden]
-        _keep_hashes(session, shown)
-        _keep_extents(session, shown)
+        keep_seen(session, shown)
         _keep_vectors(session, shown, source)
-        _keep_scores(session, shown, source)
-        session.execute(update(Item), [_verdict(r, source) for r in rulings])
-        _keep_explanations(session, shown, source)
-        encoder = session.get_one(StoredEncoder, source.encoder_id).fingerprint
-        ledger.append(session, (e for r in rulings for e in _entries(r, source, encoder)))
+        keep_scores(session, shown, source.encoder_id, source.policy)
+        write_verdicts(session, rulings, source.encoder_id, source.policy)
+        keep_explanations(session, shown, source.encoder_id, source.policy)
+        ledger.append(session, (e for r in rulings for e in _entries(r, source)))
         restricted.lock_away(session, _restricted_flags(rulings), source.actor)
         follow(session, rulings, source.policy.policy, source.policy_id, source.actor)
     return len(kept)
@@ -140,33 +113,12 @@ def fail(session: Session, failed: Sequence[FailedItem], actor: str) -> None:
 def _take_off(session: Session, items: Iterable[int], worker: uuid.UUID) -> set[int]:
     mine = (
         select(QueueEntry.item_id)
-        .where(QueueEntry.item_id.in_(list(items)), QueueEntry.worker == worker)
+        .where(one_of(QueueEntry.item_id, items), QueueEntry.worker == worker)
         .order_by(QueueEntry.item_id)
         .with_for_update()
     )
     gone = delete(QueueEntry).where(QueueEntry.item_id.in_(mine)).returning(QueueEntry.item_id)
-    return set(session.scalars(gone))
-
-
-def _keep_hashes(session: Session, judged: Sequence[JudgedItem]) -> None:
-    """The perceptual hash of every image that was decoded now and has none yet."""
-    hashes = {j.image_id: j.outcome.pdq for j in judged if j.outcome.pdq is not None}
-    if hashes:
-        session.execute(_HASHES, {"ids": list(hashes), "hashes": list(hashes.values())})
-
-
-def _keep_extents(session: Session, judged: Sequence[JudgedItem]) -> None:
-    """Size and time of every image that was decoded now, so that its views are known next time."""
-    decoded = {j.image_id: j.outcome for j in judged if j.outcome.vectors is not None}
-    extents = {i: o.extent for i, o in decoded.items() if o.extent is not None}
-    if extents:
-        columns = {
-            "ids": list(extents),
-            "widths": [e.width for e in extents.values()],
-            "heights": [e.height for e in extents.values()],
-            "times": [e.time for e in extents.values()],
-        }
-        session.execute(_EXTENTS, columns)
+    return set(session.scalars(gone).all())
 
 
 def _rulings(
@@ -206,7 +158,9 @@ def _hidden(session: Session, rulings: Sequence[Disposition]) -> list[Dispositio
 def _held_back(session: Session, rulings: Sequence[Disposition]) -> list[Disposition]:
     """A flag that people took back before, of the same image and class, waits for a person."""
     acting = {(r.judged.image_id, r.class_name) for r in rulings if r.acts}
-    against = labels.decided_against(session, acting) if acting else set()
+    if not acting:
+        return list(rulings)
+    against = labels.decided_against(session, acting)
     return [
         replace(r, acts=r.acts and (r.judged.image_id, r.class_name) not in against)
         for r in rulings
@@ -241,76 +195,7 @@ def _keep_vectors(
     keep_vectors(session, source.encoder_id, vectors)
 
 
-def _keep_scores(
-    session: Session, judged: Sequence[JudgedItem], source: ClassifierIdentity
-) -> None:
-    """One score for each image and class; a float32 one replaces one from less."""
-    scores = {
-        (source.policy.class_ids[score.class_name], j.image_id): score
-        for j in judged
-        for score in j.outcome.scores
-    }
-    keys = sorted(scores)
-    ordered = [scores[key] for key in keys]
-    columns: dict[InstrumentedAttribute[Any], list[Any]] = {
-        StoredScore.encoder_id: [source.encoder_id] * len(keys),
-        StoredScore.class_id: [class_id for class_id, _ in keys],
-        StoredScore.image_id: [image_id for _, image_id in keys],
-        StoredScore.margin: [score.margin for score in ordered],
-        StoredScore.frame: [score.view.frame for score in ordered],
-        StoredScore.view: [score.view.name for score in ordered],
-        StoredScore.exact: [score.exact for score in ordered],
-    }
-    # Columns as arrays: there are as many rows as items times classes, each only some numbers.
-    rows = select(*(func.unnest(cast(v, ARRAY(c.type))) for c, v in columns.items()))
-    new = upsert(StoredScore).from_select([c.key for c in columns], rows)
-    session.execute(
-        new.on_conflict_do_update(
-            index_elements=["encoder_id", "class_id", "image_id"],
-            set_={name: new.excluded[name] for name in ("margin", "frame", "view", "exact")},
-            where=~StoredScore.exact & new.excluded.exact,
-        )
-    )
-
-
-def _verdict(ruling: Disposition, source: ClassifierIdentity) -> dict[str, Any]:
-    outcome, score = ruling.judged.outcome, ruling.score
-    undetermined = ruling.verdict is Verdict.UNDETERMINED
-    return {
-        "id": ruling.judged.item_id,
-        "verdict": ruling.verdict,
-        "reason": outcome.reason or "no reason was given" if undetermined else None,
-        "judged_at": datetime.now(UTC),
-        "encoder_id": source.encoder_id if outcome.scores else None,
-        "class_id": ruling.class_name and source.policy.class_ids[ruling.class_name],
-        "margin": score and score.margin,
-        "probability": score and score.probability,
-        "list_entry_id": ruling.entry and ruling.entry.entry_id,
-        "seen_pixels": outcome.seen and outcome.seen.pixels,
-        "seen_time": outcome.seen and outcome.seen.time,
-        "fully_automated": ruling.acts,
-    }
-
-
-def _keep_explanations(
-    session: Session, judged: Sequence[JudgedItem], source: ClassifierIdentity
-) -> None:
-    rows = [
-        {
-            "item_id": j.item_id,
-            "class_id": source.policy.class_ids[explanation.class_name],
-            "encoder_id": source.encoder_id,
-            "faithful": explanation.faithful,
-            "record": explanation.model_dump(mode="json"),
-        }
-        for j in judged
-        for explanation in j.outcome.explanations
-    ]
-    if rows:
-        session.execute(insert(StoredExplanation), rows)
-
-
-def _entries(ruling: Disposition, source: ClassifierIdentity, encoder: str) -> Iterator[Entry]:
+def _entries(ruling: Disposition, source: ClassifierIdentity) -> Iterator[Entry]:
     judged, outcome = ruling.judged, ruling.judged.outcome
     about = (source.actor, judged.item_id, judged.batch_id)
     if outcome.verdict is Verdict.UNDETERMINED:
@@ -321,7 +206,7 @@ def _entries(ruling: Disposition, source: ClassifierIdentity, encoder: str) -> I
         "verdict": outcome.verdict,
         "digest": outcome.digest,
         "policy": source.policy.policy.digest,
-        "encoder": encoder,
+        "encoder": source.fingerprint,
         "class": worst and worst.class_name,
         "margin": worst and worst.margin,
         "probability": worst and worst.probability,
@@ -338,7 +223,7 @@ def _entries(ruling: Disposition, source: ClassifierIdentity, encoder: str) -> I
         record = canonical(explanation.model_dump(mode="json"))  # as the database will hold it
         explained = {
             "class": explanation.class_name,
-            "encoder": encoder,
+            "encoder": source.fingerprint,
             "faithful": explanation.faithful,
             "record": text_digest(record),
         }

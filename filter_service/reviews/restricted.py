@@ -17,6 +17,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from filter_service import ledger
 from filter_service.calibration import labels
+from filter_service.db.arrays import one_of
 from filter_service.db.session import Sessions
 from filter_service.db.tables import (
     Appeal,
@@ -80,12 +81,15 @@ def hold(session: Session, restricting: Collection[int], others: Collection[int]
     Who adds to an image holds its row, and waits here for whoever locks it away. Everybody takes
     cases before images, and images by id, so that no two wait for each other.
     """
-    cases = select(ReviewCase.item_id).where(ReviewCase.image_id.in_(restricting))
-    session.execute(cases.order_by(ReviewCase.item_id).with_for_update()).all()
+    if restricting:
+        cases = select(ReviewCase.item_id).where(one_of(ReviewCase.image_id, restricting))
+        session.execute(cases.order_by(ReviewCase.item_id).with_for_update()).all()
     for alone, run in groupby(sorted({*restricting, *others}), lambda image: image in restricting):
-        rows = select(StoredImage.id).where(StoredImage.id.in_(list(run))).order_by(StoredImage.id)
+        rows = select(StoredImage.id).where(one_of(StoredImage.id, run)).order_by(StoredImage.id)
         session.execute(rows.with_for_update(read=not alone, key_share=not alone)).all()
-    locked = select(Restriction.image_id).where(Restriction.image_id.in_({*restricting, *others}))
+    locked = select(Restriction.image_id).where(
+        one_of(Restriction.image_id, {*restricting, *others})
+    )
     return {*restricting, *session.scalars(locked)}
 
 

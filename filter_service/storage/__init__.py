@@ -49,7 +49,7 @@ class Storage:
         with self._answering(f"keep image {digest}"):
             if isinstance(self._files, LocalFileSystem):
                 self._shut()
-                durable.write(Path(path), data)
+                durable.write(path, data)
             else:
                 self._upload(path, data)
 

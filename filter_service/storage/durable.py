@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -25,11 +26,27 @@ def written(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write all of a file, in folders made when they are missing. Raises OSError."""
-    make_folder(path.parent)
-    with written(path) as file:
-        file.write(data)
+def write(path: Path | str, data: bytes) -> None:
+    """Write all of a file, in folders made when they are missing. Raises OSError.
+
+    As `written` does. It is called for every image, and with next to no `pathlib`, which takes as
+    long as writing a small one.
+    """
+    folder, name = os.path.split(path)
+    part = f"{folder}/.{name}.{uuid4().hex}"
+    try:
+        file = _open_new(part)
+    except FileNotFoundError:
+        make_folder(folder)
+        file = _open_new(part)
+    try:
+        with os.fdopen(file, "wb", buffering=0) as unbuffered:
+            _write_all(unbuffered, data)
+            os.fsync(file)
+        rename(Path(part), Path(path))
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
 
 
 def rename(old: Path, new: Path) -> None:
@@ -38,16 +55,34 @@ def rename(old: Path, new: Path) -> None:
     _sync(new.parent)
 
 
-def make_folder(folder: Path, mode: int = 0o777) -> None:
+def make_folder(folder: Path | str, mode: int = 0o777) -> None:
     """Make a folder and those above it that are missing, and see their entries to the disk."""
-    if folder.is_dir():
+    above = os.path.dirname(folder)  # noqa: PTH120
+    try:
+        os.mkdir(folder, mode)  # noqa: PTH102
+    except FileNotFoundError:
+        make_folder(above)
+        make_folder(folder, mode)
         return
-    make_folder(folder.parent, mode)
-    folder.mkdir(mode, exist_ok=True)
-    _sync(folder.parent)
+    except FileExistsError:
+        if Path(folder).is_dir():
+            return
+        raise
+    _sync(above)
 
 
-def _sync(folder: Path) -> None:
+def _open_new(path: str) -> int:
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+
+
+def _write_all(file: RawIOBase, data: bytes) -> None:
+    """A disk may take less than it is given."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]
+
+
+def _sync(folder: Path | str) -> None:
     """A rename is on the disk when its folder is; the file's own fsync says nothing of it."""
     entry = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -18,7 +18,7 @@ from filter_service.policy import Policy
 from filter_service.reviews.hash_matching import Matcher
 from filter_service.scoring import FloatArray
 from filter_service.verdicts import Outcome, Verdict, judge, score
-from tests.support.simple_classifier import POLICY, Explained
+from tests.support.simple_classifier import FINGERPRINT, POLICY, Explained
 
 DIM = 8
 
@@ -57,7 +57,7 @@ class Desk:
         with self.sessions.begin() as session:
             policy = load_policy(session, self.policy_id)
         source = ClassifierIdentity(
-            self.worker, "worker test", self.matcher, self.policy_id, policy
+            self.worker, "worker test", self.matcher, FINGERPRINT, self.policy_id, policy
         )
         with self.sessions.begin() as session:
             return record(session, judged, source)
