@@ -1,10 +1,11 @@
 """A batch is recorded while the next is judged, and nothing of a failure is lost by it."""
 
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 
 from filter_service.db.session import Sessions
 from filter_service.db.tables import Item, QueueEntry
@@ -28,18 +29,28 @@ def test_the_next_batch_is_judged_while_one_is_recorded(
 ) -> None:
     submit(sessions, storage, 16)
     judge = SimpleJudge()
+    late: list[bool] = []
     with ExitStack() as held:
+
+        def give_up() -> None:
+            late.append(True)
+            held.close()
+
+        timer = threading.Timer(5, give_up)
 
         def look(_: Sequence[Subject]) -> None:
             if len(judge.calls) == 1:  # what is judged now cannot be recorded,
                 session = held.enter_context(sessions.begin())
-                session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '5s'"))
                 session.execute(select(Item.id).with_for_update()).all()
+                timer.start()
             else:  # before the next batch is judged
+                timer.cancel()
+                late.append(False)
                 held.close()
 
         judge.before = look
         assert drain(desk_of(sessions, storage, judge)) == 16
+    assert late == [False]
 
 
 class Lost(SimpleJudge):
