@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from filter_service.encoder.bands import ProbeVectors, probe
 from filter_service.encoder.network import Network, first_line, load_network
+from filter_service.encoder.pixel_transform import PixelTransform
 from filter_service.encoder.screening_check import ScreeningCheck
 from filter_service.errors import AnotherEncoder, InvalidSettings
 from filter_service.images.views import Box
@@ -53,7 +54,7 @@ class Encoder:
         self.dim = int(network.facts["architecture"]["embed_dim"])
         self.logit_scale = _logit_scale(self.model)
         self.input_size = int(np.max(network.facts["preprocessing"]["size"]))
-        self._transform = network.transform
+        self._transform = PixelTransform(network.transform)
         self._whole = _whole(network)
         self.tokenizer = network.tokenizer
         self._screening = None if self.screening_is_exact else self._converted()
@@ -85,8 +86,11 @@ class Encoder:
         """
         if box is None:
             return self._transform(frame)
-        sides = box.left, box.top, box.right, box.bottom
-        return self._whole(frame.crop(tuple(round(s) for s in sides)))  # type: ignore[arg-type]
+        left, top, right, bottom = (
+            round(side) for side in (box.left, box.top, box.right, box.bottom)
+        )
+        every = (left, top, right, bottom) == (0, 0, *frame.size)
+        return self._whole(frame if every else frame.crop((left, top, right, bottom)))
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> FloatArray:
@@ -197,14 +201,13 @@ def encoder_of(settings: Settings) -> Encoder:
     return load_encoder(s.model, s.pretrained, s.device, s.precision, s.preprocessing)
 
 
-def _whole(network: Network) -> Callable[[PIL.Image.Image], Tensor]:
+def _whole(network: Network) -> PixelTransform:
     """The model's own transform, or where that cuts margins off, one that squashes instead."""
     config: dict[str, Any] = network.facts["preprocessing"]
     if config.get("resize_mode", "shortest") != "shortest":
-        return network.transform
+        return PixelTransform(network.transform)
     whole = PreprocessCfg(**{**config, "resize_mode": "squash"})
-    transform: Callable[[PIL.Image.Image], Tensor] = image_transform_v2(whole, is_train=False)
-    return transform
+    return PixelTransform(image_transform_v2(whole, is_train=False))
 
 
 def _logit_scale(model: nn.Module) -> LogitScale:

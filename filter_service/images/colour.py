@@ -31,7 +31,7 @@ class Conversion:
     def __call__(self, layer: PIL.Image.Image) -> PIL.Image.Image:
         """RGB, RGBA or CMYK to RGB or RGBA."""
         if not self.transforms or (layer.mode == "CMYK") != (self.space == INK):
-            return layer if layer.mode == "RGBA" else layer.convert("RGB")
+            return layer.convert("RGB") if layer.mode == "CMYK" else layer
         if self.space != GREY:
             return _applied(dict(self.transforms)[layer.mode], layer)
         lit = _applied(self.transforms[0][1], layer.getchannel(0))

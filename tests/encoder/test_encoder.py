@@ -21,6 +21,7 @@ from filter_service.encoder.network import find
 from filter_service.encoder.probes import COUNT, probes
 from filter_service.errors import InvalidSettings, ModelUnavailable, UnknownModel
 from filter_service.images import decode
+from filter_service.images.views import Box
 from filter_service.policy import Policy, parse_policy
 
 TEXTS = ["a gun", "a photo of two dogs", "", "Café №5, at night"]
@@ -160,9 +161,17 @@ def test_logits_equal_those_of_open_clip(kind: str, encoder: Any, folder: Any) -
     np.testing.assert_allclose(logits, expected.numpy(), rtol=0, atol=1e-4)
 
 
-def test_pixels_equal_those_of_open_clip(encoder: Any, folder: Any) -> None:
-    _, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder('vit')}")
-    assert torch.equal(encoder().pixels(_photo()), transform(_photo()))
+@pytest.mark.parametrize("kind", ["vit", "resnet", "siglip"])
+def test_pixels_equal_those_of_open_clip(kind: str, encoder: Any, folder: Any) -> None:
+    _, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder(kind)}")
+    assert torch.equal(encoder(kind).pixels(_photo()), transform(_photo()))
+
+
+def test_a_part_of_a_picture_is_seen_as_if_it_were_alone(encoder: Any) -> None:
+    photo, part = _photo(), (1, 2, 31, 32)
+    alone = photo.crop(part)
+    whole = Box(0, 0, *alone.size)
+    assert torch.equal(encoder().pixels(photo, Box(*part)), encoder().pixels(alone, whole))
 
 
 def test_pixels_are_the_same_in_every_thread(encoder: Any) -> None:
