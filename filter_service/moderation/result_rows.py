@@ -33,19 +33,6 @@ _IMAGES = text("""
     FROM new WHERE images.id = new.id
 """)
 
-# One score for each image and class; a float32 one replaces one from less.
-_SCORES = text("""
-    INSERT INTO scores (encoder_id, class_id, image_id, margin, frame, view, exact)
-    SELECT :encoder, new.* FROM unnest(
-        :classes ::int[], :images ::bigint[], :margins ::double precision[],
-        :frames ::int[], :views ::varchar[], :exacts ::boolean[]
-    ) AS new
-    ON CONFLICT (encoder_id, class_id, image_id) DO UPDATE SET
-        margin = excluded.margin, frame = excluded.frame,
-        view = excluded.view, exact = excluded.exact
-    WHERE NOT scores.exact AND excluded.exact
-""")
-
 _VERDICTS = text("""
     UPDATE items SET
         verdict = new.verdict, reason = new.reason, judged_at = :at,
@@ -82,23 +69,6 @@ def keep_seen(session: Session, judged: Sequence[JudgedItem]) -> None:
     if rows:
         given = columns("hashes widths heights times", rows.values())
         session.execute(_IMAGES, {"ids": column(list(rows)), **given})
-
-
-def keep_scores(
-    session: Session, judged: Sequence[JudgedItem], encoder_id: int, policy: KnownPolicy
-) -> None:
-    """The margin of each class for each image."""
-    scores = {
-        (policy.class_ids[score.class_name], j.image_id): score
-        for j in judged
-        for score in j.outcome.scores
-    }
-    rows = [
-        (*key, s.margin, s.view.frame, s.view.name, s.exact) for key, s in sorted(scores.items())
-    ]
-    if rows:
-        given = columns("classes images margins frames views exacts", rows)
-        session.execute(_SCORES, {"encoder": encoder_id, **given})
 
 
 def write_verdicts(

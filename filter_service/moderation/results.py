@@ -15,6 +15,7 @@ from filter_service.canonical import canonical, text_digest
 from filter_service.db.arrays import one_of
 from filter_service.db.embeddings import keep_vectors, known_vectors
 from filter_service.db.policies import KnownPolicy
+from filter_service.db.scores import keep_scores
 from filter_service.db.tables import Item, QueueEntry, StoredImage
 from filter_service.ledger import Entry, Event
 from filter_service.moderation.disposition import (
@@ -26,7 +27,6 @@ from filter_service.moderation.disposition import (
 )
 from filter_service.moderation.result_rows import (
     keep_explanations,
-    keep_scores,
     keep_seen,
     write_verdicts,
 )
@@ -74,7 +74,7 @@ def record(session: Session, judged: Sequence[JudgedItem], source: ClassifierIde
         shown = [r.judged for r in rulings if not r.hidden]
         keep_seen(session, shown)
         _keep_vectors(session, shown, source)
-        keep_scores(session, shown, source.encoder_id, source.policy)
+        _keep_scores(session, shown, source)
         write_verdicts(session, rulings, source.encoder_id, source.policy)
         keep_explanations(session, shown, source.encoder_id, source.policy)
         ledger.append(session, (e for r in rulings for e in _entries(r, source)))
@@ -193,6 +193,17 @@ def _keep_vectors(
         if (o := j.outcome).vectors is not None
     }
     keep_vectors(session, source.encoder_id, vectors)
+
+
+def _keep_scores(
+    session: Session, judged: Sequence[JudgedItem], source: ClassifierIdentity
+) -> None:
+    scores = {
+        (source.policy.class_ids[score.class_name], j.image_id): score
+        for j in judged
+        for score in j.outcome.scores
+    }
+    keep_scores(session, source.encoder_id, scores)
 
 
 def _entries(ruling: Disposition, source: ClassifierIdentity) -> Iterator[Entry]:

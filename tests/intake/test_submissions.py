@@ -257,3 +257,25 @@ def test_a_list_may_be_narrowed_to_a_verdict(sessions: Sessions, accept: Accept)
     accept(file("a.jpg"), UNREADABLE)
     found = item_lists.items(sessions, verdict=Verdict.UNDETERMINED)
     assert [item.source for item in found] == ["gone.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("size", "number", "most"), [(1, 120, submissions.TOGETHER), (3 * 2**20, 12, 8)]
+)
+def test_only_some_files_are_in_memory_and_fewer_large_ones(
+    sessions: Sessions, storage: Storage, size: int, number: int, most: int
+) -> None:
+    kept: list[str] = []
+    waiting: list[int] = []
+
+    class Counting(Storage):
+        def put(self, digest: str, data: bytes) -> None:
+            kept.append(digest)
+
+    def sent() -> Iterator[Submission]:
+        for i in range(number):
+            waiting.append(i + 1 - len(kept))
+            yield Submission(f"{i}", i.to_bytes(2) * size)
+
+    submissions.accept(sessions, Counting(storage.url), lambda: None, sent(), POLICY)
+    assert max(waiting) == most
