@@ -27,11 +27,13 @@ def add_key(
     client: str | None = None,
     *,
     all_clients: bool = False,
+    policies: bool = False,
 ) -> str:
     """A new key; this is the only time that anybody sees it.
 
     It belongs to the client of that name; without one, to the client called like the key, which is
-    made if there is none. One of the operator's own sees all clients.
+    made if there is none. One of the operator's own sees all clients, and may be one that proposes
+    and activates policies.
 
     Raises InvalidRequest for an odd name, Conflict for one that a valid key has, UnknownEntry for a
     client that there is not.
@@ -40,9 +42,14 @@ def add_key(
     if not _NAME.fullmatch(name):
         raise InvalidRequest(f"The key's name {name!r} must be one line of 1 to 100 letters.")
     name = plain(name)
+    if policies and not all_clients:
+        raise InvalidRequest(
+            f"The key {name!r} is to propose policies, which are the operator's: make it one of "
+            "your own, which sees all clients, too."
+        )
     secret = START + secrets.token_urlsafe(32)
     key = ApiKey(name=name, prefix=secret[:12], digest=_digest(secret), created_by=actor)
-    key.all_clients = all_clients
+    key.all_clients, key.policies = all_clients, policies
     try:
         with sessions.begin() as session:
             whose = clients.of_key(session, name, client, actor)
@@ -52,6 +59,8 @@ def add_key(
             details = {"key": key.id, "name": name, "prefix": key.prefix, "client": whose.name}
             if all_clients:
                 details["sees"] = "every client"
+            if policies:
+                details["may"] = "propose and activate policies"
             ledger.append(session, [Entry(Event.KEY_ADDED, actor, details=details)])
     except IntegrityError as error:
         raise Conflict(

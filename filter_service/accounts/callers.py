@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from filter_service.accounts.roles import Role
+from filter_service.accounts.roles import ABILITIES, Ability, Role
 from filter_service.db.scope import OPERATOR, Scope
 from filter_service.db.tables import Person
 
@@ -15,6 +15,11 @@ class Caller:
     role: Role
     person: Person | None  # None: an API key
     scope: Scope = OPERATOR  # whose rows they see; people who work here see all
+
+    rights: frozenset[Ability] = frozenset()  # of a key, beyond those of its role
+
+    def can(self, ability: Ability) -> bool:
+        return ability in ABILITIES[self.role] | self.rights
 
     @property
     def owner(self) -> str:

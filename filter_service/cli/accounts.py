@@ -124,10 +124,16 @@ def add_key(
     all_clients: Annotated[
         bool, typer.Option("--all-clients", help="One of your own: it sees every client.")
     ] = False,
+    policies: Annotated[
+        bool, typer.Option("--policies", help="It proposes and activates policies, too.")
+    ] = False,
 ) -> None:
     """Make a key and print it, this once."""
     with workplace(context.obj) as place:
-        typer.echo(accounts.add_key(place.sessions, name, ACTOR, client, all_clients=all_clients))
+        secret = accounts.add_key(
+            place.sessions, name, ACTOR, client, all_clients=all_clients, policies=policies
+        )
+    typer.echo(secret)
 
 
 def list_keys(context: typer.Context, json_: Json = False) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from filter_service.db.policies import store_policy
+from filter_service.db.scope import DEFAULT
 from filter_service.db.session import Sessions
 from filter_service.db.tables import StoredStatement
 from filter_service.images import digest
@@ -27,6 +29,9 @@ SENT: dict[str, dict[str, Any]] = {
     "POST /v1/webhooks": {"json": {"url": "https://b.example.org/hook"}},
     "POST /v1/items/{item}/appeals": {"json": {"statement": "not mine"}},
     "POST /v1/items/{item}/reports": {"json": {"source": "user", "reason": "not mine"}},
+}
+SENT["POST /v1/policies/{policy}/proposals"] = {
+    "json": {"policy": POLICY.model_dump(mode="json"), "reason": "mine now"}
 }
 ASKED = {"GET /v1/search": {"text": "anything"}}
 URL = "https://a.example.org/hook"
@@ -65,6 +70,8 @@ def two_clients(sessions: Sessions, storage: Storage) -> Two:
     with sessions.begin() as session:
         stated = {"document": {"puid": str(puid)}, "notice": "About your picture"}
         session.add(StoredStatement(puid=puid, item_id=1, language="en", **stated))
+    with sessions.begin() as session:
+        store_policy(session, POLICY.model_copy(update={"name": "own-of-a"}), DEFAULT)
     erasure = a.delete("/v1/items/2").json()["erasure"]
     known = {
         "batch": str(batch),
@@ -74,10 +81,12 @@ def two_clients(sessions: Sessions, storage: Storage) -> Two:
         "message_id": message,
         "appeal": appeal,
         "report": report,
+        "policy": "own-of-a",
+        "proposal": "1",
         "erasure": erasure,
     }
     ids = {known[name] for name in ("batch", "message_id", "appeal", "report", "erasure")}
-    return Two(app, a, b, known, ids | {str(puid), URL, "a-4711", digest(noisy(2))})
+    return Two(app, a, b, known, ids | {str(puid), "own-of-a", URL, "a-4711", digest(noisy(2))})
 
 
 def named_in(path: str) -> set[str]:

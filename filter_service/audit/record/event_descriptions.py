@@ -94,7 +94,7 @@ SENTENCES: dict[Event, str] = {
     Event.PERSON_CHANGED: "{who} changed what {login} may do or is.",
     Event.CLIENT_ADDED: "{who} added the client {name}.",
     Event.KEY_ADDED: "{who} made an API key[ called {name}][ for the client {client}]"
-    "[; it sees {sees}].",
+    "[; it sees {sees}][; it may {may}].",
     Event.KEY_REVOKED: "{who} revoked an API key[, {name}].",
     Event.WEBHOOK_ADDED: "{who} added a webhook[ at {url}].",
     Event.WEBHOOK_REMOVED: "{who} removed a webhook[ at {url}].",

@@ -77,6 +77,9 @@ class ApiKey(Table):
     all_clients: Mapped[bool] = mapped_column(
         server_default=text("false"), comment="The operator's own: it sees what every client has."
     )
+    policies: Mapped[bool] = mapped_column(
+        server_default=text("false"), comment="It may propose and activate policies."
+    )
 
 
 class Reveals(Table):

@@ -5,10 +5,21 @@ from filter_service.web.api import (
     batches,
     erasures,
     explanations,
+    policies,
     reports,
     search,
     statements,
     webhooks,
 )
 
-RESOURCES = (batches, explanations, search, webhooks, reports, appeals, statements, erasures)
+RESOURCES = (
+    batches,
+    explanations,
+    search,
+    policies,
+    webhooks,
+    reports,
+    appeals,
+    statements,
+    erasures,
+)

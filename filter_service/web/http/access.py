@@ -50,7 +50,8 @@ def caller(
     if bearer is not None:
         key = accounts.key_of(here.sessions, bearer.credentials)
         scope = Scope(key.client_id, key.all_clients)
-        found = Caller(f"key {key.name}", Role.SERVICE, None, scope)
+        rights = frozenset({Ability.POLICIES} if key.policies else ())
+        found = Caller(f"key {key.name}", Role.SERVICE, None, scope, rights)
     else:
         token = token_of(request, here.settings)
         person = accounts.person_of(here.sessions, token)
