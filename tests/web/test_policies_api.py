@@ -11,14 +11,14 @@ from filter_service.accounts import Role
 from filter_service.db.policies import store_policy
 from filter_service.db.session import Sessions
 from filter_service.errors import InvalidRequest
-from filter_service.policy import ForbiddenClass, Policy, Restricted
+from filter_service.policy import ForbiddenClass, Policy, Preservation
 from filter_service.storage import Storage
 from filter_service.web.app import create_app
 from tests.support.review_cases import POLICY
 from tests.support.web_clients import client_of, key_client, web_service
 
 PROPOSALS = f"/v1/policies/{POLICY.name}/proposals"
-SENT = {"policy": POLICY.model_dump(mode="json"), "reason": "To begin with."}
+SENT: dict[str, Any] = {"policy": POLICY.model_dump(mode="json"), "reason": "To begin with."}
 
 
 @pytest.fixture
@@ -106,11 +106,12 @@ def test_clients_read_what_names_mean_to_them_and_nothing_that_is_restricted(
     app: FastAPI, sessions: Sessions
 ) -> None:
     locked = ForbiddenClass(
-        name="locked", prompts=("x",), threshold=0.5, sealed=Restricted(days=30)
+        name="locked", prompts=("x",), threshold=0.5, sealed=Preservation(days=30)
     )
     house = Policy(name="house", neutral=("a wall",), classes=(*POLICY.classes, locked))
     own = POLICY.model_copy(update={"name": "own"})
     client = key_client(app, sessions)
+    key_client(app, sessions, "another", client=None)  # which makes the client 2
     with sessions.begin() as session:
         store_policy(session, house)
         store_policy(session, own, 1)

@@ -53,16 +53,30 @@ class Operation:
 
 @router.get("/docs", include_in_schema=False)
 def docs(request: Request) -> HTMLResponse:
-    """The description as a page: no script, and nothing from elsewhere."""
+    """The description as a page; a small script of our own sends what somebody tries."""
     description = request.app.openapi()
+    schemas = description["components"]["schemas"]
+
+    def example(body: dict[str, Any]) -> object:
+        """Of a body: its own, or its schema's; None: there is none."""
+        schema = body["schema"]
+        named = schemas.get(schema.get("$ref", "").rpartition("/")[2], {})
+        shown = (one for one in (body, schema, named) for one in _examples(one))
+        return next(shown, None)
+
     return render(
         request,
         "documentation.html",
         description=description,
         operations=list(_operations(description)),
-        schemas=description["components"]["schemas"],
+        schemas=schemas,
+        example=example,
         problems=[(status, TITLES[status], EXPLAINED[status]) for status in sorted(TITLES)],
     )
+
+
+def _examples(told: dict[str, Any]) -> list[Any]:
+    return [told["example"]] if "example" in told else list(told.get("examples", ()))
 
 
 def add_to(app: FastAPI) -> None:
