@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from filter_service.calibration import labels
@@ -13,9 +13,9 @@ from filter_service.calibration.labels import LabelSource
 from filter_service.calibration.reliability import average_precision
 from filter_service.calibration.training_labels import keep_training, training_of
 from filter_service.db.embeddings import register_encoder
-from filter_service.db.policies import store_policy
+from filter_service.db.policies import load_policy, store_policy
 from filter_service.db.session import Sessions
-from filter_service.db.tables import TrainingLabel
+from filter_service.db.tables import StoredScore, TrainingLabel
 from filter_service.errors import InvalidRequest, NotAllowed
 from filter_service.policy import Calibration, Policy
 from filter_service.rollout.taught_version import TaughtClass, same_share, taught_policy, teach
@@ -209,6 +209,10 @@ def test_what_a_head_learnt_from_is_kept_and_says_nothing_about_how_right_it_is(
         more = np.arange(9) % 3 == 0
         reviewed_pictures(session, pictures(5, more), more, version)
         version_id = store_policy(session, version)
+        class_id = load_policy(session, version_id).class_ids["gun"]
+        about = {"encoder_id": world.encoder.id, "class_id": class_id, "frame": 0, "exact": True}
+        again = [{"image_id": image, "margin": 0.0, **about} for image in world.images]
+        session.execute(insert(StoredScore), again)  # judged anew by the version
         assert len(labels.of_class(session, version_id, "gun", world.encoder.id)) == 9
         assert len(labels.of_class(session, world.policy_id, "gun", world.encoder.id)) == 60
 
