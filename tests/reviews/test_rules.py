@@ -137,6 +137,14 @@ def test_an_impossible_share_is_refused(sessions: Sessions, share: float) -> Non
         add_rule(sessions, boss, RuleKind.CLEAR_SAMPLE, share=share)
 
 
+def test_flags_that_act_are_drawn_evenly(sessions: Sessions) -> None:
+    boss = colleague(sessions, "boss", Role.ADMIN)
+    kind = RuleKind.CERTAIN_SAMPLE
+    with pytest.raises(InvalidRequest, match=r"are drawn evenly, .*: leave the margin out"):
+        add_rule(sessions, boss, kind, margin_below=1.0)
+    assert add_rule(sessions, boss, kind, class_name="gun", share=0.2).kind is kind
+
+
 @pytest.mark.parametrize("margin", [0.0, -1.0, float("inf"), float("nan")])
 def test_an_impossible_margin_is_refused(sessions: Sessions, margin: float) -> None:
     boss = colleague(sessions, "boss", Role.ADMIN)
