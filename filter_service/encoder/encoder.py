@@ -1,6 +1,5 @@
 """An open_clip model in service, with a fast screening pass and an exact float32 pass."""
 
-import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from filter_service.encoder.bands import ProbeVectors, probe
 from filter_service.encoder.network import Network, first_line, load_network
 from filter_service.encoder.pixel_transform import PixelTransform
 from filter_service.encoder.screening_check import ScreeningCheck
+from filter_service.encoder.screening_tower import ScreeningTower
 from filter_service.errors import AnotherEncoder, InvalidSettings
 from filter_service.images.views import Box
 from filter_service.policy import Policy
@@ -103,10 +103,8 @@ class Encoder:
         """Vectors in the screening precision, for a first look: (n, 3, h, w) -> (n, d) unit."""
         if self._screening is None:
             return self.encode(pixels)
-        features = self._screening(pixels.to(self.device, DTYPES[self.precision]))
-        if isinstance(features, tuple):  # CoCa's tower returns its tokens too
-            features = features[0]
-        z: FloatArray = F.normalize(features.float(), dim=-1).cpu().numpy()  # (n, d)
+        features = self._screening(pixels.to(self.device))
+        z: FloatArray = F.normalize(features, dim=-1).cpu().numpy()  # (n, d)
         overflown = ~np.isfinite(z).all(axis=1)
         if overflown.any():  # float16 ends at 65504
             z[overflown] = self.encode(pixels[torch.from_numpy(overflown)])
@@ -157,11 +155,10 @@ class Encoder:
             self._probed = self._probed or probe(self)
         return self._probed.band(self.vectors(policy))
 
-    def _converted(self) -> nn.Module:
+    def _converted(self) -> ScreeningTower:
         """The image tower alone in the screening precision."""
-        tower = copy.deepcopy(self.model.visual)
-        assert isinstance(tower, nn.Module)
-        return tower.to(DTYPES[self.precision])
+        assert isinstance(self.model.visual, nn.Module)
+        return ScreeningTower(self.model.visual, DTYPES[self.precision])
 
     @torch.inference_mode()
     def _encode_texts(self, texts: Sequence[str]) -> FloatArray:

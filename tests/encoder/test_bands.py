@@ -1,5 +1,6 @@
 """The verdict never depends on the fast pass: a band, a running check, an alarm."""
 
+import copy
 import io
 import logging
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+import torch.nn.functional as F
 
 from filter_service import decode, load_encoder, moderate
 from filter_service.db.embeddings import register_encoder
@@ -18,6 +20,7 @@ from filter_service.db.session import Sessions
 from filter_service.db.tables import StoredCheck
 from filter_service.demo import POLICY, SAMPLES
 from filter_service.encoder import Encoder
+from filter_service.encoder.probes import probes
 from filter_service.encoder.screening_check import RECENT, ROOM, MarginPairs, ScreeningCheck
 from filter_service.images import Limits
 from filter_service.pipeline import AUDITED, audited
@@ -53,7 +56,7 @@ def drifted(fast: Encoder) -> Iterator[Encoder]:
     """Since then the fast copy has changed: every vector points the other way."""
     sound, fast._screening = fast._screening, fast._converted()
     with torch.no_grad():
-        fast._screening.proj.neg_()  # type: ignore[operator]
+        fast._screening.visual.proj.neg_()  # type: ignore[operator]
     yield fast
     fast._screening = sound
 
@@ -125,6 +128,20 @@ def test_one_image_in_five_hundred_is_confirmed_at_random() -> None:
 def test_where_the_fast_pass_is_the_exact_one_there_is_no_band(policy: Policy) -> None:
     exact = load_encoder("bundled", device="cpu", precision="float32")
     assert (exact.band(policy) == 0).all()
+
+
+def test_sums_in_float32_leave_a_smaller_error(fast: Encoder, policy: Policy) -> None:
+    pixels = torch.stack(
+        [fast.pixels(decode(f).frames[0].picture) for f in probes(fast.input_size)]
+    )
+    whole = copy.deepcopy(fast.model).to(torch.bfloat16).visual
+    assert isinstance(whole, torch.nn.Module)
+    with torch.inference_mode():
+        rough = F.normalize(whole(pixels.bfloat16()).float(), dim=-1).numpy()  # (p, d)
+    margins = fast.vectors(policy).margins
+    served = margins(fast.encode(pixels))  # (p, classes)
+    errors = [((margins(z) - served) ** 2).mean() for z in (fast.screen(pixels), rough)]
+    assert 0 < errors[0] < 0.75 * errors[1]
 
 
 def test_a_widened_band_is_as_many_times_as_wide(fast: Encoder, policy: Policy) -> None:
