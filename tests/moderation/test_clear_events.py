@@ -3,7 +3,7 @@
 from sqlalchemy import select
 
 from filter_service.db.session import Sessions
-from filter_service.db.tables import OutboxEvent, WebhookEndpoint
+from filter_service.db.tables import Delivery, OutboxEvent, WebhookEndpoint
 from filter_service.webhooks import EventType
 from tests.support.listed_items import desk_of
 from tests.support.review_cases import told_to_platforms
@@ -30,6 +30,11 @@ def test_clear_items_are_told_to_whoever_asks(sessions: Sessions) -> None:
 
 def test_all_events_are_all_but_those_of_clear_items(sessions: Sessions) -> None:
     asks(sessions, None)
+    asks(sessions, ["item.clear"])
     desk_of(sessions, POLICY).judge(CLEAR, FLAG)
+    wanted = select(Delivery.endpoint_id, OutboxEvent.type).join(
+        OutboxEvent, OutboxEvent.id == Delivery.event_id
+    )
     with sessions.begin() as session:
-        assert set(session.scalars(select(OutboxEvent.type))) == {EventType.ITEM_FLAGGED}
+        told = {(endpoint, kind) for endpoint, kind in session.execute(wanted)}
+    assert told == {(1, EventType.ITEM_FLAGGED), (2, EventType.ITEM_CLEAR)}
