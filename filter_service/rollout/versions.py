@@ -234,5 +234,11 @@ def _read(session: Session, query: Select[Any]) -> list[StoredVersion]:
     ]
 
 
+def digest_of(sessions: Sessions, policy_id: int) -> str:
+    """The digest of a version that is stored, by the key of its row."""
+    with sessions.begin() as session:
+        return session.get_one(StoredPolicy, policy_id).digest
+
+
 def _stored_of(session: Session, policy_id: int) -> StoredVersion:
     return _read(session, _numbered().where(StoredPolicy.id == policy_id))[0]

@@ -11,12 +11,13 @@ from filter_service.accounts import Ability
 from filter_service.accounts.callers import Caller
 from filter_service.db.keyset import LARGEST_ID, cursor, key_of
 from filter_service.db.session import Sessions
-from filter_service.db.tables import Activation, StoredPolicy
+from filter_service.db.tables import Activation
 from filter_service.errors import InvalidRequest, NotAllowed
 from filter_service.policy import Policy
 from filter_service.policy.strict import WORDS, StrictModel
 from filter_service.rollout.activation import LONGEST_REASON, Flags
 from filter_service.rollout.named_policies import policy_for
+from filter_service.rollout.versions import digest_of
 from filter_service.rollout.visible_policies import (
     VisiblePolicy,
     visible_policies,
@@ -80,8 +81,7 @@ class ProposalAnswer(BaseModel):
 
     @classmethod
     def of(cls, sessions: Sessions, made: Activation) -> "ProposalAnswer":
-        with sessions.begin() as session:
-            digest = session.get_one(StoredPolicy, made.policy_id).digest
+        digest = digest_of(sessions, made.policy_id)
         names = cls.model_fields.keys() - {"digest"}
         return cls(digest=digest, **{name: getattr(made, name) for name in names})
 
