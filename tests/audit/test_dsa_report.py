@@ -7,13 +7,24 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 from filter_service.audit.transparency import dsa_counts
 from filter_service.audit.transparency.dsa_counts import ReviewedGroup, SystemAudit
 from filter_service.audit.transparency.dsa_report import dsa_report, reporting_period
 from filter_service.audit.transparency.dsa_report_rules import problems
-from filter_service.audit.transparency.dsa_template import MEASURES, METRICS, ProviderKind, rows
+from filter_service.audit.transparency.dsa_template import (
+    FLAGGERS,
+    MEASURES,
+    METRICS,
+    NOTICES,
+    NOTIFIED,
+    OWN,
+    TOTAL,
+    ProviderKind,
+    rows,
+)
 from filter_service.calibration.estimates import class_estimates
 from filter_service.cli import app
 from filter_service.db.session import Sessions
@@ -219,13 +230,19 @@ def test_a_flag_that_acted_is_a_measure_of_automated_means(sessions: Sessions) -
     writer.decided(items[0], "confirmed", START, chance=0.05)
     writer.decided(writer.item(batch), "confirmed", START, chance=1.0)
     with sessions.begin() as session:
-        assert dsa_counts.measures(session, YEAR) == (3, 1)
+        assert counted(session) == (3, 1)
         (audit,) = dsa_counts.audits(session, YEAR)
     assert sorted((g.acted, g.chance or 0, g.count) for g in audit.groups) == [
         (False, 0, 1),
         (True, 0, 2),
         (True, 0.05, 1),
     ]
+
+
+def counted(session: Session) -> tuple[int, int]:
+    """All measures: by automated means alone, and by people."""
+    found = dsa_counts.measures(session, YEAR)[TOTAL]
+    return found.solely, found.by_people
 
 
 def world(sessions: Sessions) -> Writer:
@@ -265,9 +282,31 @@ def test_the_file_of_a_year_counts_what_was_decided(sessions: Sessions) -> None:
     assert "30 of the flagged and 20 of the clear" in about
     assert "Interval (90 %): " in about
     assert found[METRICS[0], "Own-initiative"]["Value"] == total[METRICS[0]]["Value"]
-    notices = [row for (_, scope), row in found.items() if scope.startswith("NAM")]
-    assert all(row["Value"] == "" for row in notices)
-    assert all("Not applicable: " in row["Contextual Information"] for row in notices)
+    for (name, scope), row in found.items():
+        if scope.startswith("NAM"):
+            assert row["Value"] == ("0" if name in NOTICES else "")
+            assert ("Not applicable: " in row["Contextual Information"]) == (name in METRICS)
+
+
+def test_notices_count_by_who_gave_them_and_what_answered_them(sessions: Sessions) -> None:
+    writer = Writer(sessions)
+    batch = writer.batch()
+    for source in (*["user"] * 3, "trusted_flagger", "authority", "own"):
+        item = writer.item(batch, Verdict.CLEAR)
+        review = writer.decided(item, "overturned", START, sampled=True)
+        writer.reported(item, source, START, review)
+    flag = writer.item(batch)
+    writer.reported(flag, "trusted_flagger", START)  # it counted as forbidden before
+    writer.reported(flag, "user", START - timedelta(days=400))  # of another year
+    data = dsa_report(sessions, YEAR, SERVICE, ProviderKind.PLATFORM)
+    assert problems(data) == []
+    found = {
+        (row["Indicator"], row["Scope"]): row["Value"]
+        for row in csv.DictReader(io.StringIO(data.decode()))
+    }
+    assert [found[name, NOTIFIED] for name in NOTICES] == ["1", "4"]
+    assert [found[name, FLAGGERS] for name in NOTICES] == ["1", "1"]
+    assert [found[MEASURES[1], scope] for scope in (TOTAL, OWN)] == ["6", "1"]
 
 
 def test_without_a_sample_there_is_no_recall(sessions: Sessions) -> None:
@@ -307,14 +346,14 @@ def test_what_is_locked_away_is_counted_nowhere(sessions: Sessions) -> None:
     item = writer.item(writer.batch())
     writer.decided(item, "confirmed", START, chance=1.0)
     with sessions.begin() as session:
-        assert dsa_counts.measures(session, YEAR) == (0, 1)
+        assert counted(session) == (0, 1)
         image = session.get_one(Item, item).image_id
         until = datetime(2030, 1, 1, tzinfo=UTC)
         session.add(
             Restriction(item_id=item, image_id=image, class_name="gun", preserve_until=until)
         )
         session.flush()
-        assert dsa_counts.measures(session, YEAR) == (0, 0)
+        assert counted(session) == (0, 0)
         assert dsa_counts.audits(session, YEAR) == []
 
 

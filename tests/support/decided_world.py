@@ -18,6 +18,7 @@ from filter_service.db.tables import (
     Batch,
     Item,
     ListEntry,
+    Report,
     Review,
     ReviewOutcome,
     StoredImage,
@@ -140,6 +141,23 @@ class Writer:
         with self.sessions.begin() as session:
             session.get_one(Item, item).list_entry_id = self.entry
             self._outcome(session, item, decision, at, None, sampled=False)
+
+    def reported(self, item: int, source: str, at: datetime, review: int | None = None) -> None:
+        """A report that was answered: by a decision, or by what stood before."""
+        with self.sessions.begin() as session:
+            session.add(
+                Report(
+                    id=uuid.uuid4(),
+                    item_id=item,
+                    source=source,
+                    reason="It is a gun.",
+                    reported_by="key shop",
+                    reported_at=at,
+                    closed_at=at,
+                    final="flagged",
+                    review_id=review,
+                )
+            )
 
     def appealed(
         self, item: int, opened_at: datetime, closed_at: datetime | None, upheld: bool | None

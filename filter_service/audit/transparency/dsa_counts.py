@@ -8,6 +8,7 @@ import numpy as np
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from filter_service.audit.transparency.dsa_template import FLAGGERS, NOTIFIED, OWN, TOTAL
 from filter_service.audit.transparency.period_counts import Period
 from filter_service.calibration.estimates import (
     LEAST_POSITIVES,
@@ -131,11 +132,35 @@ def audits(session: Session, period: Period) -> list[SystemAudit]:
     return [SystemAudit(*system, groups) for system, groups in sorted(found.items())]
 
 
-def measures(session: Session, period: Period) -> tuple[int, int]:
-    """Restrictions taken solely by automated means in a period, and those that a person took."""
+@dataclass(frozen=True, slots=True)
+class AutomationCounts:
+    """Measures, or notices, of a period: by automated means alone, and where a person decided."""
+
+    solely: int
+    by_people: int
+
+
+def measures(session: Session, period: Period) -> dict[str, AutomationCounts]:
+    """Restrictions taken in a period, by scope: all, and those that no notice had asked for."""
     during = {"since": period.since, "until": period.until}
-    solely, by_people = session.execute(_MEASURES, during).one()
-    return int(solely), int(by_people)
+    solely, by_people, after_notice = session.execute(_MEASURES, during).one()
+    return {
+        TOTAL: AutomationCounts(solely, by_people),
+        OWN: AutomationCounts(solely, by_people - after_notice),
+    }
+
+
+def notices(session: Session, period: Period) -> dict[str, AutomationCounts]:
+    """Reports of users and trusted flaggers that were answered in a period, by scope.
+
+    By automated means alone: what stood before, a decision or a list, answered at once.
+    """
+    during = {"since": period.since, "until": period.until}
+    solely, by_people, of_flaggers, of_them_by_people = session.execute(_NOTICES, during).one()
+    return {
+        NOTIFIED: AutomationCounts(solely, by_people),
+        FLAGGERS: AutomationCounts(of_flaggers, of_them_by_people),
+    }
 
 
 # What was judged anew since counts once, as it was judged last.
@@ -178,6 +203,20 @@ _MEASURES = text("""
             AND CASE WHEN item_id IS NOT NULL AND review_id IS NULL THEN decision = 'confirmed'
                 ELSE acts END),
         count(*) FILTER (WHERE review_id IS NOT NULL AND at >= :since AND at < :until
-            AND (decision = 'confirmed') <> sampled AND (sampled OR NOT acts))
+            AND (decision = 'confirmed') <> sampled AND (sampled OR NOT acts)),
+        count(*) FILTER (WHERE review_id IS NOT NULL AND at >= :since AND at < :until
+            AND (decision = 'confirmed') <> sampled AND (sampled OR NOT acts)
+            AND EXISTS (SELECT FROM reports r WHERE r.item_id = restricting.item_id
+                AND r.review_id IS NOT NULL AND r.source <> 'own'))
     FROM restricting
+""")
+_NOTICES = text("""
+    SELECT count(*) FILTER (WHERE r.review_id IS NULL),
+        count(*) FILTER (WHERE r.review_id IS NOT NULL),
+        count(*) FILTER (WHERE r.review_id IS NULL AND r.source = 'trusted_flagger'),
+        count(*) FILTER (WHERE r.review_id IS NOT NULL AND r.source = 'trusted_flagger')
+    FROM reports r JOIN items i ON i.id = r.item_id
+    WHERE r.closed_at >= :since AND r.closed_at < :until
+      AND r.source IN ('user', 'trusted_flagger')
+      AND NOT EXISTS (SELECT FROM sealed_items s WHERE s.image_id = i.image_id)
 """)

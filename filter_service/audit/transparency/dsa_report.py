@@ -3,10 +3,11 @@
 import csv
 import io
 import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 
 from filter_service.audit.transparency import dsa_counts
-from filter_service.audit.transparency.dsa_counts import SystemAudit
+from filter_service.audit.transparency.dsa_counts import AutomationCounts, SystemAudit
 from filter_service.audit.transparency.dsa_report_rules import (
     NO_VALUE,
     NOT_APPLICABLE,
@@ -15,9 +16,12 @@ from filter_service.audit.transparency.dsa_report_rules import (
 )
 from filter_service.audit.transparency.dsa_template import (
     COLUMNS,
+    FLAGGERS,
     LANGUAGES,
     MEASURES,
     METRICS,
+    NOTICES,
+    NOTIFIED,
     OWN,
     SECTION,
     TOTAL,
@@ -59,7 +63,7 @@ def dsa_report(sessions: Sessions, period: Period, service: str, provider: Provi
     if len(service) > LONGEST_NAME or not service.isprintable():
         raise InvalidRequest(f"The service's name has to be at most {LONGEST_NAME} plain letters.")
     with sessions.begin() as session:
-        taken = dsa_counts.measures(session, period)
+        counts = dsa_counts.measures(session, period) | dsa_counts.notices(session, period)
         audits = {audit.name: audit for audit in dsa_counts.audits(session, period)}
     last = (period.until - timedelta(microseconds=1)).date()
     about = f"{period.since:%Y-%m-%d}/{last:%Y-%m-%d}"
@@ -67,7 +71,7 @@ def dsa_report(sessions: Sessions, period: Period, service: str, provider: Provi
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows(provider, tuple(audits)):
-        told = _metric(audits[row.system], row) if row.system else _count(taken, row)
+        told = _metric(audits[row.system], row) if row.system else _count(counts, row)
         fixed = (applicability(row.scope), service, about, SECTION, row.indicator, row.scope)
         writer.writerow((*fixed, *told))
     data = file.getvalue().encode()
@@ -76,11 +80,14 @@ def dsa_report(sessions: Sessions, period: Period, service: str, provider: Provi
     return data
 
 
-def _count(taken: tuple[int, int], row: TemplateRow) -> tuple[str, str]:
-    if (why := _not_applicable(row.scope)) is not None:
-        return "", why
-    solely = row.indicator == MEASURES[0]
-    return str(taken[0] if solely else taken[1]), _SOLELY if solely else _BY_PEOPLE
+def _count(counts: Mapping[str, AutomationCounts], row: TemplateRow) -> tuple[str, str]:
+    if row.scope in LANGUAGES:
+        return "", _NO_LANGUAGE
+    found = counts[row.scope]
+    solely = row.indicator in (MEASURES[0], NOTICES[0])
+    if row.scope in (NOTIFIED, FLAGGERS):
+        return str(found.solely if solely else found.by_people), _NOTICES_TOLD
+    return str(found.solely if solely else found.by_people), _SOLELY if solely else _BY_PEOPLE
 
 
 def _metric(audit: SystemAudit, row: TemplateRow) -> tuple[str, str]:
@@ -116,21 +123,30 @@ def _told(audit: SystemAudit, found: Estimate, indicator: str) -> str:
 
 
 def _not_applicable(scope: str) -> str | None:
+    """Why no figure of automated means belongs to a scope."""
     if scope in (TOTAL, OWN):
         return None
-    if scope in LANGUAGES:
-        return f"{NOT_APPLICABLE}the system judges images, which are in no language."
-    return f"{NOT_APPLICABLE}the system judges what the platform submits and receives no notices."
+    return _NO_LANGUAGE if scope in LANGUAGES else _NO_MEANS_FOR_NOTICES
 
 
+_NO_LANGUAGE = f"{NOT_APPLICABLE}the system judges images, which are in no language."
+_NO_MEANS_FOR_NOTICES = (
+    f"{NOT_APPLICABLE}the system judges what the platform submits; notices are decided by people, "
+    "or answered by what stood before."
+)
+_NOTICES_TOLD = (
+    "Notices of the period about pictures that the system had judged, as the platform passed them "
+    "on, by the day of the answer. Answered by automated means alone: where a restriction or a "
+    "decision stood before."
+)
 _SOLELY = (
     "Restrictions of the period with no decision of a person: pictures on a block list, flags of "
-    "policies that act on the flag, and flags that are certain enough to act by themselves. All "
-    "are at the provider's own initiative."
+    "policies that act on the flag, and flags that are certain enough to act by themselves. No "
+    "notice led to them."
 )
 _BY_PEOPLE = (
     "Restrictions of the period that a person decided: flags of automated means that were "
-    "confirmed, and pictures found in random samples. All are at the provider's own initiative."
+    "confirmed, pictures found in random samples, and, in the total, what notices led to."
 )
 _MEANING = dict(
     zip(
