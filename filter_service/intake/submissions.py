@@ -150,7 +150,7 @@ def _keep_all(sessions: Sessions, storage: Storage, files: Iterable[Submission])
         for few in _some(files):
             named = _expected(sessions, [_named(file) for file in few])
             pairs = list(zip(named, few, strict=True))
-            shares = [pairs[i::AT_ONCE] for i in range(AT_ONCE)]
+            shares = [pairs[i::AT_ONCE] for i in range(min(AT_ONCE, len(pairs)))]
             list(threads.map(partial(_keep, storage), shares))
             yield from named
 
