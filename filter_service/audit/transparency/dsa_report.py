@@ -85,9 +85,10 @@ def _count(counts: Mapping[str, AutomationCounts], row: TemplateRow) -> tuple[st
         return "", _NO_LANGUAGE
     found = counts[row.scope]
     solely = row.indicator in (MEASURES[0], NOTICES[0])
+    told = _SOLELY if solely else _BY_PEOPLE
     if row.scope in (NOTIFIED, FLAGGERS):
-        return str(found.solely if solely else found.by_people), _NOTICES_TOLD
-    return str(found.solely if solely else found.by_people), _SOLELY if solely else _BY_PEOPLE
+        told = _NOTICES_TOLD
+    return str(found.solely if solely else found.by_people), told
 
 
 def _metric(audit: SystemAudit, row: TemplateRow) -> tuple[str, str]:
