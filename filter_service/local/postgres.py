@@ -20,6 +20,7 @@ from filter_service.storage.durable import rename
 
 _NAME = "filter_service"  # of the database and of its owner
 _RECOVERY_SECONDS = 300  # a crash in the middle of a large write takes a while to replay
+_LAST_MOMENTS = 2  # seconds that a killed server may still be among the processes
 _LONGEST_SOCKET = 103  # bytes of a path on macOS; Linux allows four more
 _STATUS, _SOCKETS = 7, 4  # lines of postmaster.pid
 
@@ -38,8 +39,14 @@ class Postgres:
         until(self._settled, _RECOVERY_SECONDS)  # another process's start or stop, cut short
         if not self._server():
             self._launch()
+        try:
+            self._make_database()
+        except DatabaseUnavailable:
+            if not until(lambda: not self._server(), _LAST_MOMENTS):
+                raise
+            self._launch()  # it was found while it died, killed a moment before
+            self._make_database()
         sockets = self._pid_file(_SOCKETS)
-        self._make_database(sockets)
         url = URL.create("postgresql+psycopg", _NAME, database=_NAME, query={"host": sockets})
         return url.render_as_string()
 
@@ -119,10 +126,10 @@ class Postgres:
             )
         return self.place.own(short)
 
-    def _make_database(self, sockets: str) -> None:
+    def _make_database(self) -> None:
         try:
             with psycopg.connect(
-                host=sockets, user=_NAME, dbname="postgres", autocommit=True
+                host=self._pid_file(_SOCKETS), user=_NAME, dbname="postgres", autocommit=True
             ) as connection:
                 known = connection.execute("SELECT datname FROM pg_database").fetchall()
                 if (_NAME,) not in known:

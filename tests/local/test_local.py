@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -200,6 +201,19 @@ def test_a_backend_that_outlives_its_server_is_no_hindrance(folder: Path) -> Non
             if process != backend:
                 process.kill()
         assert works(folder)
+
+
+def test_a_server_found_while_it_dies_is_no_hindrance(folder: Path) -> None:
+    with services(embedded(folder)):
+        place = home(folder) / "postgres"
+        pid = int((place / "postmaster.pid").read_text().partition("\n")[0])
+        server = psutil.Process(pid)
+        server.suspend()  # its socket still takes connections, as that of one killed just now
+        with ThreadPoolExecutor(1) as pool:
+            start = pool.submit(works, folder)
+            time.sleep(0.5)
+            server.kill()
+            assert start.result()
 
 
 def test_a_pid_that_a_stranger_has_now_is_no_hindrance(folder: Path) -> None:
